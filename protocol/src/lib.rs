@@ -1,1 +1,364 @@
-//! placeholder
+//! What server and runner say to each other: HTTP/JSON, outbound from the runner, versioned.
+//!
+//! Owns the wire types and the paths; knows nothing of either side's insides. Everything a runner
+//! sends is hostile until the server has checked it: structs are flat, unknown members are refused
+//! and every text has a limit that the server enforces.
+//!
+//! | call | credential | answer |
+//! |---|---|---|
+//! | `POST /runner/v1/register` [`Register`] | registration token | [`Registered`] |
+//! | `POST /runner/v1/poll` [`Poll`] | runner | [`PollReply`], after at most [`POLL_SECONDS`] |
+//! | `POST /runner/v1/heartbeat` [`Heartbeat`] | runner | [`HeartbeatReply`] |
+//! | `POST /runner/v1/attempts/{attempt}/accept` | attempt | 204; unaccepted after [`ACCEPT_SECONDS`] it is lost |
+//! | `GET /runner/v1/attempts/{attempt}/sources?have=<commit>` | attempt | a git pack; `have` is a commit whose objects the runner holds (may be absent) |
+//! | `GET /runner/v1/attempts/{attempt}/registry-credentials` | attempt | [`RegistryCredentials`] |
+//! | `PUT /runner/v1/attempts/{attempt}/steps/{step}` [`StepReport`] | attempt | 204 |
+//! | `PATCH /runner/v1/attempts/{attempt}/steps/{step}/log?offset=N` bytes | attempt | 204, or 416 with [`LOG_OFFSET_HEADER`] |
+//! | `POST /runner/v1/attempts/{attempt}/steps/{step}/log/seal` [`LogSeal`] | attempt | 204, or 412 with [`LOG_OFFSET_HEADER`] |
+//! | `PUT /runner/v1/attempts/{attempt}/result` [`AttemptResult`] | attempt | 204, idempotent |
+//!
+//! A credential travels as `Authorization: Bearer …`. An attempt's calls answer 409 when its lease
+//! is lost or it has ended: the runner then stops its containers and forgets it. Errors are
+//! [`Problem`] with the fitting status.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The protocol's version; a server speaks this one and the one before.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// Longest wait of one poll, in seconds.
+pub const POLL_SECONDS: u64 = 25;
+/// Between two heartbeats, in seconds.
+pub const HEARTBEAT_SECONDS: u64 = 5;
+/// How long an attempt lives without a heartbeat, in seconds.
+pub const LEASE_SECONDS: u64 = 30;
+/// How long an assignment may stay unaccepted, in seconds.
+pub const ACCEPT_SECONDS: u64 = 15;
+/// Between SIGTERM and SIGKILL when an attempt is cancelled, in seconds.
+pub const CANCEL_GRACE_SECONDS: u64 = 10;
+/// Largest body of one log `PATCH`, in bytes.
+pub const LOG_CHUNK_BYTES: usize = 1 << 20;
+/// Tells the offset at which the server goes on (decimal bytes).
+pub const LOG_OFFSET_HEADER: &str = "roadstead-log-offset";
+/// Tells the commit at the tip of a pack of sources.
+pub const COMMIT_HEADER: &str = "roadstead-commit";
+
+/// Why a call was refused, for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What happened, where, and what to do.
+    pub message: String,
+}
+
+/// A new runner introduces itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Register {
+    /// The token that an administrator set for runners.
+    pub registration_token: String,
+    /// How people call this runner: 1–64 characters.
+    pub name: String,
+    /// Free words that steps may ask for.
+    pub labels: Vec<String>,
+}
+
+/// The runner's own credential, shown once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// The runner's id.
+    pub runner_id: String,
+    /// The secret that it polls with; the server keeps its hash.
+    pub credential: String,
+}
+
+/// One attempt as both sides name it; `fence` grows with each attempt of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttemptRef {
+    /// The attempt's id.
+    pub attempt: String,
+    /// Its fencing number.
+    pub fence: u64,
+}
+
+/// What a runner offers and does, once per long poll.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Poll {
+    /// [`PROTOCOL_VERSION`] of the runner.
+    pub protocol_version: u32,
+    /// Labels of the runner.
+    pub labels: Vec<String>,
+    /// How many more attempts it would take; zero still hears of cancels.
+    pub free_slots: u32,
+    /// Free bytes where attempts work.
+    pub disk_free_bytes: u64,
+    /// The attempts that it runs now.
+    pub running: Vec<AttemptRef>,
+}
+
+/// The answer to a poll; empty when nothing came in time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PollReply {
+    /// Work to start.
+    pub assign: Option<Assignment>,
+    /// Attempts to stop because somebody cancelled them.
+    pub cancel: Vec<String>,
+    /// Attempts that are no longer this runner's: stop, report nothing.
+    pub lost: Vec<String>,
+    /// Take no more work and leave when the running attempts end.
+    pub drain: bool,
+}
+
+/// Says that attempts are alive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heartbeat {
+    /// The attempts that it runs now.
+    pub running: Vec<AttemptRef>,
+}
+
+/// The answer to a heartbeat.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatReply {
+    /// Attempts to stop because somebody cancelled them.
+    pub cancel: Vec<String>,
+    /// Attempts that are no longer this runner's.
+    pub lost: Vec<String>,
+}
+
+/// One attempt at a run's job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Id and fence.
+    #[serde(flatten)]
+    pub attempt: AttemptRef,
+    /// Bearer token for this attempt's calls.
+    pub token: String,
+    /// The project's name.
+    pub project: String,
+    /// The run's id.
+    pub run: String,
+    /// The commit, 40 hex digits.
+    pub commit: String,
+    /// The ref that was pushed, `refs/heads/main`.
+    pub git_ref: String,
+    /// Steps in an order that respects `needs`.
+    pub steps: Vec<Step>,
+}
+
+/// One step of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its name in the pipeline file.
+    pub name: String,
+    /// Steps that must have succeeded.
+    pub needs: Vec<String>,
+    /// Seconds that it may take.
+    pub timeout_seconds: u64,
+    /// What it does.
+    pub action: StepAction,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum StepAction {
+    /// Runs a shell text in a container.
+    Run {
+        /// The container's image.
+        image: String,
+        /// Text for `/bin/sh -eu`.
+        run: String,
+        /// Environment variables.
+        env: BTreeMap<String, String>,
+        /// Helpers on the step's private network, reached by name.
+        sidecars: BTreeMap<String, Sidecar>,
+    },
+    /// Builds images and pushes them.
+    Build {
+        /// The images, in the file's order.
+        images: Vec<ImageBuild>,
+    },
+}
+
+/// A helper container beside a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sidecar {
+    /// Its image.
+    pub image: String,
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// Overrides the image's command when not empty.
+    pub command: Vec<String>,
+}
+
+/// One image to build and push.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageBuild {
+    /// Its name in the pipeline file.
+    pub name: String,
+    /// Where it is pushed, `registry/repository` as the registry told it.
+    pub repository_uri: String,
+    /// The tag that names the commit, `git-<sha>`.
+    pub tag: String,
+    /// Context folder in the repository.
+    pub context: String,
+    /// Dockerfile, relative to the context.
+    pub dockerfile: String,
+    /// Stage to build.
+    pub target: Option<String>,
+    /// Build arguments.
+    pub args: BTreeMap<String, String>,
+}
+
+/// A login for the registry; lives as long as the registry says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryCredentials {
+    /// Registry address as image names carry it, `127.0.0.1:4570`.
+    pub registry: String,
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: String,
+}
+
+/// How a step stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepReport {
+    /// The fence of the attempt.
+    pub fence: u64,
+    /// The state.
+    pub state: StepState,
+}
+
+/// A step's life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum StepState {
+    /// Waits for what it needs.
+    Waiting,
+    /// Runs.
+    Running,
+    /// Ended well.
+    Succeeded,
+    /// Ended badly.
+    Failed {
+        /// The container's exit status, when there was one.
+        exit_code: Option<i64>,
+        /// What happened, for a person (at most 4 kB).
+        reason: String,
+    },
+    /// Never ran because something that it needs failed.
+    Skipped,
+    /// Stopped on request.
+    Cancelled,
+    /// Ran into its timeout.
+    TimedOut,
+}
+
+/// Closes a step's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSeal {
+    /// The fence of the attempt.
+    pub fence: u64,
+    /// All bytes of the log.
+    pub length: u64,
+    /// SHA-256 of all bytes, hexadecimal.
+    pub sha256: String,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttemptResult {
+    /// The fence of the attempt.
+    pub fence: u64,
+    /// The end.
+    pub outcome: Outcome,
+    /// Images that were pushed, by digest.
+    pub images: Vec<BuiltImage>,
+}
+
+/// The ends of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Every step succeeded.
+    Succeeded,
+    /// The user's code failed.
+    Failed {
+        /// The step that failed first.
+        step: String,
+        /// What happened, for a person.
+        reason: String,
+    },
+    /// The runner or something under it failed; another attempt may do.
+    Errored {
+        /// What happened, for a person.
+        reason: String,
+    },
+    /// Stopped on request.
+    Cancelled,
+    /// A step ran into its timeout.
+    TimedOut {
+        /// That step.
+        step: String,
+    },
+}
+
+/// A pushed image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuiltImage {
+    /// Its name in the pipeline file.
+    pub name: String,
+    /// `registry/repository`.
+    pub repository_uri: String,
+    /// `sha256:…` of the manifest.
+    pub digest: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_assignment_reads_as_it_was_written() {
+        let assignment = Assignment {
+            attempt: AttemptRef {
+                attempt: "shop.12.a1".into(),
+                fence: 1,
+            },
+            token: "t".into(),
+            project: "shop".into(),
+            run: "shop.12".into(),
+            commit: "0".repeat(40),
+            git_ref: "refs/heads/main".into(),
+            steps: vec![Step {
+                name: "build".into(),
+                needs: vec![],
+                timeout_seconds: 60,
+                action: StepAction::Build { images: vec![] },
+            }],
+        };
+        let text = serde_json::to_string(&assignment).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Assignment>(&text).unwrap(),
+            assignment
+        );
+    }
+
+    #[test]
+    fn what_a_runner_sends_may_hold_nothing_unknown() {
+        let text = r#"{"running":[],"admin":true}"#;
+        assert!(
+            serde_json::from_str::<Heartbeat>(text)
+                .unwrap_err()
+                .to_string()
+                .contains("admin")
+        );
+    }
+}
