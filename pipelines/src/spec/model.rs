@@ -1,0 +1,373 @@
+//! The pipeline file after every check: what the rest of Roadstead works with.
+//!
+//! A [`Pipeline`] out of [`super::parse`] holds no dangling name: every service has its image, every
+//! image is built by exactly one step, `needs` and `after` lead nowhere in a circle, and
+//! `environments` stand in promotion order, each below the one it follows. It is stored as JSON with
+//! the run, so a new field needs `#[serde(default)]`. It knows nothing of YAML.
+
+use crate::durations::Seconds;
+use crate::id::{EnvironmentName, ImageName, ProjectName, ServiceName, StepName};
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// One project's pipeline: what starts it, what it builds, and where that goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pipeline {
+    /// The project.
+    pub name: ProjectName,
+    /// Which pushes start a run.
+    pub trigger: Trigger,
+    /// Built once per commit, deployed by digest.
+    pub images: IndexMap<ImageName, Image>,
+    /// Containers and builds; `needs` draws the graph.
+    pub steps: IndexMap<StepName, Step>,
+    /// What runs in ECS.
+    pub services: IndexMap<ServiceName, Service>,
+    /// In promotion order: an environment comes after the one it names in `after`.
+    pub environments: IndexMap<EnvironmentName, Environment>,
+}
+
+/// Which pushes start a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trigger {
+    /// Globs over branch names, `release/*`. Empty: any branch.
+    pub branches: Vec<String>,
+    /// Globs over changed paths, those with `!` taking away. Empty: any path.
+    pub paths: Vec<String>,
+}
+
+/// One image to build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// The repository within the registry, `shop/api`, without a host or a tag.
+    pub repository: String,
+    /// The directory that is sent to the build, relative to the repository's root; `.` is the root.
+    pub context: String,
+    /// The Dockerfile, relative to `context`.
+    pub dockerfile: String,
+    /// The stage to build; the last one when absent.
+    pub target: Option<String>,
+    /// Build arguments.
+    pub args: IndexMap<String, String>,
+}
+
+/// One node of the run's graph.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Steps that have to succeed first.
+    pub needs: Vec<StepName>,
+    /// How long it may take; the server's default when absent.
+    pub timeout: Option<Seconds>,
+    /// What it does.
+    pub action: StepAction,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepAction {
+    /// A script in a container.
+    Run {
+        /// The container's image.
+        image: String,
+        /// The script, given to the container's shell.
+        run: String,
+        /// Environment variables.
+        env: IndexMap<String, String>,
+        /// Helper containers beside it, reachable by their name.
+        sidecars: IndexMap<String, Sidecar>,
+    },
+    /// Builds images and pushes them.
+    Build {
+        /// The images, in this order.
+        images: Vec<ImageName>,
+    },
+}
+
+/// A helper container beside a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sidecar {
+    /// The container's image.
+    pub image: String,
+    /// Environment variables.
+    pub env: IndexMap<String, String>,
+    /// Takes the place of the image's command when not empty.
+    pub command: Vec<String>,
+}
+
+/// One service that runs in ECS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// The image it runs.
+    pub image: ImageName,
+    /// The container of the task definition that gets the image; when absent the definition has to
+    /// have exactly one.
+    pub container: Option<String>,
+    /// Where it answers for its health, `/healthz`.
+    pub health_path: Option<String>,
+}
+
+/// One place in the promotion order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// The environment that has to have proved a release before this one gets it.
+    pub after: Option<EnvironmentName>,
+    /// Whether a release comes here by itself.
+    pub deploy: DeployMode,
+    /// Where the services are.
+    pub ecs: EcsTarget,
+    /// What is different for single services.
+    pub overrides: IndexMap<ServiceName, EcsTargetOverride>,
+    /// A file of `KEY=VALUE` lines in the repository.
+    pub env_file: Option<String>,
+    /// Environment variables; they win over the file's.
+    pub variables: IndexMap<String, String>,
+    /// All have to pass before a deployment starts.
+    pub gates: Vec<Gate>,
+    /// What has to hold after the rollout.
+    pub verify: Option<Verify>,
+    /// What ends the rollout.
+    pub done_when: DoneWhen,
+    /// How long a rollout may take before it counts as failed.
+    pub rollout_timeout: Seconds,
+    /// What happens when a deployment fails.
+    pub rollback: Rollback,
+}
+
+impl Environment {
+    /// How long a rollout may take when the file says nothing.
+    pub const DEFAULT_ROLLOUT_TIMEOUT: Seconds = Seconds::from_minutes(30);
+
+    /// Where `service` runs: the environment's target with the service's override laid over it and
+    /// `{service}` replaced by its name.
+    #[must_use]
+    pub fn target(&self, service: &ServiceName) -> ResolvedTarget {
+        let own = self.overrides.get(service).cloned().unwrap_or_default();
+        let named = own.service.as_ref().unwrap_or(&self.ecs.service);
+        ResolvedTarget {
+            region: own.region.or_else(|| self.ecs.region.clone()),
+            cluster: own.cluster.unwrap_or_else(|| self.ecs.cluster.clone()),
+            service: named.replace(SERVICE_PLACEHOLDER, service.as_str()),
+            cpu: own.cpu.or(self.ecs.cpu),
+            memory: own.memory.or(self.ecs.memory),
+            min_healthy_percent: own.min_healthy_percent.or(self.ecs.min_healthy_percent),
+            max_percent: own.max_percent.or(self.ecs.max_percent),
+        }
+    }
+}
+
+/// Stands for the service's name in [`EcsTarget::service`].
+pub const SERVICE_PLACEHOLDER: &str = "{service}";
+
+/// Whether a release comes by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeployMode {
+    /// As soon as the gates pass.
+    #[default]
+    Auto,
+    /// When a person presses Promote.
+    Manual,
+}
+
+/// Where an environment's services are, and how they roll.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EcsTarget {
+    /// The Region; the server's default when absent.
+    pub region: Option<String>,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The ECS service's name, with `{service}` for the name in this file.
+    pub service: String,
+    /// CPU units of the task; as the task definition has it when absent.
+    pub cpu: Option<u32>,
+    /// MiB of the task; as the task definition has it when absent.
+    pub memory: Option<u32>,
+    /// `minimumHealthyPercent`; as the service has it when absent.
+    pub min_healthy_percent: Option<u32>,
+    /// `maximumPercent`; as the service has it when absent.
+    pub max_percent: Option<u32>,
+}
+
+/// What is different for one service; absent means as in the environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EcsTargetOverride {
+    /// See [`EcsTarget::region`].
+    pub region: Option<String>,
+    /// See [`EcsTarget::cluster`].
+    pub cluster: Option<String>,
+    /// See [`EcsTarget::service`].
+    pub service: Option<String>,
+    /// See [`EcsTarget::cpu`].
+    pub cpu: Option<u32>,
+    /// See [`EcsTarget::memory`].
+    pub memory: Option<u32>,
+    /// See [`EcsTarget::min_healthy_percent`].
+    pub min_healthy_percent: Option<u32>,
+    /// See [`EcsTarget::max_percent`].
+    pub max_percent: Option<u32>,
+}
+
+/// Where one service runs in one environment. Made by [`Environment::target`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvedTarget {
+    /// The Region; the server's default when absent.
+    pub region: Option<String>,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The ECS service's name.
+    pub service: String,
+    /// CPU units of the task; as the task definition has it when absent.
+    pub cpu: Option<u32>,
+    /// MiB of the task; as the task definition has it when absent.
+    pub memory: Option<u32>,
+    /// `minimumHealthyPercent`; as the service has it when absent.
+    pub min_healthy_percent: Option<u32>,
+    /// `maximumPercent`; as the service has it when absent.
+    pub max_percent: Option<u32>,
+}
+
+/// One condition before a deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    /// The release is verified and healthy upstream, and has been for a while.
+    Healthy {
+        /// Where: `after`, unless named.
+        environment: EnvironmentName,
+        /// How long without a break.
+        soak: Seconds,
+        /// At least so many of its tasks have to be running.
+        min_running: u32,
+    },
+    /// People said yes.
+    Approval {
+        /// Who may: these roles, and every higher one. Never empty.
+        from: Vec<Role>,
+        /// How many different people. At least 1.
+        count: u32,
+        /// The commit's author does not count.
+        not_author: bool,
+    },
+}
+
+impl Gate {
+    /// Tasks that have to run when the file says nothing.
+    pub const DEFAULT_MIN_RUNNING: u32 = 1;
+}
+
+/// What somebody may do; each may also do what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Looks.
+    Viewer,
+    /// Promotes, rolls back, approves, holds.
+    Deployer,
+    /// Everything.
+    Admin,
+}
+
+impl Role {
+    /// All, the least first.
+    pub const ALL: [Self; 3] = [Self::Viewer, Self::Deployer, Self::Admin];
+
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Deployer => "deployer",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// Reads a role; `None` when there is none of that name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What has to hold after the rollout before a deployment is called deployed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verify {
+    /// Requests, each of which has to be answered as expected.
+    pub http: Vec<HttpProbe>,
+    /// How long every probe and ECS' own health have to hold.
+    pub watch: Seconds,
+}
+
+impl Verify {
+    /// How long things have to hold when the file says nothing.
+    pub const DEFAULT_WATCH: Seconds = Seconds::from_minutes(2);
+}
+
+/// One request and the answer that is expected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpProbe {
+    /// An `http` or `https` address.
+    pub url: String,
+    /// The status, 100–599.
+    pub expect_status: u16,
+    /// A text that the body has to contain.
+    pub expect_body: Option<String>,
+}
+
+impl HttpProbe {
+    /// The status that is expected when the file says nothing.
+    pub const DEFAULT_STATUS: u16 = 200;
+}
+
+/// The milestone that ends a rollout.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DoneWhen {
+    /// So many new tasks are healthy.
+    Serving {
+        /// At least 1.
+        count: u32,
+    },
+    /// As many new tasks as desired are healthy.
+    #[default]
+    AllHealthy,
+    /// And the old tasks are gone.
+    Drained,
+}
+
+/// What happens when a deployment fails.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollback {
+    /// Go back to the last verified release without being asked.
+    pub auto: bool,
+    /// How long to keep judging after a deployment is called deployed.
+    pub watch: Seconds,
+    /// What automation does afterwards.
+    pub then: AfterRollback,
+}
+
+impl Default for Rollback {
+    fn default() -> Self {
+        Self {
+            auto: true,
+            watch: Seconds(0),
+            then: AfterRollback::Hold,
+        }
+    }
+}
+
+/// What automation does after a rollback.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AfterRollback {
+    /// Leaves the place alone until somebody resumes it.
+    #[default]
+    Hold,
+}
