@@ -8,16 +8,21 @@
 //! give the same plan; a state changes only through `apply`, which refuses illegal transitions as
 //! values. It must not know tokio, diesel, actix, git2, bollard or AWS.
 
+pub mod action;
 pub mod deployment;
 pub mod durations;
 pub mod effect;
 pub mod fact;
+pub mod gate;
 pub mod id;
+pub mod observation;
+pub mod outcome;
 pub mod planner;
 pub mod release;
 pub mod report;
 pub mod run;
 pub mod spec;
+pub mod task_definition;
 pub mod world;
 
 pub use jiff::Timestamp;

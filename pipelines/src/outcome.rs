@@ -1,0 +1,269 @@
+//! How a rollout stands, told from what ECS shows.
+//!
+//! `services-stable` is no test of success: it is also true of a service that ECS took back. A
+//! rollout is recognised by the id of the deployment that our update made.
+
+use crate::deployment::EcsRollout;
+use crate::observation::{ServiceSeen, StoppedTask};
+use crate::report::{Failure, FailureKind};
+use crate::spec::DoneWhen;
+
+/// So many tasks with the same cause, and none healthy, end a rollout early.
+pub const EARLY_FAILURES: usize = 2;
+
+/// What is to be said of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    InProgress {
+        /// How far, in words.
+        note: String,
+    },
+    /// It reached `done_when`.
+    Done,
+    /// ECS gave up on it and takes it back.
+    TakingBack {
+        /// Why.
+        failure: Failure,
+    },
+    /// ECS has returned to another definition.
+    TakenBack {
+        /// That definition.
+        task_definition: String,
+        /// Why.
+        failure: Failure,
+    },
+    /// ECS gave up on it and leaves things as they are.
+    Stalled {
+        /// Why.
+        failure: Failure,
+    },
+    /// It will not succeed, and ECS has not noticed yet.
+    FailingEarly {
+        /// Why.
+        failure: Failure,
+    },
+    /// Somebody else started another deployment.
+    Superseded {
+        /// Its definition.
+        task_definition: String,
+    },
+}
+
+/// Reads the state of the rollout `ecs` to `task_definition` off a service.
+#[must_use]
+pub fn judge(
+    service: &ServiceSeen,
+    ecs: &EcsRollout,
+    task_definition: &str,
+    done_when: &DoneWhen,
+) -> Verdict {
+    let ours = service.deployment(&ecs.deployment);
+    let primary = service.primary();
+    let status = service
+        .service_deployment
+        .as_ref()
+        .filter(|sd| {
+            sd.task_definition
+                .as_deref()
+                .is_none_or(|td| td == task_definition)
+        })
+        .map(|sd| sd.status.as_str());
+
+    let primary_is_ours = primary.is_some_and(|p| p.id == ecs.deployment);
+    if primary_is_ours && ours.is_some_and(|d| d.rollout_state.as_deref() == Some("COMPLETED")) {
+        return Verdict::Done;
+    }
+    if let Some(primary) = primary
+        && !primary_is_ours
+    {
+        let back = ecs.previous.as_deref() == Some(primary.id.as_str());
+        if !back {
+            // ECS returns under the old id, or not under one we knew: the service deployment tells.
+            let by_ecs = status.is_some_and(|s| s.starts_with("ROLLBACK"))
+                || ours.is_some_and(|d| d.rollout_state.as_deref() == Some("FAILED"));
+            if !by_ecs {
+                return Verdict::Superseded {
+                    task_definition: primary.task_definition.clone(),
+                };
+            }
+        }
+        let failure = failure_of(service, ecs);
+        let settled = ours.is_none()
+            || status == Some("ROLLBACK_SUCCESSFUL")
+            || primary.rollout_state.as_deref() == Some("COMPLETED");
+        return if settled {
+            Verdict::TakenBack {
+                task_definition: primary.task_definition.clone(),
+                failure,
+            }
+        } else {
+            Verdict::TakingBack { failure }
+        };
+    }
+    match status {
+        Some("ROLLBACK_REQUESTED" | "ROLLBACK_IN_PROGRESS") => {
+            return Verdict::TakingBack {
+                failure: failure_of(service, ecs),
+            };
+        }
+        Some("STOPPED" | "ROLLBACK_FAILED") => {
+            return Verdict::Stalled {
+                failure: failure_of(service, ecs),
+            };
+        }
+        _ => {}
+    }
+    let Some(ours) = ours else {
+        return Verdict::InProgress {
+            note: "ECS does not show the deployment yet".into(),
+        };
+    };
+    if ours.rollout_state.as_deref() == Some("FAILED") {
+        return Verdict::Stalled {
+            failure: failure_of(service, ecs),
+        };
+    }
+    let wanted = match done_when {
+        DoneWhen::Serving { count } => Some((*count).min(service.desired)),
+        DoneWhen::AllHealthy => Some(service.desired),
+        DoneWhen::Drained => None,
+    };
+    if let (Some(wanted), Some(healthy)) = (wanted, ours.healthy)
+        && service.desired > 0
+        && healthy >= wanted
+    {
+        return Verdict::Done;
+    }
+    if ours.healthy.unwrap_or(0) == 0
+        && let Some(failure) = early_failure(service, ecs)
+    {
+        return Verdict::FailingEarly { failure };
+    }
+    let note = match no_capacity(service) {
+        Some(event) => format!("no capacity for its tasks, which is not its fault: {event}"),
+        None => format!(
+            "{} of {} new tasks run, {} start, {} healthy, {} failed",
+            ours.running,
+            service.desired,
+            ours.pending,
+            ours.healthy
+                .map_or_else(|| "unchecked".to_owned(), |n| n.to_string()),
+            ours.failed
+        ),
+    };
+    Verdict::InProgress { note }
+}
+
+/// The newest event, when it says that tasks found no place.
+fn no_capacity(service: &ServiceSeen) -> Option<String> {
+    let newest = service.events.first()?;
+    newest
+        .message
+        .contains("unable to place a task")
+        .then(|| newest.message.clone())
+}
+
+/// One line per stopped task, newest first, with exit status and last words.
+#[must_use]
+pub fn describe_stopped(service: &ServiceSeen, ecs_deployment: &str) -> Vec<String> {
+    let stopped = service
+        .stopped
+        .iter()
+        .filter(|t| t.started_by == ecs_deployment);
+    let mut lines = vec![];
+    for task in stopped.take(3) {
+        let name = task.task.rsplit('/').next().unwrap_or(&task.task);
+        let exits: Vec<_> = task
+            .exit_codes
+            .iter()
+            .map(|(c, code)| format!("{c} exited {code}"))
+            .collect();
+        let mut line = format!("task {name}: {}", task.reason);
+        if !exits.is_empty() {
+            line.push_str(&format!(" ({})", exits.join(", ")));
+        }
+        if !task.container_reason.is_empty() {
+            line.push_str(&format!(": {}", task.container_reason));
+        }
+        lines.push(line);
+        lines.extend(task.last_lines.iter().map(|l| format!("  | {l}")));
+    }
+    lines
+}
+
+fn failure_of(service: &ServiceSeen, ecs: &EcsRollout) -> Failure {
+    let reason = service
+        .deployment(&ecs.deployment)
+        .map(|d| d.rollout_reason.clone())
+        .filter(|reason| !reason.is_empty())
+        .or_else(|| {
+            service
+                .service_deployment
+                .as_ref()
+                .map(|sd| sd.reason.clone())
+        })
+        .filter(|reason| !reason.is_empty())
+        .unwrap_or_else(|| "ECS stopped the deployment".into());
+    let mut details = describe_stopped(service, &ecs.deployment);
+    let unhealthy = service
+        .targets
+        .iter()
+        .filter(|t| t.state == "unhealthy")
+        .take(3);
+    details.extend(unhealthy.map(|t| format!("target {} is unhealthy: {}", t.target, t.reason)));
+    Failure::failed(reason).with_details(details)
+}
+
+/// Why a task stopped, without what differs from task to task; `None` when chance, capacity or a
+/// person may be the cause.
+fn deterministic_cause(task: &StoppedTask) -> Option<String> {
+    match task.stop_code.as_str() {
+        "EssentialContainerExited" => {
+            let bad: Vec<_> = task
+                .exit_codes
+                .iter()
+                .filter(|(_, code)| **code != 0)
+                .map(|(name, code)| format!("container {name} exited with status {code}"))
+                .collect();
+            (!bad.is_empty()).then(|| bad.join(", "))
+        }
+        "TaskFailedToStart" => {
+            let text = format!("{} {}", task.reason, task.container_reason);
+            [
+                "CannotPullContainerError",
+                "CannotStartContainerError",
+                "ResourceInitializationError",
+            ]
+            .into_iter()
+            .find(|cause| text.contains(cause))
+            .map(|_| text.trim().to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn early_failure(service: &ServiceSeen, ecs: &EcsRollout) -> Option<Failure> {
+    let mut causes: Vec<(String, usize)> = vec![];
+    for task in service
+        .stopped
+        .iter()
+        .filter(|t| t.started_by == ecs.deployment)
+    {
+        let Some(cause) = deterministic_cause(task) else {
+            continue;
+        };
+        match causes.iter_mut().find(|(known, _)| *known == cause) {
+            Some((_, count)) => *count += 1,
+            None => causes.push((cause, 1)),
+        }
+    }
+    let (cause, count) = causes
+        .into_iter()
+        .find(|(_, count)| *count >= EARLY_FAILURES)?;
+    Some(Failure {
+        kind: FailureKind::Failed,
+        message: format!("{count} tasks stopped for the same reason: {cause}"),
+        details: describe_stopped(service, &ecs.deployment),
+    })
+}

@@ -1,0 +1,124 @@
+//! Moves runs: each state has the effect that leads out of it, or says whom it waits for.
+
+use super::Draft;
+use crate::effect::Effect;
+use crate::fact::{Change, RunFact};
+use crate::release::Release;
+use crate::report::{Subject, WaitingOn, WhoActs};
+use crate::run::{Run, RunState};
+use jiff::Timestamp;
+
+pub(super) fn plan(draft: &mut Draft<'_>) {
+    for run in draft.world.runs.values().filter(|run| !run.state.is_over()) {
+        one(draft, run);
+    }
+}
+
+fn one(draft: &mut Draft<'_>, run: &Run) {
+    let id = run.id.clone();
+    match &run.state {
+        RunState::Fetching => {
+            draft.effect(Effect::ReadSources { run: id });
+            wait(
+                draft,
+                run,
+                "its sources are being read",
+                run.created_at,
+                WhoActs::Roadstead,
+            );
+        }
+        RunState::Preparing => {
+            draft.effect(Effect::PrepareRegistry { run: id });
+            wait(
+                draft,
+                run,
+                "its repositories are being prepared",
+                run.created_at,
+                WhoActs::Roadstead,
+            );
+        }
+        RunState::Queued { attempt, since } => {
+            let reason = if *attempt == 1 {
+                "a free runner".to_owned()
+            } else {
+                format!("a free runner, for attempt {attempt}: the one before was lost")
+            };
+            wait(draft, run, &reason, *since, WhoActs::Runner);
+        }
+        RunState::Building { runner, since, .. } => {
+            wait(
+                draft,
+                run,
+                &format!("its steps on runner {runner}"),
+                *since,
+                WhoActs::Runner,
+            );
+        }
+        RunState::Cancelling { until, by, .. } => {
+            if draft.now >= *until {
+                draft.change(Change::Run {
+                    run: id,
+                    fact: RunFact::CancelExpired,
+                });
+            } else {
+                let waiting = WaitingOn {
+                    subject: Subject::Run { run: id },
+                    reason: format!("cancelled by {by}: the runner stops its containers"),
+                    since: draft.now.min(*until),
+                    until: Some(*until),
+                    who: WhoActs::Runner,
+                };
+                draft.waits(waiting);
+            }
+        }
+        RunState::Confirming { .. } => {
+            draft.effect(Effect::ConfirmImages { run: id });
+            wait(
+                draft,
+                run,
+                "the registry to confirm its images",
+                run.created_at,
+                WhoActs::Roadstead,
+            );
+        }
+        RunState::Confirmed { images } => {
+            let release = Release {
+                id: draft.release_id(),
+                run: Some(id.clone()),
+                commit: run.commit.clone(),
+                message: run.message.clone(),
+                author: run.author.clone(),
+                images: images.clone(),
+                variables: run.variables.clone(),
+                created_at: draft.now,
+            };
+            let fact = RunFact::ReleaseMade {
+                release: release.id.clone(),
+            };
+            if let Some(pipeline) = &run.pipeline {
+                draft.change(Change::AdoptPipeline {
+                    pipeline: Box::new(pipeline.clone()),
+                });
+            }
+            draft.change(Change::MakeRelease { release });
+            draft.change(Change::Run { run: id, fact });
+        }
+        RunState::Succeeded { .. }
+        | RunState::Skipped { .. }
+        | RunState::Failed { .. }
+        | RunState::TimedOut { .. }
+        | RunState::Cancelled { .. } => {}
+    }
+}
+
+fn wait(draft: &mut Draft<'_>, run: &Run, reason: &str, since: Timestamp, who: WhoActs) {
+    draft.waits(WaitingOn {
+        subject: Subject::Run {
+            run: run.id.clone(),
+        },
+        reason: reason.to_owned(),
+        since,
+        until: None,
+        who,
+    });
+}

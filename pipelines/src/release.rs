@@ -1,0 +1,47 @@
+//! A release: one commit with the digests of its images, made once and never changed.
+
+use crate::id::{CommitSha, EnvironmentName, ImageDigest, ImageName, ReleaseId, RunId};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Where an image stands and which bytes it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRef {
+    /// `registry/repository`, as the registry told it.
+    pub repository_uri: String,
+    /// The manifest's digest.
+    pub digest: ImageDigest,
+}
+
+impl ImageRef {
+    /// The name that a task definition carries, `registry/repository@sha256:…`.
+    #[must_use]
+    pub fn pinned(&self) -> String {
+        format!("{}@{}", self.repository_uri, self.digest)
+    }
+}
+
+/// Environment variables per environment, read at the release's commit.
+pub type Variables = BTreeMap<EnvironmentName, BTreeMap<String, String>>;
+
+/// What is deployed, promoted and rolled back to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Its id; a higher number is a newer release of the project.
+    pub id: ReleaseId,
+    /// The run that built it; none when it was registered through the API.
+    pub run: Option<RunId>,
+    /// The commit.
+    pub commit: CommitSha,
+    /// First line of the commit's message.
+    pub message: String,
+    /// Who wrote the commit, as the forge or git tells it.
+    pub author: String,
+    /// The images, by name in the pipeline file.
+    pub images: BTreeMap<ImageName, ImageRef>,
+    /// Variables per environment.
+    pub variables: Variables,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
