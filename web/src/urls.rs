@@ -1,0 +1,316 @@
+//! Every address of the dashboard, in one place: the server's routes are built from the
+//! constants in [`route`], the templates from the functions, and a test holds the two together.
+//!
+//! Each function percent-encodes its arguments as single path segments, so a project called
+//! `team/shop` or a service with a space in its name stays one segment. No address of the
+//! API, the webhooks' receivers or the runner protocol is made here, apart from the two
+//! webhook addresses that the set-up help shows.
+
+use std::fmt::Write as _;
+
+/// Route patterns in the router's `{name}` notation.
+pub mod route {
+    /// `GET`: the service × environment matrix of all projects.
+    pub const HOME: &str = "/";
+    /// `GET`: the form; `POST` ([`super::field::USER`], [`super::field::PASSWORD`],
+    /// [`super::field::NEXT`]): signs in.
+    pub const LOGIN: &str = "/login";
+    /// `POST`: ends the session.
+    pub const LOGOUT: &str = "/logout";
+    /// `GET`, server-sent events: `event: change` whenever the topic named by `?topic=`
+    /// changes. The data is not read; the page fetches itself again. See [`super::topic`].
+    pub const EVENTS: &str = "/events";
+    /// `GET`: an embedded file, see [`crate::assets::asset`]. The tail is
+    /// `<fingerprint>/<file>` or `<file>`.
+    pub const ASSET: &str = "/assets/{path:.*}";
+    /// `GET`: one project: its matrix, runs (`?page=2`) and webhook set-up.
+    pub const PROJECT: &str = "/projects/{project}";
+    /// `GET`: one run; `?step=<name>&attempt=<n>&from=<line>` chooses the log that is shown.
+    pub const RUN: &str = "/runs/{run}";
+    /// `POST`: asks for cancellation.
+    pub const RUN_CANCEL: &str = "/runs/{run}/cancel";
+    /// `POST`: runs the failed jobs again as new attempts.
+    pub const RUN_RETRY: &str = "/runs/{run}/retry";
+    /// `GET`: the raw log of a step as plain text; `?attempt=<n>`, the newest when absent.
+    pub const STEP_LOG: &str = "/runs/{run}/steps/{step}/log";
+    /// `GET`, server-sent events: `event: lines` with the HTML of
+    /// [`crate::log_lines`] as data and the number of the next line as id,
+    /// then `event: end`. `?attempt=<n>&from=<line>`; `Last-Event-ID` wins over `from`.
+    pub const STEP_LOG_EVENTS: &str = "/runs/{run}/steps/{step}/log/events";
+    /// `GET`: one deployment.
+    pub const DEPLOYMENT: &str = "/deployments/{deployment}";
+    /// `POST`: stops a deployment that has not ended.
+    pub const DEPLOYMENT_CANCEL: &str = "/deployments/{deployment}/cancel";
+    /// `GET`: one service in one environment: history, promote, rollback, approve, hold.
+    pub const SERVICE: &str = "/projects/{project}/environments/{environment}/services/{service}";
+    /// `POST` ([`super::field::RELEASE`], [`super::field::REASON`], [`super::field::CONFIRM`]).
+    pub const PROMOTE: &str =
+        "/projects/{project}/environments/{environment}/services/{service}/promote";
+    /// `POST` ([`super::field::RELEASE`], [`super::field::REASON`], [`super::field::CONFIRM`]).
+    pub const ROLLBACK: &str =
+        "/projects/{project}/environments/{environment}/services/{service}/rollback";
+    /// `POST` ([`super::field::RELEASE`], [`super::field::REASON`]).
+    pub const APPROVE: &str =
+        "/projects/{project}/environments/{environment}/services/{service}/approve";
+    /// `POST` ([`super::field::REASON`]).
+    pub const HOLD: &str = "/projects/{project}/environments/{environment}/services/{service}/hold";
+    /// `POST`: lifts the hold.
+    pub const RESUME: &str =
+        "/projects/{project}/environments/{environment}/services/{service}/resume";
+    /// `GET`: every webhook delivery with its decision; `?page=2`.
+    pub const DELIVERIES: &str = "/deliveries";
+    /// `POST`: processes a stored delivery again.
+    pub const REDELIVER: &str = "/deliveries/{delivery}/redeliver";
+    /// `GET`: the runners.
+    pub const RUNNERS: &str = "/runners";
+    /// `GET`: the viewer's API tokens; `POST` ([`super::field::NAME`],
+    /// [`super::field::ROLE`], [`super::field::DAYS`]): creates one.
+    pub const TOKENS: &str = "/settings/tokens";
+    /// `POST`: revokes a token.
+    pub const TOKEN_REVOKE: &str = "/settings/tokens/{token}/revoke";
+    /// `GET`: who did what; `?page=2`.
+    pub const AUDIT: &str = "/audit";
+
+    /// The patterns that take a `POST` from a form, for the test of the templates and for
+    /// the server's test of route × role.
+    pub const POSTS: [&str; 13] = [
+        LOGIN,
+        LOGOUT,
+        RUN_CANCEL,
+        RUN_RETRY,
+        DEPLOYMENT_CANCEL,
+        PROMOTE,
+        ROLLBACK,
+        APPROVE,
+        HOLD,
+        RESUME,
+        REDELIVER,
+        TOKENS,
+        TOKEN_REVOKE,
+    ];
+}
+
+/// Names of the form fields, as they arrive `application/x-www-form-urlencoded`.
+pub mod field {
+    /// Sign-in: the user's name.
+    pub const USER: &str = "user";
+    /// Sign-in: the password.
+    pub const PASSWORD: &str = "password";
+    /// Sign-in: where to go afterwards. A path of this site; the server must refuse anything
+    /// that does not start with exactly one `/`.
+    pub const NEXT: &str = "next";
+    /// The id of a release.
+    pub const RELEASE: &str = "release";
+    /// Why, in the person's words. May be empty, except for a hold.
+    pub const REASON: &str = "reason";
+    /// The environment's name, typed to confirm. Only sent when the view asked for it.
+    pub const CONFIRM: &str = "confirm";
+    /// A token's name.
+    pub const NAME: &str = "name";
+    /// A token's role: `viewer`, `deployer` or `admin`.
+    pub const ROLE: &str = "role";
+    /// A token's life in days; `0` means that it does not expire.
+    pub const DAYS: &str = "days";
+}
+
+/// Names of what a page watches on [`route::EVENTS`].
+pub mod topic {
+    /// Anything at all that the matrix, the lists or a project page shows.
+    pub const ALL: &str = "all";
+
+    /// One run.
+    #[must_use]
+    pub fn run(run: &str) -> String {
+        format!("run/{run}")
+    }
+
+    /// One deployment.
+    #[must_use]
+    pub fn deployment(deployment: &str) -> String {
+        format!("deployment/{deployment}")
+    }
+
+    /// One project, whatever changes in it.
+    #[must_use]
+    pub fn project(project: &str) -> String {
+        format!("project/{project}")
+    }
+}
+
+/// Percent-encodes `text` as one path segment or query value: unreserved characters stay.
+#[must_use]
+pub fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => out.push(byte as char),
+            // A dot is safe inside a segment, but a segment `.` or `..` is resolved by clients.
+            b'.' if text != "." && text != ".." => out.push('.'),
+            _ => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    out
+}
+
+/// See [`route::PROJECT`].
+#[must_use]
+pub fn project(project: &str) -> String {
+    format!("/projects/{}", encode(project))
+}
+
+/// See [`route::PROJECT`]; `page` starts at 1.
+#[must_use]
+pub fn project_page(name: &str, page: u64) -> String {
+    format!("{}?page={page}", project(name))
+}
+
+/// See [`route::RUN`].
+#[must_use]
+pub fn run(run: &str) -> String {
+    format!("/runs/{}", encode(run))
+}
+
+/// See [`route::RUN`], with the log of one step's attempt.
+#[must_use]
+pub fn run_step(run_id: &str, step: &str, attempt: u32) -> String {
+    format!("{}?step={}&attempt={attempt}", run(run_id), encode(step))
+}
+
+/// See [`route::RUN`], with the log of one step's attempt from a line on.
+#[must_use]
+pub fn run_step_from(run_id: &str, step: &str, attempt: u32, line: u64) -> String {
+    format!("{}&from={line}", run_step(run_id, step, attempt))
+}
+
+/// See [`route::RUN_CANCEL`].
+#[must_use]
+pub fn run_cancel(run_id: &str) -> String {
+    format!("{}/cancel", run(run_id))
+}
+
+/// See [`route::RUN_RETRY`].
+#[must_use]
+pub fn run_retry(run_id: &str) -> String {
+    format!("{}/retry", run(run_id))
+}
+
+/// See [`route::STEP_LOG`].
+#[must_use]
+pub fn step_log(run_id: &str, step: &str, attempt: u32) -> String {
+    format!(
+        "{}/steps/{}/log?attempt={attempt}",
+        run(run_id),
+        encode(step)
+    )
+}
+
+/// See [`route::STEP_LOG_EVENTS`].
+#[must_use]
+pub fn step_log_events(run_id: &str, step: &str, attempt: u32, from: u64) -> String {
+    format!(
+        "{}/steps/{}/log/events?attempt={attempt}&from={from}",
+        run(run_id),
+        encode(step)
+    )
+}
+
+/// See [`route::DEPLOYMENT`].
+#[must_use]
+pub fn deployment(deployment: &str) -> String {
+    format!("/deployments/{}", encode(deployment))
+}
+
+/// See [`route::DEPLOYMENT_CANCEL`].
+#[must_use]
+pub fn deployment_cancel(id: &str) -> String {
+    format!("{}/cancel", deployment(id))
+}
+
+/// See [`route::SERVICE`].
+#[must_use]
+pub fn service(project_name: &str, environment: &str, service: &str) -> String {
+    format!(
+        "{}/environments/{}/services/{}",
+        project(project_name),
+        encode(environment),
+        encode(service)
+    )
+}
+
+/// See [`route::PROMOTE`].
+#[must_use]
+pub fn promote(project: &str, environment: &str, name: &str) -> String {
+    format!("{}/promote", service(project, environment, name))
+}
+
+/// See [`route::ROLLBACK`].
+#[must_use]
+pub fn rollback(project: &str, environment: &str, name: &str) -> String {
+    format!("{}/rollback", service(project, environment, name))
+}
+
+/// See [`route::APPROVE`].
+#[must_use]
+pub fn approve(project: &str, environment: &str, name: &str) -> String {
+    format!("{}/approve", service(project, environment, name))
+}
+
+/// See [`route::HOLD`].
+#[must_use]
+pub fn hold(project: &str, environment: &str, name: &str) -> String {
+    format!("{}/hold", service(project, environment, name))
+}
+
+/// See [`route::RESUME`].
+#[must_use]
+pub fn resume(project: &str, environment: &str, name: &str) -> String {
+    format!("{}/resume", service(project, environment, name))
+}
+
+/// See [`route::DELIVERIES`]; `page` starts at 1.
+#[must_use]
+pub fn deliveries_page(page: u64) -> String {
+    format!("{}?page={page}", route::DELIVERIES)
+}
+
+/// See [`route::REDELIVER`].
+#[must_use]
+pub fn redeliver(delivery: &str) -> String {
+    format!("{}/{}/redeliver", route::DELIVERIES, encode(delivery))
+}
+
+/// See [`route::TOKEN_REVOKE`].
+#[must_use]
+pub fn token_revoke(token: &str) -> String {
+    format!("{}/{}/revoke", route::TOKENS, encode(token))
+}
+
+/// See [`route::AUDIT`]; `page` starts at 1.
+#[must_use]
+pub fn audit_page(page: u64) -> String {
+    format!("{}?page={page}", route::AUDIT)
+}
+
+/// See [`route::EVENTS`].
+#[must_use]
+pub fn events(topic: &str) -> String {
+    format!("{}?topic={}", route::EVENTS, encode(topic))
+}
+
+/// The sign-in page that leads back to `next`, a path of this site.
+#[must_use]
+pub fn login(next: &str) -> String {
+    format!("{}?next={}", route::LOGIN, encode(next))
+}
+
+/// The receiver of a forge's webhooks, shown in the set-up help. `kind` is `github` or `git`.
+#[must_use]
+pub fn webhook(public_url: &str, kind: &str, project: &str) -> String {
+    format!(
+        "{}/webhooks/{kind}/{}",
+        public_url.trim_end_matches('/'),
+        encode(project)
+    )
+}

@@ -1,0 +1,161 @@
+//! Deliveries, runners, API tokens and the audit list.
+
+use super::frame::{Frame, Paging, Permission, Time};
+use super::state::{DeliveryDecision, Role, RunnerState};
+
+/// `/deliveries`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveriesPage {
+    /// The layout around the page.
+    pub frame: Frame,
+    /// Newest first.
+    pub deliveries: Vec<Delivery>,
+    /// Where the list stands.
+    pub paging: Paging,
+}
+
+/// One webhook delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its id in addresses.
+    pub id: String,
+    /// The forge's own id, to find it there.
+    pub forge_id: String,
+    /// The kind of receiver: `github`, `git`.
+    pub forge: String,
+    /// The project's name.
+    pub project: String,
+    /// The event: `push`, `ping`.
+    pub event: String,
+    /// Branch and commit in words: `main at 3f2a91c`. May be empty.
+    pub subject: String,
+    /// What became of it.
+    pub decision: DeliveryDecision,
+    /// Why, as a phrase: `no path matched services/shop/**`.
+    pub reason: String,
+    /// The run that it started: id and name.
+    pub run: Option<(String, String)>,
+    /// When it arrived.
+    pub received: Time,
+    /// Whether the viewer may process it again.
+    pub redeliver: Permission,
+}
+
+/// `/runners`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunnersPage {
+    /// The layout around the page.
+    pub frame: Frame,
+    /// In the order of names.
+    pub runners: Vec<Runner>,
+    /// How many jobs wait for a runner.
+    pub queued_jobs: u64,
+    /// Since when the oldest of them waits.
+    pub oldest_job: Option<Time>,
+    /// The command that registers a runner, without its secret: shown as text.
+    pub register_command: String,
+}
+
+/// One runner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runner {
+    /// Its name.
+    pub name: String,
+    /// How the server sees it.
+    pub state: RunnerState,
+    /// A few words on the state. May be empty.
+    pub detail: String,
+    /// Its labels.
+    pub labels: Vec<String>,
+    /// Its version.
+    pub version: String,
+    /// Slots in use.
+    pub busy_slots: u32,
+    /// Slots in all.
+    pub slots: u32,
+    /// Free disk in bytes, if reported.
+    pub disk_free: Option<u64>,
+    /// When it last polled.
+    pub last_seen: Time,
+    /// What it runs: run id, run name, step names joined.
+    pub running: Vec<(String, String, String)>,
+}
+
+/// `/settings/tokens`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokensPage {
+    /// The layout around the page.
+    pub frame: Frame,
+    /// A token that was just made; its secret is shown this once.
+    pub created: Option<NewToken>,
+    /// Newest first.
+    pub tokens: Vec<Token>,
+    /// Whether the viewer may create one.
+    pub create: Permission,
+    /// The roles that the viewer may give, weakest first.
+    pub roles: Vec<Role>,
+    /// What was wrong with the form that was sent. May be empty.
+    pub error: String,
+}
+
+/// A token with its secret, right after it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewToken {
+    /// Its name.
+    pub name: String,
+    /// The secret.
+    pub secret: String,
+}
+
+/// An API token as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Its id in addresses.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Who made it.
+    pub owner: String,
+    /// When.
+    pub created: Time,
+    /// When it ends, if ever.
+    pub expires: Option<Time>,
+    /// When it was last used.
+    pub last_used: Option<Time>,
+    /// When it was revoked.
+    pub revoked: Option<Time>,
+    /// Whether the viewer may revoke it.
+    pub revoke: Permission,
+}
+
+/// `/audit`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditPage {
+    /// The layout around the page.
+    pub frame: Frame,
+    /// Newest first.
+    pub entries: Vec<AuditEntry>,
+    /// Where the list stands.
+    pub paging: Paging,
+}
+
+/// Who did what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// When.
+    pub at: Time,
+    /// Who.
+    pub actor: String,
+    /// How: `dashboard`, `api token ci`.
+    pub via: String,
+    /// What: `promote`, `token.create`.
+    pub action: String,
+    /// To what: `shop / production / api`.
+    pub subject: String,
+    /// Its page, if it has one; an address made by [`crate::urls`].
+    pub url: Option<String>,
+    /// Why, in the person's words. May be empty.
+    pub reason: String,
+}

@@ -1,0 +1,118 @@
+//! One run: its steps, the log that is open, what it made.
+
+use super::deployment::DeploymentSummary;
+use super::frame::{Frame, Permission, Time, Waiting};
+use super::project::RunSummary;
+use super::state::StepState;
+
+/// `/runs/{run}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunPage {
+    /// The layout around the page.
+    pub frame: Frame,
+    /// The run itself.
+    pub run: RunSummary,
+    /// What it waits for, when nothing of it is moving.
+    pub waiting: Option<Waiting>,
+    /// Errors in the pipeline file, with excerpts.
+    pub diagnostics: Vec<Diagnostic>,
+    /// All steps, in the order of the file; the page groups them by state.
+    pub steps: Vec<Step>,
+    /// The log that is open; by convention that of the failed step, else of the running one.
+    pub log: Option<LogPanel>,
+    /// What the run made, once its images are pushed.
+    pub release: Option<Release>,
+    /// Deployments of that release.
+    pub deployments: Vec<DeploymentSummary>,
+    /// Whether the viewer may cancel.
+    pub cancel: Permission,
+    /// Whether the viewer may run the failed jobs again.
+    pub retry: Permission,
+}
+
+/// One step, by its newest attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Its name in the pipeline file, unique within the run.
+    pub name: String,
+    /// What it does: the first line of `run`, or `build api, web`.
+    pub summary: String,
+    /// How far it is.
+    pub state: StepState,
+    /// Why it failed, was skipped or waits: `exit status 101`, `needs test`. May be empty.
+    pub reason: String,
+    /// How many attempts there are; 0 before the first.
+    pub attempts: u32,
+    /// The name of the runner that has or had the newest attempt.
+    pub runner: Option<String>,
+    /// When the newest attempt started.
+    pub started: Option<Time>,
+    /// When it ended.
+    pub ended: Option<Time>,
+}
+
+/// A part of one attempt's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPanel {
+    /// The step's name.
+    pub step: String,
+    /// Which attempt; the first is 1.
+    pub attempt: u32,
+    /// The lines to show, consecutive; at most 2,000 (the server's choice).
+    pub lines: Vec<LogLine>,
+    /// How many lines the log has so far.
+    pub total_lines: u64,
+    /// How many bytes the log has so far.
+    pub total_bytes: u64,
+    /// Whether more may come.
+    pub live: bool,
+}
+
+/// One line of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// Its number; the first is 1.
+    pub number: u64,
+    /// When the runner read it, if known.
+    pub at: Option<Time>,
+    /// The raw text without its line feed; may hold terminal sequences, which
+    /// [`crate::ansi::to_html`] makes safe.
+    pub text: String,
+}
+
+/// An error in the pipeline file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// The file: `.roadstead/pipeline.yml`.
+    pub file: String,
+    /// 1-based; `None` when the file as a whole is meant.
+    pub line: Option<u32>,
+    /// 1-based.
+    pub column: Option<u32>,
+    /// What is wrong, and what to do.
+    pub message: String,
+    /// The lines around it, with a caret under the place. May be empty.
+    pub excerpt: String,
+}
+
+/// A commit with the images that were built of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// Its id, as forms send it.
+    pub id: String,
+    /// What it is called: `r12`.
+    pub name: String,
+    /// One per image (and variant).
+    pub images: Vec<ReleaseImage>,
+}
+
+/// One image of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReleaseImage {
+    /// Its name in the pipeline file.
+    pub name: String,
+    /// Repository and tag, as pushed.
+    pub reference: String,
+    /// `sha256:…`.
+    pub digest: String,
+}
