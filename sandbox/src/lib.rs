@@ -1,1 +1,27 @@
-//! placeholder
+//! The sandbox: a local ECS, ECR and load balancer that really roll deployments.
+//!
+//! AWS clients talk to it over the AWS wire protocols; tasks are containers on Docker Engine, or
+//! scripts. It knows no other house of Roadstead and can be used alone.
+//!
+//! Rooms: `wire` (HTTP and protocols) → `services` (operations) → `state` (what is, on disk) and
+//! `scheduler` (what should happen next; pure) → `backends` and `proxy` (what really happens).
+
+mod app;
+mod backends;
+mod calls;
+mod clock;
+mod conductor;
+mod config;
+mod faults;
+mod page;
+mod proxy;
+mod registry;
+mod scheduler;
+mod serve;
+mod services;
+mod state;
+mod targets;
+mod wire;
+
+pub use config::{BackendKind, Config};
+pub use serve::serve;

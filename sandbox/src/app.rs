@@ -1,0 +1,28 @@
+//! What every handler may use: the configuration, the clock, the state and the rooms behind it.
+
+use std::sync::Arc;
+
+use crate::backends::Backend;
+use crate::calls::CallLog;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::faults::Faults;
+use crate::proxy::Balancer;
+use crate::registry::Registry;
+use crate::state::Store;
+use crate::targets::TargetHealth;
+
+/// One running sandbox.
+pub struct App {
+    pub config: Config,
+    pub clock: Clock,
+    pub store: Store,
+    pub backend: Arc<dyn Backend>,
+    /// What the scheduler asks about targets: the balancer, or the simulated backend itself.
+    pub targets: Arc<dyn TargetHealth>,
+    pub balancer: Arc<Balancer>,
+    /// None with the simulated backend, which runs no images.
+    pub registry: Option<Arc<Registry>>,
+    pub calls: CallLog,
+    pub faults: Faults,
+}

@@ -1,0 +1,145 @@
+//! The seam between the scheduler's decisions and what really runs.
+//!
+//! A backend starts and stops tasks and reports what it sees; it decides nothing about services.
+//! Reports are level-like: sending one twice does no harm, and after a restart `adopt` sends again
+//! whatever is true now. Must not know: services, deployments, AWS's wire.
+
+pub mod docker;
+pub mod simulated;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+pub use crate::scheduler::{PortBinding, TaskEvent};
+
+/// Everything needed to run one task; kept with the task, so that a restart can hand it over again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskLaunch {
+    /// 32 hex digits, unique for ever: names of containers and networks derive from it.
+    pub task_id: String,
+    pub cluster: String,
+    /// The service's name; absent for a task of RunTask.
+    pub service: Option<String>,
+    pub task_definition_arn: String,
+    pub family: String,
+    pub containers: Vec<ContainerSpec>,
+}
+
+/// One container definition, with the overrides of RunTask already applied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    pub name: String,
+    /// As the definition says: a tag, or `repository@sha256:…`.
+    pub image: String,
+    pub essential: bool,
+    /// None: the image's own.
+    pub entry_point: Option<Vec<String>>,
+    /// None: the image's own.
+    pub command: Option<Vec<String>>,
+    pub environment: IndexMap<String, String>,
+    pub ports: Vec<PortMapping>,
+    /// Only the definition's check counts; a HEALTHCHECK of the image is to be disabled.
+    pub health_check: Option<HealthCheck>,
+    pub depends_on: Vec<Dependency>,
+    pub user: Option<String>,
+    pub working_directory: Option<String>,
+    pub readonly_root_filesystem: bool,
+    /// Hard limit in MiB.
+    pub memory_mib: Option<i64>,
+    /// CPU shares, 1024 per CPU.
+    pub cpu_shares: Option<i64>,
+    pub docker_labels: IndexMap<String, String>,
+    /// Between SIGTERM and SIGKILL; not scaled, because the process inside is real.
+    pub stop_timeout: Duration,
+    /// The `awslogs` options, when the container logs there.
+    pub awslogs: Option<AwsLogs>,
+}
+
+/// Where a container's output goes: stream `<prefix>/<container>/<task id>` of `group`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwsLogs {
+    pub group: String,
+    pub prefix: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMapping {
+    pub container_port: u16,
+    /// A wish only: the backend publishes on a free port of 127.0.0.1.
+    pub host_port: Option<u16>,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+}
+
+/// A container health check; times are AWS's, the backend scales interval and start period.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// `["CMD", …]` or `["CMD-SHELL", line]`.
+    pub command: Vec<String>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub retries: u32,
+    pub start_period: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependency {
+    pub container: String,
+    pub condition: DependencyCondition,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DependencyCondition {
+    Start,
+    Complete,
+    Success,
+    Healthy,
+}
+
+/// What a backend saw of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskReport {
+    pub task_id: String,
+    pub event: TaskEvent,
+}
+
+/// Where a backend puts its reports. Unbounded, because a report must never block a container's
+/// supervision; their number is bounded by that of container events.
+pub type Reports = mpsc::UnboundedSender<TaskReport>;
+
+/// One line of a container's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// Milliseconds since the epoch.
+    pub timestamp: i64,
+    pub message: String,
+}
+
+/// Runs tasks. Both methods that begin something return as soon as it is under way; the rest comes
+/// as reports.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// Pulls, creates and starts in `depends_on` order. Reports `Pulled`, then `ContainerStarted`
+    /// for each; or one of the `Cannot…`. After a `Cannot…` or the exit of an essential container
+    /// the backend leaves the rest as it is and waits for `stop`.
+    async fn start(&self, launch: TaskLaunch);
+
+    /// Stops what still runs (SIGTERM, the container's timeout, SIGKILL), reports each
+    /// `ContainerExited`, removes containers and network, and always ends with `Stopped`, also
+    /// for a task it does not know or has stopped before, and when called twice.
+    async fn stop(&self, task_id: &str);
+
+    /// Called once, before anything else, with every task that has not ended: takes over the
+    /// containers that exist and reports what is true of them, starts those tasks that have none,
+    /// and removes whatever carries this sandbox's label and is not in the list. Calls of `stop`
+    /// follow for those that were being stopped.
+    async fn adopt(&self, tasks: Vec<TaskLaunch>) -> anyhow::Result<()>;
+
+    /// The lines a container wrote, oldest first; also after it was removed. None when there was
+    /// never such a container.
+    async fn logs(&self, task_id: &str, container: &str) -> anyhow::Result<Option<Vec<LogLine>>>;
+}

@@ -1,0 +1,5 @@
+//! The rolling scheduler: what a service should do next. Pure.
+
+mod model;
+
+pub use model::{PortBinding, TargetState, TaskEvent};
