@@ -119,6 +119,24 @@ pub struct LogLine {
     pub message: String,
 }
 
+/// A log stream that a container with the `awslogs` driver has or had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogStream {
+    pub task_id: String,
+    pub container: String,
+    pub awslogs: AwsLogs,
+    /// Milliseconds since the epoch.
+    pub created: i64,
+}
+
+impl LogStream {
+    /// The stream's name: `<prefix>/<container>/<task id>`, without the prefix when there is none.
+    pub fn name(&self) -> String {
+        let prefix = self.awslogs.prefix.as_deref();
+        prefix.into_iter().chain([self.container.as_str(), self.task_id.as_str()]).collect::<Vec<_>>().join("/")
+    }
+}
+
 /// Runs tasks. Both methods that begin something return as soon as it is under way; the rest comes
 /// as reports.
 #[async_trait]
@@ -142,4 +160,8 @@ pub trait Backend: Send + Sync + 'static {
     /// The lines a container wrote, oldest first; also after it was removed. None when there was
     /// never such a container.
     async fn logs(&self, task_id: &str, container: &str) -> anyhow::Result<Option<Vec<LogLine>>>;
+
+    /// Every stream that a container with `awslogs` ever opened, in no order; CloudWatch keeps
+    /// streams longer than ECS keeps tasks.
+    async fn log_streams(&self) -> anyhow::Result<Vec<LogStream>>;
 }
