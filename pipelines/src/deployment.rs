@@ -77,6 +77,8 @@ pub enum TakenBackBy {
     Ecs {
         /// How to recognise the rollout.
         ecs: EcsRollout,
+        /// The definition that it brought.
+        task_definition: String,
     },
     /// A rollback deployment.
     Deployment {
@@ -308,13 +310,21 @@ impl Deployment {
             },
             (
                 State::RollingOut {
-                    rollout: Rollout::Watching { ecs, .. },
+                    rollout:
+                        Rollout::Watching {
+                            task_definition,
+                            ecs,
+                            ..
+                        },
                     ..
                 },
                 Fact::EcsTakesBack { failure },
             ) => State::RollingBack {
                 failure: failure.clone(),
-                by: TakenBackBy::Ecs { ecs: ecs.clone() },
+                by: TakenBackBy::Ecs {
+                    ecs: ecs.clone(),
+                    task_definition: task_definition.clone(),
+                },
                 since: at,
             },
             (

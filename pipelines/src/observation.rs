@@ -201,7 +201,8 @@ pub fn judge_health(service: &ServiceSeen, probes: &[ProbeSeen]) -> Health {
 /// What is known of a place from looking at it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlaceStatus {
-    /// When it was last seen.
+    /// When the last look began: what it shows may be older than an answer that came meanwhile,
+    /// never newer than it claims.
     pub observed_at: Timestamp,
     /// The service then.
     pub service: ServiceSeen,

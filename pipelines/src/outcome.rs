@@ -32,6 +32,9 @@ pub enum Verdict {
         task_definition: String,
         /// Why.
         failure: Failure,
+        /// ECS says so; else it is only that our deployment does not show, which is also so
+        /// shortly after an update (ECS answers are eventually consistent).
+        certain: bool,
     },
     /// ECS gave up on it and leaves things as they are.
     Stalled {
@@ -78,15 +81,13 @@ pub fn judge(
         && !primary_is_ours
     {
         let back = ecs.previous.as_deref() == Some(primary.id.as_str());
-        if !back {
-            // ECS returns under the old id, or not under one we knew: the service deployment tells.
-            let by_ecs = status.is_some_and(|s| s.starts_with("ROLLBACK"))
-                || ours.is_some_and(|d| d.rollout_state.as_deref() == Some("FAILED"));
-            if !by_ecs {
-                return Verdict::Superseded {
-                    task_definition: primary.task_definition.clone(),
-                };
-            }
+        let certain = status.is_some_and(|s| s.starts_with("ROLLBACK"))
+            || ours.is_some_and(|d| d.rollout_state.as_deref() == Some("FAILED"));
+        // ECS returns under the old id, or under one that we did not know: then it has to say so.
+        if !back && !certain {
+            return Verdict::Superseded {
+                task_definition: primary.task_definition.clone(),
+            };
         }
         let failure = failure_of(service, ecs);
         let settled = ours.is_none()
@@ -96,6 +97,7 @@ pub fn judge(
             Verdict::TakenBack {
                 task_definition: primary.task_definition.clone(),
                 failure,
+                certain,
             }
         } else {
             Verdict::TakingBack { failure }

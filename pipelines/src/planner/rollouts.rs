@@ -22,6 +22,10 @@ use jiff::{SignedDuration, Timestamp};
 /// than anybody would watch errors.
 pub(super) const UNHEALTHY_FAILS_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
+/// ECS shows an accepted update within this time: its answers are eventually consistent, and
+/// others wait ten seconds for a service deployment to appear.
+const ECS_SHOWS_AFTER: SignedDuration = SignedDuration::from_secs(15);
+
 pub(super) fn plan(draft: &mut Draft<'_>) {
     for deployment in draft.world.deployments.values() {
         match &deployment.state {
@@ -105,15 +109,23 @@ fn watching(
     let done_when = environment.map_or(DoneWhen::AllHealthy, |e| e.done_when.clone());
     let limit = deadline(environment, updated_at);
     let place = draft.world.place(&deployment.place);
-    let status = place
-        .status
-        .as_ref()
-        .filter(|s| s.observed_at >= updated_at);
+    let status = place.status.as_ref().filter(|s| s.observed_at > updated_at);
     let verdict = status.map(|s| outcome::judge(&s.service, ecs, task_definition, &done_when));
     match verdict {
         Some(Verdict::Done) => fact(draft, deployment, DeploymentFact::RolloutDone),
         Some(Verdict::TakingBack { failure }) => {
             fact(draft, deployment, DeploymentFact::EcsTakesBack { failure });
+        }
+        Some(Verdict::TakenBack { certain: false, .. })
+            if draft.now.duration_since(updated_at) < ECS_SHOWS_AFTER =>
+        {
+            wait(
+                draft,
+                deployment,
+                "ECS to show the deployment",
+                updated_at,
+                Some(limit),
+            );
         }
         Some(Verdict::TakenBack { failure, .. }) => {
             // Through RollingBack, where the definition that ECS returned to is judged.
@@ -304,7 +316,13 @@ fn rolling_back(
                 );
             }
         },
-        TakenBackBy::Ecs { ecs } => taken_back_by_ecs(draft, deployment, failure, ecs, since),
+        TakenBackBy::Ecs {
+            ecs,
+            task_definition,
+        } => {
+            let failed = (ecs, task_definition.as_str());
+            taken_back_by_ecs(draft, deployment, failure, failed, since);
+        }
     }
 }
 
@@ -312,7 +330,7 @@ fn taken_back_by_ecs(
     draft: &mut Draft<'_>,
     deployment: &Deployment,
     failure: &Failure,
-    ecs: &EcsRollout,
+    (ecs, failed_definition): (&EcsRollout, &str),
     since: Timestamp,
 ) {
     let place = draft.world.place(&deployment.place);
@@ -320,8 +338,8 @@ fn taken_back_by_ecs(
     let verdict = place
         .status
         .as_ref()
-        .filter(|s| s.observed_at >= since)
-        .map(|s| outcome::judge(&s.service, ecs, "", &DoneWhen::Drained));
+        .filter(|s| s.observed_at > since)
+        .map(|s| outcome::judge(&s.service, ecs, failed_definition, &DoneWhen::Drained));
     match verdict {
         Some(Verdict::TakenBack {
             task_definition, ..

@@ -1,0 +1,214 @@
+//! Stories, told to the planner and written down: the transcripts are reviewed like code.
+
+mod support;
+
+use insta::assert_snapshot;
+use support::{AUTO, Stage, pipeline};
+
+fn stage() -> Stage {
+    Stage::new(pipeline(AUTO))
+}
+
+/// Ships a release through staging and production.
+fn ship_everywhere(stage: &mut Stage) {
+    stage.ship();
+    stage.ecs_completes("staging/web");
+    stage.wait(70);
+    stage.ecs_completes("production/web");
+    stage.wait(10);
+}
+
+#[test]
+fn a_push_reaches_production_after_staging_proved_healthy() {
+    let mut stage = stage();
+    ship_everywhere(&mut stage);
+    assert_snapshot!(stage.transcript);
+    assert_eq!(stage.running("production/web").unwrap().as_str(), "shop.r1");
+}
+
+#[test]
+fn a_release_that_ecs_takes_back_in_staging_never_reaches_production() {
+    let mut stage = stage();
+    ship_everywhere(&mut stage);
+    stage.transcript.clear();
+    stage.ship();
+    stage.wait(5);
+    stage.ecs_breaker("staging/web");
+    stage.wait(200);
+    assert_snapshot!(stage.transcript);
+    assert_eq!(stage.running("staging/web").unwrap().as_str(), "shop.r1");
+    assert_eq!(stage.running("production/web").unwrap().as_str(), "shop.r1");
+}
+
+#[test]
+fn crashing_tasks_end_a_rollout_before_the_breaker_does() {
+    let mut stage = stage();
+    ship_everywhere(&mut stage);
+    stage.transcript.clear();
+    stage.ship();
+    stage.tasks_crash("staging/web", 2);
+    stage.wait(10);
+    assert_snapshot!(stage.transcript);
+    assert_eq!(stage.running("staging/web").unwrap().as_str(), "shop.r1");
+}
+
+#[test]
+fn a_release_that_fails_in_production_is_rolled_back_and_held() {
+    let mut stage = stage();
+    ship_everywhere(&mut stage);
+    stage.transcript.clear();
+    stage.ship();
+    stage.ecs_completes("staging/web");
+    stage.wait(70);
+    stage.ecs_completes("production/web");
+    stage.probes("production/web", false);
+    stage.wait(15);
+    stage.probes("production/web", true);
+    stage.ecs_completes("production/web");
+    stage.wait(200);
+    assert_snapshot!(stage.transcript);
+    assert_eq!(stage.running("production/web").unwrap().as_str(), "shop.r1");
+    // The next one waits for somebody, although staging is fine.
+    stage.ship();
+    stage.ecs_completes("staging/web");
+    stage.wait(100);
+    assert_eq!(stage.running("production/web").unwrap().as_str(), "shop.r1");
+    stage.resume("production/web").unwrap();
+    stage.ecs_completes("production/web");
+    stage.wait(20);
+    assert_eq!(stage.running("production/web").unwrap().as_str(), "shop.r3");
+}
+
+#[test]
+fn a_first_deployment_that_fails_has_nothing_to_go_back_to_and_says_so() {
+    let mut stage = stage();
+    stage.ship();
+    stage.ecs_completes("staging/web");
+    stage.probes("staging/web", false);
+    stage.wait(30);
+    assert_snapshot!(stage.transcript);
+}
+
+#[test]
+fn a_failed_rollback_stops_and_calls_for_people() {
+    let mut stage = stage();
+    ship_everywhere(&mut stage);
+    stage.ship();
+    stage.transcript.clear();
+    stage.ecs_completes("staging/web");
+    stage.probes("staging/web", false);
+    stage.wait(15);
+    stage.ecs_completes("staging/web");
+    stage.wait(60);
+    assert_snapshot!(stage.transcript);
+    let states: Vec<_> = stage.states().into_iter().map(|(_, state)| state).collect();
+    assert_eq!(
+        states,
+        ["deployed", "deployed", "rollback_failed", "failed"]
+    );
+}
+
+#[test]
+fn the_soak_starts_anew_when_staging_breaks() {
+    let mut stage = stage();
+    stage.ship();
+    stage.ecs_completes("staging/web");
+    stage.wait(40);
+    stage.transcript.clear();
+    stage.probes("staging/web", false);
+    stage.wait(3);
+    stage.probes("staging/web", true);
+    stage.wait(50);
+    assert_eq!(
+        stage.updates.len(),
+        1,
+        "production is not open yet:\n{}",
+        stage.transcript
+    );
+    stage.wait(20);
+    assert_snapshot!(stage.transcript);
+    assert_eq!(stage.updates.len(), 2);
+}
+
+#[test]
+fn a_newer_release_supersedes_one_that_waits() {
+    let mut stage = stage();
+    stage.ship();
+    stage.ecs_completes("staging/web");
+    stage.wait(20);
+    stage.transcript.clear();
+    stage.ship();
+    stage.ecs_completes("staging/web");
+    stage.wait(80);
+    assert_snapshot!(stage.transcript);
+}
+
+#[test]
+fn a_person_rolls_back_and_automation_does_not_undo_it() {
+    let mut stage = stage();
+    ship_everywhere(&mut stage);
+    ship_everywhere(&mut stage);
+    stage.transcript.clear();
+    let first = support_release(1);
+    stage.rollback("production/web", &first).unwrap();
+    stage.ecs_completes("production/web");
+    stage.wait(300);
+    assert_snapshot!(stage.transcript);
+    assert_eq!(stage.running("production/web"), Some(&first));
+    let never = stage
+        .rollback("production/web", &support_release(9))
+        .unwrap_err();
+    assert_snapshot!(never.to_string(), @"shop.r9 was never verified in production/web; verified there: shop.r1, shop.r2, shop.r1");
+}
+
+#[test]
+fn a_rollback_takes_over_from_a_rollout() {
+    let mut stage = stage();
+    ship_everywhere(&mut stage);
+    stage.ship();
+    stage.wait(2);
+    stage.transcript.clear();
+    stage.rollback("staging/web", &support_release(1)).unwrap();
+    stage.ecs_completes("staging/web");
+    stage.wait(10);
+    assert_snapshot!(stage.transcript);
+}
+
+#[test]
+fn production_waits_for_approval_by_somebody_else() {
+    let gates = r#"[{"healthy": {"environment": "staging", "soak": 10, "min_running": 1}},
+        {"approval": {"from": ["deployer"], "count": 1, "not_author": true}}]"#;
+    let healthy = r#"[{"healthy": {"environment": "staging", "soak": 60, "min_running": 2}}]"#;
+    let production = AUTO
+        .replace(healthy, gates)
+        .replace(r#""deploy": "auto""#, r#""deploy": "manual""#);
+    let mut stage = Stage::new(pipeline(&production));
+    let release = stage.ship();
+    stage.ecs_completes("staging/web");
+    stage.wait(20);
+    stage.promote("production/web", &release).unwrap();
+    stage.approve("production/web", &release, "maya");
+    stage.approve("production/web", &release, "ole");
+    assert_snapshot!(stage.transcript);
+    assert_eq!(stage.updates.len(), 2);
+}
+
+#[test]
+fn what_somebody_else_does_to_the_service_is_told_as_that() {
+    let mut stage = stage();
+    ship_everywhere(&mut stage);
+    stage.ship();
+    stage.transcript.clear();
+    let service = stage.ecs.get_mut(&Stage::place("staging/web")).unwrap();
+    let mut foreign = service.deployments[0].clone();
+    foreign.id = "ecs-svc/999".into();
+    foreign.task_definition = "by-hand:1".into();
+    service.deployments[0].status = "ACTIVE".into();
+    service.deployments.insert(0, foreign);
+    stage.wait(5);
+    assert_snapshot!(stage.transcript);
+}
+
+fn support_release(number: u64) -> roadstead_pipelines::id::ReleaseId {
+    roadstead_pipelines::id::ReleaseId::parse(&format!("shop.r{number}")).unwrap()
+}
