@@ -12,6 +12,7 @@ mod calls;
 mod clock;
 mod conductor;
 mod config;
+mod disk;
 mod faults;
 mod page;
 mod proxy;

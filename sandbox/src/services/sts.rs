@@ -1,10 +1,27 @@
 //! Security Token Service: who the caller is.
 
-use super::{AwsError, QueryResult};
-use crate::app::App;
-use crate::wire::query::Params;
+use serde_json::json;
 
-/// Answers one call of the API version 2011-06-15.
-pub async fn handle(_app: &App, action: &str, _params: &Params) -> QueryResult {
-    Err(AwsError::unsupported_operation(action))
+use super::{AwsError, QueryResult, Reply};
+use crate::app::App;
+use crate::wire::query::{Params, reply_body};
+
+const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
+
+/// Answers one call of the API version 2011-06-15. Every caller is the account's root, because the
+/// sandbox checks no signatures.
+pub async fn handle(app: &App, action: &str, _params: &Params) -> QueryResult {
+    if action != "GetCallerIdentity" {
+        return Err(AwsError::unsupported_operation(action));
+    }
+    let account = &app.config.account;
+    Ok(Reply::read(reply_body(
+        action,
+        NAMESPACE,
+        &json!({
+            "Arn": format!("arn:aws:iam::{account}:root"),
+            "UserId": account,
+            "Account": account,
+        }),
+    )))
 }

@@ -1,6 +1,12 @@
 //! The Query protocol: form parameters in, XML out.
+//!
+//! Lists come as `Names.member.1`, structures as `Actions.member.1.Type`. Replies are JSON values
+//! turned into elements, so that handlers look alike for both protocols. Must not know: any
+//! operation.
 
 use indexmap::IndexMap;
+use quick_xml::escape::escape;
+use serde_json::Value;
 
 use crate::services::AwsError;
 
@@ -9,13 +15,174 @@ use crate::services::AwsError;
 pub struct Params(pub IndexMap<String, String>);
 
 impl Params {
-    /// Reads an `application/x-www-form-urlencoded` body.
-    pub fn parse(_body: &[u8]) -> Result<Self, AwsError> {
-        Ok(Self::default())
+    /// Reads an `application/x-www-form-urlencoded` body. A parameter given twice is refused.
+    pub fn parse(body: &[u8]) -> Result<Self, AwsError> {
+        let mut params = IndexMap::new();
+        for (name, value) in url::form_urlencoded::parse(body) {
+            if params
+                .insert(name.clone().into_owned(), value.into_owned())
+                .is_some()
+            {
+                return Err(AwsError::client(
+                    "MalformedInput",
+                    format!("The parameter {name} is given twice."),
+                ));
+            }
+        }
+        Ok(Self(params))
     }
+
+    /// A parameter that may be absent.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// A parameter that may not be absent.
+    pub fn required(&self, name: &str) -> Result<&str, AwsError> {
+        self.get(name).ok_or_else(|| {
+            AwsError::client(
+                "ValidationError",
+                format!("The request must contain the parameter {name}."),
+            )
+        })
+    }
+
+    /// A whole number between two bounds, or None when it is absent.
+    pub fn number(&self, name: &str, least: u32, most: u32) -> Result<Option<u32>, AwsError> {
+        let Some(text) = self.get(name) else {
+            return Ok(None);
+        };
+        match text.parse() {
+            Ok(number) if (least..=most).contains(&number) => Ok(Some(number)),
+            _ => Err(AwsError::client(
+                "ValidationError",
+                format!("{name} must be a number from {least} to {most}, not '{text}'."),
+            )),
+        }
+    }
+
+    /// The strings of a list, in the order of their numbers.
+    pub fn list(&self, name: &str) -> Vec<&str> {
+        (1..)
+            .map_while(|number| self.get(&format!("{name}.member.{number}")))
+            .collect()
+    }
+
+    /// The structures of a list, in the order of their numbers.
+    pub fn structures(&self, name: &str) -> Vec<Self> {
+        (1..)
+            .map(|number| self.structure(&format!("{name}.member.{number}")))
+            .take_while(|structure| !structure.0.is_empty())
+            .collect()
+    }
+
+    /// The members of a structure; empty when it is absent.
+    pub fn structure(&self, name: &str) -> Self {
+        let members = self.0.iter().filter_map(|(key, value)| {
+            let member = key.strip_prefix(name)?.strip_prefix('.')?;
+            Some((member.to_owned(), value.clone()))
+        });
+        Self(members.collect())
+    }
+}
+
+/// The XML body of a successful answer: `result` under `<ActionResult>`.
+pub fn reply_body(action: &str, namespace: &str, result: &Value) -> String {
+    let mut content = String::new();
+    write_members(&mut content, result);
+    let request_id = request_id();
+    format!(
+        "<{action}Response xmlns=\"{namespace}\"><{action}Result>{content}</{action}Result>\
+         <ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{action}Response>"
+    )
 }
 
 /// The XML body of a refusal.
 pub fn error_body(error: &AwsError, request_id: &str) -> String {
-    format!("{request_id} {error}")
+    let blame = if error.status < 500 {
+        "Sender"
+    } else {
+        "Receiver"
+    };
+    format!(
+        "<ErrorResponse><Error><Type>{blame}</Type><Code>{}</Code><Message>{}</Message></Error>\
+         <RequestId>{}</RequestId></ErrorResponse>",
+        escape(&error.code),
+        escape(&error.message),
+        escape(request_id)
+    )
+}
+
+/// Members of objects become elements, items of lists `<member>`s; null is left out.
+fn write_members(xml: &mut String, value: &Value) {
+    match value {
+        Value::Null => {}
+        Value::Bool(flag) => xml.push_str(if *flag { "true" } else { "false" }),
+        Value::Number(number) => xml.push_str(&number.to_string()),
+        Value::String(text) => xml.push_str(&escape(text.as_str())),
+        Value::Array(items) => {
+            for item in items {
+                write_element(xml, "member", item);
+            }
+        }
+        Value::Object(members) => {
+            for (name, member) in members.iter().filter(|(_, member)| !member.is_null()) {
+                write_element(xml, name, member);
+            }
+        }
+    }
+}
+
+fn write_element(xml: &mut String, name: &str, value: &Value) {
+    xml.push_str(&format!("<{name}>"));
+    write_members(xml, value);
+    xml.push_str(&format!("</{name}>"));
+}
+
+fn request_id() -> String {
+    let id = format!("{:032x}", rand::random::<u128>());
+    [&id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]].join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn lists_and_structures_are_read_by_number() {
+        let params = Params::parse(
+            b"Action=X&Names.member.1=a%26b&Names.member.2=c+d&Names.member.4=lost\
+              &Actions.member.1.Type=forward&Actions.member.1.Forward.Groups.member.1.Weight=3",
+        )
+        .unwrap();
+        assert_eq!(params.list("Names"), ["a&b", "c d"]);
+        let actions = params.structures("Actions");
+        assert_eq!(actions.len(), 1);
+        assert_eq!(actions[0].get("Type"), Some("forward"));
+        let groups = actions[0].structure("Forward").structures("Groups");
+        assert_eq!(groups[0].number("Weight", 0, 999).unwrap(), Some(3));
+        assert!(groups[0].number("Weight", 4, 999).is_err());
+        assert!(params.required("Port").unwrap_err().message.contains("Port"));
+        assert!(Params::parse(b"A=1&A=2").is_err());
+    }
+
+    #[test]
+    fn values_become_escaped_elements() {
+        let xml = reply_body(
+            "Describe",
+            "urn:x",
+            &json!({"Groups": [{"Name": "a<b>&", "Port": 80, "Gone": null}], "On": true, "No": []}),
+        );
+        assert!(
+            xml.starts_with(
+                "<DescribeResponse xmlns=\"urn:x\"><DescribeResult><Groups><member>\
+                 <Name>a&lt;b&gt;&amp;</Name><Port>80</Port></member></Groups><On>true</On><No></No>\
+                 </DescribeResult><ResponseMetadata><RequestId>"
+            ),
+            "{xml}"
+        );
+        let error = error_body(&AwsError::client("Bad", "1 < 2"), "id");
+        assert!(error.contains("<Code>Bad</Code><Message>1 &lt; 2</Message>"), "{error}");
+    }
 }
