@@ -172,10 +172,15 @@ pub fn run(run: &str) -> String {
     format!("/runs/{}", encode(run))
 }
 
-/// See [`route::RUN`], with the log of one step's attempt.
+/// See [`route::RUN`], with the log of one step's attempt; 0 means the newest.
 #[must_use]
 pub fn run_step(run_id: &str, step: &str, attempt: u32) -> String {
-    format!("{}?step={}&attempt={attempt}", run(run_id), encode(step))
+    let address = format!("{}?step={}", run(run_id), encode(step));
+    if attempt == 0 {
+        address
+    } else {
+        format!("{address}&attempt={attempt}")
+    }
 }
 
 /// See [`route::RUN`], with the log of one step's attempt from a line on.

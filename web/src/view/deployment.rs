@@ -1,9 +1,13 @@
 //! One deployment, and a deployment as a line of a list.
 
+use askama::Template;
+
 use super::frame::{Actor, Commit, Frame, Permission, Time, Waiting};
 use super::matrix::Hold;
 use super::run::LogLine;
 use super::state::{DeploymentKind, DeploymentState, GateVerdict, TargetHealth, Tone};
+use crate::page::Page;
+use crate::{assets, format, parts, urls};
 
 /// A deployment as a line of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +41,8 @@ pub struct DeploymentSummary {
 }
 
 /// `/deployments/{deployment}`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Template)]
+#[template(path = "deployment.html")]
 pub struct DeploymentPage {
     /// The layout around the page.
     pub frame: Frame,

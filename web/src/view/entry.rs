@@ -1,9 +1,14 @@
 //! Signing in, and pages that say why there is no page.
 
+use askama::Template;
+
 use super::frame::Frame;
+use crate::page::Page;
+use crate::{assets, format, parts, urls};
 
 /// `/login`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Template)]
+#[template(path = "login.html")]
 pub struct LoginPage {
     /// The layout around the page; without a viewer.
     pub frame: Frame,
@@ -16,7 +21,8 @@ pub struct LoginPage {
 }
 
 /// Any page with a status of 400 or above.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Template)]
+#[template(path = "error.html")]
 pub struct ErrorPage {
     /// The layout around the page.
     pub frame: Frame,

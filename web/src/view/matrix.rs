@@ -1,12 +1,17 @@
 //! The service × environment matrix and the home page around it.
 
+use askama::Template;
+
 use super::deployment::DeploymentSummary;
 use super::frame::{Commit, Frame, Permission, Time, Waiting};
 use super::project::RunSummary;
 use super::state::{DeployMode, DeploymentKind, DeploymentState, Health};
+use crate::page::Page;
+use crate::{assets, format, parts, urls};
 
 /// `/`: everything at a glance.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Template)]
+#[template(path = "home.html")]
 pub struct HomePage {
     /// The layout around the page.
     pub frame: Frame,

@@ -1,10 +1,15 @@
 //! Deliveries, runners, API tokens and the audit list.
 
+use askama::Template;
+
 use super::frame::{Frame, Paging, Permission, Time};
 use super::state::{DeliveryDecision, Role, RunnerState};
+use crate::page::Page;
+use crate::{assets, format, parts, urls};
 
 /// `/deliveries`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Template)]
+#[template(path = "deliveries.html")]
 pub struct DeliveriesPage {
     /// The layout around the page.
     pub frame: Frame,
@@ -42,7 +47,8 @@ pub struct Delivery {
 }
 
 /// `/runners`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Template)]
+#[template(path = "runners.html")]
 pub struct RunnersPage {
     /// The layout around the page.
     pub frame: Frame,
@@ -82,7 +88,8 @@ pub struct Runner {
 }
 
 /// `/settings/tokens`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Template)]
+#[template(path = "tokens.html")]
 pub struct TokensPage {
     /// The layout around the page.
     pub frame: Frame,
@@ -131,7 +138,8 @@ pub struct Token {
 }
 
 /// `/audit`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Template)]
+#[template(path = "audit.html")]
 pub struct AuditPage {
     /// The layout around the page.
     pub frame: Frame,

@@ -1,11 +1,16 @@
 //! One project, and a run as a line of a list.
 
+use askama::Template;
+
 use super::frame::{Commit, Frame, Paging, Time};
 use super::matrix::Matrix;
 use super::state::RunState;
+use crate::page::Page;
+use crate::{assets, format, parts, urls};
 
 /// `/projects/{project}`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Template)]
+#[template(path = "project.html")]
 pub struct ProjectPage {
     /// The layout around the page.
     pub frame: Frame,

@@ -1,12 +1,17 @@
 //! One run: its steps, the log that is open, what it made.
 
+use askama::Template;
+
 use super::deployment::DeploymentSummary;
 use super::frame::{Frame, Permission, Time, Waiting};
 use super::project::RunSummary;
 use super::state::StepState;
+use crate::page::Page;
+use crate::{assets, format, parts, urls};
 
 /// `/runs/{run}`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Template)]
+#[template(path = "run.html")]
 pub struct RunPage {
     /// The layout around the page.
     pub frame: Frame,
@@ -115,4 +120,105 @@ pub struct ReleaseImage {
     pub reference: String,
     /// `sha256:…`.
     pub digest: String,
+}
+
+/// Steps of one kind of state, as the sidebar shows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StepGroup<'a> {
+    /// The heading.
+    pub(crate) title: &'static str,
+    /// In the order of the file.
+    pub(crate) steps: Vec<&'a Step>,
+}
+
+impl RunPage {
+    /// The steps by what they ask of the reader: failures first, what is done last.
+    pub(crate) fn groups(&self) -> Vec<StepGroup<'_>> {
+        let groups: [(&str, &[StepState]); 5] = [
+            (
+                "Failed",
+                &[StepState::Failed, StepState::TimedOut, StepState::Lost],
+            ),
+            ("Running", &[StepState::Running]),
+            ("Waiting", &[StepState::Pending]),
+            ("Not run", &[StepState::Skipped, StepState::Cancelled]),
+            ("Done", &[StepState::Succeeded]),
+        ];
+        groups
+            .into_iter()
+            .map(|(title, states)| StepGroup {
+                title,
+                steps: self
+                    .steps
+                    .iter()
+                    .filter(|step| states.contains(&step.state))
+                    .collect(),
+            })
+            .filter(|group| !group.steps.is_empty())
+            .collect()
+    }
+
+    /// The step whose log is open.
+    pub(crate) fn shown(&self) -> Option<&Step> {
+        let log = self.log.as_ref()?;
+        self.steps.iter().find(|step| step.name == log.step)
+    }
+
+    /// Whether the open log is that of this step.
+    pub(crate) fn shows(&self, step: &str) -> bool {
+        self.log.as_ref().is_some_and(|log| log.step == step)
+    }
+}
+
+impl LogPanel {
+    /// How many earlier lines one press on "earlier" goes back.
+    const STRIDE: u64 = 2000;
+
+    /// The number of the last line that is shown; 0 when there is none.
+    pub(crate) fn last_shown(&self) -> u64 {
+        self.lines.last().map_or(0, |line| line.number)
+    }
+
+    /// The number of the line after the last one that is shown.
+    pub(crate) fn next_line(&self) -> u64 {
+        self.last_shown() + 1
+    }
+
+    /// Where the range before the one that is shown starts.
+    pub(crate) fn earlier(&self) -> u64 {
+        self.lines
+            .first()
+            .map_or(1, |line| line.number.saturating_sub(Self::STRIDE).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn earlier_goes_back_one_stride_and_not_below_the_first_line() {
+        let panel = |from: u64| LogPanel {
+            step: "test".into(),
+            attempt: 1,
+            lines: (from..from + 3)
+                .map(|number| LogLine {
+                    number,
+                    at: None,
+                    text: String::new(),
+                })
+                .collect(),
+            total_lines: 9000,
+            total_bytes: 0,
+            live: false,
+        };
+        assert_eq!(
+            (panel(7001).earlier(), panel(7001).next_line()),
+            (5001, 7004)
+        );
+        assert_eq!(panel(1500).earlier(), 1);
+        let mut empty = panel(1);
+        empty.lines.clear();
+        assert_eq!((empty.earlier(), empty.next_line()), (1, 1));
+    }
 }

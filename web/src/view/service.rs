@@ -1,11 +1,16 @@
 //! One service in one environment: what was there, what could be there.
 
+use askama::Template;
+
 use super::deployment::{DeploymentSummary, Gate};
 use super::frame::{Commit, Frame, Paging, Permission, Time};
 use super::matrix::Cell;
+use crate::page::Page;
+use crate::{assets, format, parts, urls};
 
 /// `/projects/{project}/environments/{environment}/services/{service}`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Template)]
+#[template(path = "service.html")]
 pub struct ServicePage {
     /// The layout around the page.
     pub frame: Frame,

@@ -30,6 +30,16 @@ impl Tone {
     }
 }
 
+/// Anything that a badge can show.
+pub(crate) trait State: Copy {
+    /// How it is coloured.
+    fn tone(self) -> Tone;
+    /// The name of its icon in the sprite.
+    fn icon(self) -> &'static str;
+    /// What it is called on the page.
+    fn word(self) -> &'static str;
+}
+
 /// Declares an enum of states; each line is `Variant => tone, icon, "word"`.
 macro_rules! states {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident => $tone:ident, $icon:literal, $word:literal;)+ }) => {
@@ -57,6 +67,20 @@ macro_rules! states {
             #[must_use]
             pub fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl State for $name {
+            fn tone(self) -> Tone {
+                Self::tone(self)
+            }
+
+            fn icon(self) -> &'static str {
+                Self::icon(self)
+            }
+
+            fn word(self) -> &'static str {
+                Self::word(self)
             }
         }
     };
