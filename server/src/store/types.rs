@@ -1,0 +1,412 @@
+//! What the store takes and gives besides the core's own types.
+
+use jiff::Timestamp;
+use roadstead_pipelines::deployment::Deployment;
+use roadstead_pipelines::effect::Effect;
+use roadstead_pipelines::fact::Change;
+use roadstead_pipelines::id::{
+    CommitSha, DeploymentId, EnvironmentName, Place, ProjectName, ReleaseId, RunId, ServiceName,
+    StepName,
+};
+use roadstead_pipelines::release::Release;
+use roadstead_pipelines::run::{AttemptOutcome, Run, RunState};
+use roadstead_pipelines::spec::Role;
+use roadstead_protocol::StepState;
+
+/// A project's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// Its name.
+    pub name: ProjectName,
+    /// Address that git fetches from.
+    pub repository: String,
+    /// Key of its webhooks' HMAC.
+    pub webhook_secret: String,
+    /// When it was first set up.
+    pub created_at: Timestamp,
+}
+
+/// Whether a commit was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// Everything is stored.
+    Done,
+    /// A lane has moved on since the world was read: nothing is stored. Load and plan again.
+    Stale,
+}
+
+/// What a delivery asks for, as the webhook's reader decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// A run for this commit.
+    Build {
+        /// The ref that was pushed, `refs/heads/main`.
+        git_ref: String,
+        /// The commit.
+        commit: CommitSha,
+    },
+    /// Nothing.
+    Ignore {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One webhook call to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDelivery {
+    /// The project.
+    pub project: ProjectName,
+    /// `github`, `git`, …
+    pub forge: String,
+    /// The forge's id of the call; a second call with the same id is a duplicate.
+    pub delivery_id: String,
+    /// The event's name, `push`.
+    pub event: String,
+    /// The body as it came (UTF-8 text without NUL).
+    pub body: String,
+    /// What it asks for.
+    pub decision: Decision,
+    /// Set when a person sends a stored delivery again: the same push then makes another run.
+    pub redelivery_of: Option<i64>,
+    /// When it came.
+    pub received_at: Timestamp,
+}
+
+/// What became of a delivery; it is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    /// A run was made.
+    Run(RunId),
+    /// The same call or the same push was here before; `run` is what came of it.
+    Duplicate {
+        /// The run of the earlier one, if it made one.
+        run: Option<RunId>,
+    },
+    /// Stored with its reason.
+    Ignored,
+}
+
+/// A stored delivery, without its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its number.
+    pub id: i64,
+    /// The project.
+    pub project: ProjectName,
+    /// `github`, `git`, …
+    pub forge: String,
+    /// The forge's id of the call.
+    pub delivery_id: String,
+    /// The event's name.
+    pub event: String,
+    /// When it came.
+    pub received_at: Timestamp,
+    /// `built`, `ignored` or `duplicate`.
+    pub decision: String,
+    /// Why, for a person; empty when a run was made.
+    pub reason: String,
+    /// The run that it made, or that the earlier one made.
+    pub run: Option<RunId>,
+    /// The delivery that it repeats on request.
+    pub redelivery_of: Option<i64>,
+}
+
+/// A run in a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunLine {
+    /// Its id.
+    pub id: RunId,
+    /// The commit.
+    pub commit: CommitSha,
+    /// The ref that was pushed.
+    pub git_ref: String,
+    /// First line of the commit's message.
+    pub message: String,
+    /// Who wrote the commit.
+    pub author: String,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it was over.
+    pub ended_at: Option<Timestamp>,
+    /// Where it stands.
+    pub state: RunState,
+}
+
+/// A run with all that a page shows of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunDetail {
+    /// The run.
+    pub run: Run,
+    /// When it was over.
+    pub ended_at: Option<Timestamp>,
+    /// Its attempts, the first one first.
+    pub attempts: Vec<Attempt>,
+    /// Steps of every attempt, in the order of the job.
+    pub steps: Vec<StepRow>,
+    /// Its effects.
+    pub effects: Vec<EffectRow>,
+}
+
+/// One attempt at a run's job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// `shop.12.a1`.
+    pub id: String,
+    /// The run.
+    pub run: RunId,
+    /// Its number from 1, which is its fence.
+    pub number: u32,
+    /// The runner's id.
+    pub runner: String,
+    /// When it was claimed.
+    pub claimed_at: Timestamp,
+    /// When the runner accepted it.
+    pub accepted_at: Option<Timestamp>,
+    /// It is lost after this.
+    pub lease_until: Timestamp,
+    /// When it was over.
+    pub ended_at: Option<Timestamp>,
+    /// How the runner says that it ended; none when it was lost.
+    pub outcome: Option<AttemptOutcome>,
+}
+
+/// One step of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepRow {
+    /// The attempt's id.
+    pub attempt: String,
+    /// The step.
+    pub name: StepName,
+    /// Its place in the order, from 0.
+    pub position: u32,
+    /// How it stands.
+    pub state: StepState,
+    /// When it was first said to run.
+    pub started_at: Option<Timestamp>,
+    /// When it was over.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// A job that a runner has claimed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim {
+    /// The attempt's id.
+    pub attempt: String,
+    /// Its number, which is its fence.
+    pub number: u32,
+    /// The run, already `building`.
+    pub run: Run,
+}
+
+/// What a runner is told about the attempts it runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Attempts to stop because somebody cancelled the run.
+    pub cancel: Vec<String>,
+    /// Attempts that are no longer this runner's.
+    pub lost: Vec<String>,
+    /// Take no more work.
+    pub drain: bool,
+}
+
+/// What became of a runner's report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// Stored.
+    Recorded,
+    /// The same was stored before.
+    Repeated,
+    /// The attempt is over or belongs to another fence: nothing is stored.
+    Lost,
+}
+
+/// A deployment with all that a page shows of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeploymentDetail {
+    /// The deployment.
+    pub deployment: Deployment,
+    /// When it was over.
+    pub ended_at: Option<Timestamp>,
+    /// Its release.
+    pub release: Release,
+    /// Its effects.
+    pub effects: Vec<EffectRow>,
+}
+
+/// Which deployments or events to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeploymentFilter {
+    /// Only of this environment.
+    pub environment: Option<EnvironmentName>,
+    /// Only of this service.
+    pub service: Option<ServiceName>,
+    /// Only of this release.
+    pub release: Option<ReleaseId>,
+}
+
+impl DeploymentFilter {
+    /// Those of one place.
+    #[must_use]
+    pub fn of_place(place: &Place) -> Self {
+        Self {
+            environment: Some(place.environment.clone()),
+            service: Some(place.service.clone()),
+            release: None,
+        }
+    }
+}
+
+/// Where an effect stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EffectState {
+    /// Waits for its turn.
+    Pending,
+    /// An executor works on it.
+    Leased,
+    /// Done.
+    Done,
+    /// Given up.
+    Failed,
+}
+
+/// A stored effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EffectRow {
+    /// Under this key it is stored once.
+    pub key: String,
+    /// The project.
+    pub project: ProjectName,
+    /// What is to be done.
+    pub effect: Effect,
+    /// Where it stands.
+    pub state: EffectState,
+    /// How often it was leased.
+    pub attempts: u32,
+    /// Not tried before this.
+    pub not_before: Timestamp,
+    /// Why the last try did not do.
+    pub last_error: Option<String>,
+    /// When it was planned.
+    pub created_at: Timestamp,
+}
+
+/// A line of the history.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Grows with each event.
+    pub sequence: i64,
+    /// When.
+    pub at: Timestamp,
+    /// The project; none for the server's own matters.
+    pub project: Option<ProjectName>,
+    /// What it is about: id of a run, release or deployment, or `staging/web`.
+    pub subject: String,
+    /// Who: a person's name, a runner's id, or `Roadstead`.
+    pub actor: String,
+    /// What happened, a word.
+    pub what: String,
+    /// Particulars.
+    pub detail: serde_json::Value,
+}
+
+/// A project's newest happenings, for the first page.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Overview {
+    /// The project.
+    pub project: Project,
+    /// As a plan would see it.
+    pub world: roadstead_pipelines::world::World,
+    /// Its newest run.
+    pub newest_run: Option<RunLine>,
+}
+
+/// Somebody who may sign in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Their name.
+    pub name: String,
+    /// Argon2 hash of the password.
+    pub password_hash: String,
+    /// What they may do.
+    pub role: Role,
+    /// Since when.
+    pub created_at: Timestamp,
+}
+
+/// A token for the command line, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiToken {
+    /// Its id.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Who made it.
+    pub created_by: String,
+    /// When.
+    pub created_at: Timestamp,
+    /// When it was last used, to a minute.
+    pub last_used_at: Option<Timestamp>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// A registered runner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runner {
+    /// Its id.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// Its labels.
+    pub labels: Vec<String>,
+    /// When it registered.
+    pub registered_at: Timestamp,
+    /// When it was last heard.
+    pub last_seen_at: Timestamp,
+    /// Free bytes where it works, as it last said.
+    pub disk_free_bytes: Option<u64>,
+    /// How many more attempts it would take, as it last said.
+    pub free_slots: u32,
+    /// It gets no more work.
+    pub drain: bool,
+    /// Attempts that it runs.
+    pub running: Vec<String>,
+}
+
+/// What a runner says of itself in a poll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Labels.
+    pub labels: Vec<String>,
+    /// How many more attempts it would take.
+    pub free_slots: u32,
+    /// Free bytes where it works.
+    pub disk_free_bytes: u64,
+}
+
+/// Changes that a decision made, once they are committed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// What was committed.
+    pub changes: Vec<Change>,
+}
+
+impl Recorded {
+    /// The deployment that was opened, if one was.
+    #[must_use]
+    pub fn deployment(&self) -> Option<&DeploymentId> {
+        self.changes.iter().find_map(|change| match change {
+            Change::OpenDeployment { deployment, .. } => Some(deployment),
+            Change::Run { .. }
+            | Change::Deployment { .. }
+            | Change::MakeRelease { .. }
+            | Change::SetHold { .. }
+            | Change::ReleaseHold { .. }
+            | Change::Approve { .. }
+            | Change::AdoptPipeline { .. } => None,
+        })
+    }
+}
