@@ -91,6 +91,7 @@ impl FromStr for Seconds {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
 
     #[test]
     fn lengths_read_as_people_write_them() {
@@ -129,6 +130,12 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig {
+            rng_seed: RngSeed::Fixed(1),
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
         #[test]
         fn what_is_shown_reads_back(seconds in 0..=LONGEST.0) {
             let seconds = Seconds(seconds);

@@ -31,7 +31,7 @@ fn blocks(language: &str) -> Vec<&'static str> {
     let opening = format!("```{language}\n");
     let pieces = DOCUMENTATION.split(opening.as_str()).skip(1);
     pieces
-        .map(|piece| piece.split("\n```").next().unwrap())
+        .map(|piece| piece.split("\n```").next().unwrap_or(piece))
         .collect()
 }
 
@@ -198,13 +198,12 @@ fn values_keep_their_spelling() {
         ("&anchor 1.10", "1.10"),
         ("1.10 # comment", "1.10"),
         ("ü 1.10", "ü 1.10"),
-        ("|\n      1\n      2", "1\n2\n"),
+        ("|\n        1\n        2", "1\n2\n"),
     ];
     for (written, expected) in spelled {
         let text = format!(
-            "version: 1\nname: shop\nimages:\n  app:\n    repository: app\n    args:\n      Ü: x\n      KEY: {written}\n"
-        )
-        .replace("      Ü: x\n", "      OTHER: ü\n");
+            "version: 1\nname: shop\nimages:\n  app:\n    repository: app\n    args:\n      OTHER: ü\n      KEY: {written}\n"
+        );
         let image = &read(&text).images[&ImageName::parse("app").unwrap()];
         assert_eq!(image.args["KEY"], expected, "{written}");
     }

@@ -1,9 +1,71 @@
-//! The pipeline file, `version: 1`.
+//! The pipeline file, `version: 1`: from a text to a [`Pipeline`], or to everything that is wrong with
+//! it.
+//!
+//! Reading goes through three rooms, each of which finds all its mistakes before the next begins:
+//! `tree` (is it YAML, and small enough), `decode` (do keys and values have the right shape), `check`
+//! (do names lead somewhere). Texts come from strangers: no input may panic or cost more than a few
+//! megabytes. The module knows nothing of repositories or servers, so the same text always gives the
+//! same answer.
 
+mod check;
+mod decode;
+mod diagnostic;
+mod env_file;
+mod environments;
+mod fields;
+mod keys;
 mod model;
+mod tree;
+mod trigger;
+mod values;
 
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use env_file::parse_env_file;
 pub use model::{
-    AfterRollback, DeployMode, DoneWhen, EcsTarget, EcsTargetOverride, Environment, Gate, HttpProbe,
-    Image, Pipeline, ResolvedTarget, Role, Rollback, SERVICE_PLACEHOLDER, Service, Sidecar, Step,
-    StepAction, Trigger, Verify,
+    AfterRollback, DeployMode, DoneWhen, EcsTarget, EcsTargetOverride, Environment, Gate,
+    HttpProbe, Image, Pipeline, ResolvedTarget, Role, Rollback, SERVICE_PLACEHOLDER, Service,
+    Sidecar, Step, StepAction, Trigger, Verify,
 };
+pub use trigger::{Triggered, triggered_by};
+
+use diagnostic::{At, Reporter};
+
+/// Where a repository keeps its pipeline file.
+pub const FILE_NAME: &str = ".roadstead/pipeline.yml";
+
+/// The largest pipeline or environment file that is read, in bytes.
+pub const LARGEST_FILE: usize = 256 * 1024;
+
+/// Reads a pipeline file.
+///
+/// `file_name` is the name for messages, most often [`FILE_NAME`]. A file with images but without
+/// `steps` gets one step `build` that builds them all.
+///
+/// # Errors
+/// Everything that is wrong with it, each with its place. A file above [`LARGEST_FILE`] is not looked
+/// at.
+pub fn parse(file_name: &str, text: &str) -> Result<Pipeline, Diagnostics> {
+    refuse_large(file_name, text)?;
+    let mut reporter = Reporter::new(file_name, text);
+    let Some(root) = tree::read(text, &mut reporter) else {
+        return reporter.finish(None);
+    };
+    let pipeline = decode::pipeline(&root, &mut reporter);
+    if let Some(pipeline) = pipeline.as_ref().filter(|_| reporter.is_clean()) {
+        check::pipeline(pipeline, &root, &mut reporter);
+    }
+    reporter.finish(pipeline)
+}
+
+fn refuse_large(file_name: &str, text: &str) -> Result<(), Diagnostics> {
+    let size = text.len();
+    if size <= LARGEST_FILE {
+        return Ok(());
+    }
+    let mut reporter = Reporter::new(file_name, "");
+    reporter.error(
+        At::START,
+        format!("the file has {size} bytes, at most {LARGEST_FILE} are read"),
+    );
+    reporter.finish(None)
+}

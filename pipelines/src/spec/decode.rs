@@ -1,0 +1,303 @@
+//! The file's top, its trigger, images, steps and services, from the tree into the model.
+//!
+//! What cannot be read is reported and replaced by something empty, so that reading goes on; the
+//! caller throws the result away as soon as anything was reported.
+
+use super::diagnostic::{At, Reporter};
+use super::fields::{self, Fields};
+use super::model::{Image, Pipeline, Service, Sidecar, Step, StepAction, Trigger};
+use super::tree::{Entry, Node, Value};
+use super::{environments, keys, trigger, values};
+use crate::id::{ImageName, InvalidName, ProjectName, ServiceName, StepName};
+use indexmap::IndexMap;
+use std::hash::Hash;
+
+/// The step that stands for the missing `steps` of a file with images.
+const IMPLICIT_STEP: &str = "build";
+
+/// Reads the whole file.
+pub(super) fn pipeline(root: &Node, reporter: &mut Reporter<'_>) -> Option<Pipeline> {
+    if matches!(root.value, Value::Null) {
+        let help = "the smallest has `version`, `name` and `images` or `steps`";
+        reporter.error_with_help(At::START, "the file is empty", help);
+        return None;
+    }
+    let fields = Fields::read(root, None, At::START, &keys::FILE, reporter)?;
+    version(&fields, reporter);
+    let name = fields
+        .require("name", reporter)
+        .and_then(|entry| name_of(entry, ProjectName::parse, reporter));
+    let trigger = fields
+        .get("trigger", reporter)
+        .and_then(|entry| trigger_of(entry, reporter))
+        .unwrap_or_default();
+    let images = map(&fields, "images", ImageName::parse, image, reporter);
+    let mut steps = map(&fields, "steps", StepName::parse, step, reporter);
+    let services = map(&fields, "services", ServiceName::parse, service, reporter);
+    let environments = environments::read(&fields, reporter);
+    if !fields.has("steps") && !images.is_empty() {
+        let action = StepAction::Build {
+            images: images.keys().cloned().collect(),
+        };
+        let step = Step {
+            needs: Vec::new(),
+            timeout: None,
+            action,
+        };
+        steps.insert(StepName::parse(IMPLICIT_STEP).ok()?, step);
+    }
+    if !fields.has("steps") && !fields.has("images") && reporter.is_clean() {
+        reporter.error_with_help(
+            At::START,
+            "the file has nothing to run",
+            "give it `images` to build or `steps` to run",
+        );
+    }
+    Some(Pipeline {
+        name: name?,
+        trigger,
+        images,
+        steps,
+        services,
+        environments,
+    })
+}
+
+fn version(fields: &Fields<'_>, reporter: &mut Reporter<'_>) {
+    let Some(entry) = fields.require("version", reporter) else {
+        return;
+    };
+    let Some(version) = fields::scalar(&entry.value, "version", reporter) else {
+        return;
+    };
+    if version.text != "1" {
+        let message = format!("version `{}` of the format is not known", version.text);
+        reporter.error_with_help(entry.value.at, message, "write `version: 1`");
+    }
+}
+
+fn trigger_of(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Trigger> {
+    let fields = Fields::read(&entry.value, None, entry.at, &keys::TRIGGER, reporter)?;
+    let push = fields
+        .get("push", reporter)
+        .and_then(|entry| Fields::read(&entry.value, None, entry.at, &keys::PUSH, reporter));
+    let branches = push
+        .map(|push| globs(&push, "branches", reporter))
+        .unwrap_or_default();
+    Some(Trigger {
+        branches,
+        paths: globs(&fields, "paths", reporter),
+    })
+}
+
+fn globs(fields: &Fields<'_>, key: &str, reporter: &mut Reporter<'_>) -> Vec<String> {
+    let globs = fields.texts(key, reporter).unwrap_or_default();
+    let mut kept = Vec::with_capacity(globs.len());
+    for (glob, at) in globs {
+        match trigger::check_glob(glob) {
+            Ok(()) => kept.push(glob.to_owned()),
+            Err(reason) => reporter.error(at, format!("`{glob}` is no pattern: {reason}")),
+        }
+    }
+    kept
+}
+
+fn image(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Image> {
+    let fields = Fields::read(&entry.value, Some(name), entry.at, &keys::IMAGE, reporter)?;
+    let repository = required(&fields, "repository", values::repository, reporter);
+    let context = optional(&fields, "context", values::path, reporter);
+    let dockerfile = optional(&fields, "dockerfile", values::file_path, reporter);
+    let target = optional(&fields, "target", values::stage, reporter);
+    let args = fields.variables("args", reporter).unwrap_or_default();
+    Some(Image {
+        repository: repository.unwrap_or_default(),
+        context: context.unwrap_or_else(|| ".".to_owned()),
+        dockerfile: dockerfile.unwrap_or_else(|| "Dockerfile".to_owned()),
+        target,
+        args,
+    })
+}
+
+fn step(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Step> {
+    let fields = Fields::read(&entry.value, Some(name), entry.at, &keys::STEP, reporter)?;
+    let needs = fields
+        .names("needs", StepName::parse, reporter)
+        .unwrap_or_default();
+    let timeout = fields.positive_duration("timeout", reporter);
+    let action = if fields.has("build") {
+        build(&fields, reporter)
+    } else if fields.has("run") || fields.has("image") {
+        run(&fields, reporter)
+    } else {
+        reporter.error_with_help(
+            entry.at,
+            format!("step `{name}` does nothing"),
+            "give it `image` and `run`, or `build`",
+        );
+        return None;
+    };
+    Some(Step {
+        needs,
+        timeout,
+        action,
+    })
+}
+
+fn build(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> StepAction {
+    for key in ["image", "run", "env", "sidecars"] {
+        if let Some(entry) = fields.get(key, reporter) {
+            reporter.error_with_help(
+                entry.at,
+                format!("{} builds images and cannot have `{key}`", fields.title),
+                "make a step of its own of it, and connect the two by `needs`",
+            );
+        }
+    }
+    let images = fields
+        .names("build", ImageName::parse, reporter)
+        .unwrap_or_default();
+    if let Some(entry) = fields.get("build", reporter)
+        && matches!(&entry.value.value, Value::List(items) if items.is_empty())
+    {
+        reporter.error(entry.value.at, format!("{} builds no image", fields.title));
+    }
+    StepAction::Build { images }
+}
+
+fn run(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> StepAction {
+    let image = required(fields, "image", values::container_image, reporter);
+    let run = required(fields, "run", values::script, reporter);
+    let env = fields.variables("env", reporter).unwrap_or_default();
+    let mut sidecars = IndexMap::new();
+    if let Some(entry) = fields.get("sidecars", reporter)
+        && let Some(entries) = fields::named(entry, reporter)
+    {
+        for entry in entries {
+            // A sidecar's name is its host name, for which the rules of a step's name are right.
+            let name = StepName::parse(&entry.key).map_err(|error| InvalidName {
+                what: "sidecar name",
+                ..error
+            });
+            let name = fields::name(&entry.key, entry.at, |_| name.clone(), reporter);
+            let read = sidecar(&entry.key, entry, reporter);
+            if let (Some(name), Some(read)) = (name, read) {
+                sidecars.insert(name.to_string(), read);
+            }
+        }
+    }
+    StepAction::Run {
+        image: image.unwrap_or_default(),
+        run: run.unwrap_or_default(),
+        env,
+        sidecars,
+    }
+}
+
+fn sidecar(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Sidecar> {
+    let fields = Fields::read(&entry.value, Some(name), entry.at, &keys::SIDECAR, reporter)?;
+    let image = required(&fields, "image", values::container_image, reporter);
+    let env = fields.variables("env", reporter).unwrap_or_default();
+    let mut command = Vec::new();
+    if let Some(entry) = fields.get("command", reporter) {
+        for word in fields::items(entry, reporter).unwrap_or_default() {
+            if let Some(word) = fields::scalar(word, "command", reporter) {
+                command.push(word.text.clone());
+            }
+        }
+    }
+    Some(Sidecar {
+        image: image.unwrap_or_default(),
+        env,
+        command,
+    })
+}
+
+fn service(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Service> {
+    let fields = Fields::read(&entry.value, Some(name), entry.at, &keys::SERVICE, reporter)?;
+    let container = optional(&fields, "container", values::ecs_name, reporter);
+    let health_path = optional(&fields, "health_path", values::health_path, reporter);
+    let image = fields.require("image", reporter)?;
+    let image = name_of(image, ImageName::parse, reporter)?;
+    Some(Service {
+        image,
+        container,
+        health_path,
+    })
+}
+
+/// A mapping from names to things of one kind; empty when the key is missing.
+pub(super) fn map<N: Hash + Eq, T>(
+    fields: &Fields<'_>,
+    key: &str,
+    parse: impl Fn(&str) -> Result<N, InvalidName>,
+    read: impl Fn(&str, &Entry, &mut Reporter<'_>) -> Option<T>,
+    reporter: &mut Reporter<'_>,
+) -> IndexMap<N, T> {
+    let mut found = IndexMap::new();
+    let Some(entry) = fields.get(key, reporter) else {
+        return found;
+    };
+    if matches!(&entry.value.value, Value::Map(entries) if entries.is_empty()) {
+        reporter.error(entry.at, format!("`{key}` is empty"));
+    }
+    for entry in fields::named(entry, reporter).into_iter().flatten() {
+        let name = fields::name(&entry.key, entry.at, &parse, reporter);
+        let thing = read(&entry.key, entry, reporter);
+        if let (Some(name), Some(thing)) = (name, thing) {
+            found.entry(name).or_insert(thing);
+        }
+    }
+    found
+}
+
+/// A name that stands as a value.
+pub(super) fn name_of<T>(
+    entry: &Entry,
+    parse: impl Fn(&str) -> Result<T, InvalidName>,
+    reporter: &mut Reporter<'_>,
+) -> Option<T> {
+    let scalar = fields::scalar(&entry.value, &entry.key, reporter)?;
+    fields::name(&scalar.text, entry.value.at, parse, reporter)
+}
+
+/// A text that has to pass `check`, when it is there.
+pub(super) fn optional<T>(
+    fields: &Fields<'_>,
+    key: &str,
+    check: impl Fn(&str) -> Result<T, &'static str>,
+    reporter: &mut Reporter<'_>,
+) -> Option<T> {
+    let text = fields.text(key, reporter)?;
+    checked(fields, key, text, check, reporter)
+}
+
+/// A text that has to be there and to pass `check`.
+pub(super) fn required<T>(
+    fields: &Fields<'_>,
+    key: &str,
+    check: impl Fn(&str) -> Result<T, &'static str>,
+    reporter: &mut Reporter<'_>,
+) -> Option<T> {
+    let text = fields.require_text(key, reporter)?;
+    checked(fields, key, text, check, reporter)
+}
+
+fn checked<T>(
+    fields: &Fields<'_>,
+    key: &str,
+    text: &str,
+    check: impl Fn(&str) -> Result<T, &'static str>,
+    reporter: &mut Reporter<'_>,
+) -> Option<T> {
+    match check(text) {
+        Ok(value) => Some(value),
+        Err(reason) => {
+            let at = fields
+                .get(key, reporter)
+                .map_or(fields.owner, |entry| entry.value.at);
+            let shown = text.lines().next().unwrap_or_default();
+            reporter.error(at, format!("`{key}`: `{shown}` {reason}"));
+            None
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The vocabulary of the pipeline file: which keys each mapping may have, which of the full format
+//! are refused by name until they are built, and what people coming from other products write.
+
+use super::fields::Keys;
+
+/// The keys at the top.
+pub(super) const FILE: Keys = Keys {
+    what: "the file",
+    known: &[
+        "version",
+        "name",
+        "trigger",
+        "images",
+        "steps",
+        "services",
+        "environments",
+    ],
+    later: &["notify", "include", "concurrency"],
+    elsewhere: &[("on", "trigger"), ("jobs", "steps"), ("pipeline", "steps")],
+};
+
+pub(super) const TRIGGER: Keys = Keys {
+    what: "trigger",
+    known: &["push", "paths"],
+    later: &["pull_request", "schedule"],
+    elsewhere: &[("branches", "push")],
+};
+
+pub(super) const PUSH: Keys = Keys {
+    what: "trigger.push",
+    known: &["branches"],
+    later: &["tags"],
+    elsewhere: &[],
+};
+
+pub(super) const IMAGE: Keys = Keys {
+    what: "image",
+    known: &["repository", "context", "dockerfile", "target", "args"],
+    later: &["args_by_environment", "secrets", "platforms"],
+    elsewhere: &[
+        ("build_args", "args"),
+        ("file", "dockerfile"),
+        ("path", "context"),
+    ],
+};
+
+pub(super) const STEP: Keys = Keys {
+    what: "step",
+    known: &[
+        "image", "run", "env", "sidecars", "build", "needs", "timeout",
+    ],
+    later: &[
+        "retry",
+        "reports",
+        "artifacts",
+        "matrix",
+        "when",
+        "runs_on",
+        "secrets",
+        "concurrency",
+        "include",
+    ],
+    elsewhere: &[
+        ("commands", "run"),
+        ("script", "run"),
+        ("command", "run"),
+        ("depends_on", "needs"),
+        ("environment", "env"),
+        ("variables", "env"),
+        ("services", "sidecars"),
+    ],
+};
+
+pub(super) const SIDECAR: Keys = Keys {
+    what: "sidecar",
+    known: &["image", "env", "command"],
+    later: &[],
+    elsewhere: &[("environment", "env"), ("variables", "env")],
+};
+
+pub(super) const SERVICE: Keys = Keys {
+    what: "service",
+    known: &["image", "container", "health_path"],
+    later: &["before_deploy", "task_definition", "secrets", "variants"],
+    elsewhere: &[("healthcheck", "health_path")],
+};
+
+pub(super) const ENVIRONMENT: Keys = Keys {
+    what: "environment",
+    known: &[
+        "after",
+        "deploy",
+        "ecs",
+        "overrides",
+        "env_file",
+        "variables",
+        "gates",
+        "verify",
+        "done_when",
+        "rollout_timeout",
+        "rollback",
+    ],
+    later: &["secrets", "task_definition", "before_deploy", "concurrency"],
+    elsewhere: &[
+        ("env", "variables"),
+        ("environment", "variables"),
+        ("needs", "after"),
+        ("services", "overrides"),
+        ("timeout", "rollout_timeout"),
+    ],
+};
+
+/// In an environment, and in an override, where every one may be missing.
+pub(super) const ECS: Keys = Keys {
+    what: "ecs",
+    known: &[
+        "region",
+        "cluster",
+        "service",
+        "task",
+        "min_healthy_percent",
+        "max_percent",
+    ],
+    later: &["create", "task_definition", "account", "role"],
+    elsewhere: &[("cpu", "task"), ("memory", "task")],
+};
+
+pub(super) const TASK: Keys = Keys {
+    what: "ecs.task",
+    known: &["cpu", "memory"],
+    later: &[],
+    elsewhere: &[],
+};
+
+pub(super) const OVERRIDE: Keys = Keys {
+    what: "override",
+    known: &["ecs"],
+    later: &["variables", "env_file", "secrets"],
+    elsewhere: &[],
+};
+
+pub(super) const GATE: Keys = Keys {
+    what: "gate",
+    known: &["healthy", "approval"],
+    later: &["window", "alarms", "scan", "smoke"],
+    elsewhere: &[],
+};
+
+pub(super) const HEALTHY: Keys = Keys {
+    what: "healthy",
+    known: &["environment", "for", "min_running"],
+    later: &[],
+    elsewhere: &[("soak", "for"), ("after", "environment")],
+};
+
+pub(super) const APPROVAL: Keys = Keys {
+    what: "approval",
+    known: &["from", "count", "not_author"],
+    later: &[],
+    elsewhere: &[],
+};
+
+pub(super) const VERIFY: Keys = Keys {
+    what: "verify",
+    known: &["http", "watch"],
+    later: &["smoke", "alarms"],
+    elsewhere: &[("for", "watch")],
+};
+
+pub(super) const PROBE: Keys = Keys {
+    what: "verify.http",
+    known: &["url", "expect_status", "expect_body"],
+    later: &[],
+    elsewhere: &[("status", "expect_status"), ("body", "expect_body")],
+};
+
+pub(super) const DONE_WHEN: Keys = Keys {
+    what: "done_when",
+    known: &["serving"],
+    later: &[],
+    elsewhere: &[],
+};
+
+pub(super) const ROLLBACK: Keys = Keys {
+    what: "rollback",
+    known: &["auto", "watch", "then"],
+    later: &["when"],
+    elsewhere: &[],
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENTATION: &str = include_str!("../../../docs/pipeline-file.md");
+
+    const ALL: [&Keys; 18] = [
+        &FILE,
+        &TRIGGER,
+        &PUSH,
+        &IMAGE,
+        &STEP,
+        &SIDECAR,
+        &SERVICE,
+        &ENVIRONMENT,
+        &ECS,
+        &TASK,
+        &OVERRIDE,
+        &GATE,
+        &HEALTHY,
+        &APPROVAL,
+        &VERIFY,
+        &PROBE,
+        &DONE_WHEN,
+        &ROLLBACK,
+    ];
+
+    /// The documentation's section about one kind of mapping: its heading ends with the name.
+    fn section(what: &str) -> &'static str {
+        let heading = |line: &str| line.starts_with("## ") && line.ends_with(&format!("`{what}`"));
+        let start = DOCUMENTATION
+            .lines()
+            .find(|line| heading(line) || (what == "the file" && *line == "## The file"))
+            .unwrap_or_else(|| panic!("no section for `{what}`"));
+        let (_, rest) = DOCUMENTATION.split_once(start).unwrap();
+        rest.split("\n## ").next().unwrap()
+    }
+
+    #[test]
+    fn every_key_is_documented_in_its_section_and_no_other_is() {
+        for keys in ALL {
+            let documented: Vec<&str> = section(keys.what)
+                .lines()
+                .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+                .collect();
+            assert_eq!(documented, keys.known, "{}", keys.what);
+        }
+    }
+
+    #[test]
+    fn every_refused_key_is_listed_in_its_section() {
+        for keys in ALL {
+            let listed = section(keys.what)
+                .lines()
+                .find(|line| line.starts_with("Not supported yet"));
+            let listed: Vec<&str> = listed
+                .unwrap_or_default()
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .collect();
+            assert_eq!(listed, keys.later, "{}", keys.what);
+        }
+    }
+
+    #[test]
+    fn hints_lead_to_keys_that_exist() {
+        for keys in ALL {
+            for (theirs, ours) in keys.elsewhere {
+                assert!(keys.known.contains(ours), "{} {theirs}", keys.what);
+                assert!(!keys.known.contains(theirs), "{} {theirs}", keys.what);
+                assert!(!keys.later.contains(theirs), "{} {theirs}", keys.what);
+            }
+        }
+    }
+}
