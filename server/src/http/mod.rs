@@ -1,1 +1,129 @@
-//! To be written.
+//! Everything that is answered over HTTP. Handlers record facts and ring the bell; none decides
+//! anything about runs or deployments, and none calls git, a registry or ECS for a plan's sake.
+
+pub mod actions;
+pub mod api;
+pub mod auth;
+pub mod error;
+pub mod health;
+pub mod pages;
+pub mod runner_api;
+pub mod webhooks;
+
+use crate::adapters::registry::Registry;
+use crate::adapters::sources::Sources;
+use crate::config::Config;
+use crate::logs::LogStore;
+use crate::store::Store;
+use crate::wake::Bell;
+use actix_web::dev::Service as _;
+use actix_web::middleware::DefaultHeaders;
+use actix_web::{HttpServer, web};
+use roadstead_pipelines::id::ProjectName;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+/// What handlers share.
+pub struct App {
+    /// Rows.
+    pub store: Store,
+    /// Step logs.
+    pub logs: LogStore,
+    /// Mirrors, for runners' sources.
+    pub sources: Arc<Sources>,
+    /// Credentials for runners' pushes.
+    pub registry: Arc<Registry>,
+    /// Wakes the reconciler, and the pages that watch.
+    pub bell: Bell,
+    /// Settings.
+    pub config: Config,
+    /// Webhook secrets by project.
+    pub secrets: BTreeMap<ProjectName, String>,
+}
+
+impl App {
+    /// The key of a project's webhooks.
+    #[must_use]
+    pub fn webhook_secret(&self, project: &ProjectName) -> Option<String> {
+        self.secrets.get(project).cloned()
+    }
+
+    /// How people reach the server.
+    #[must_use]
+    pub fn public_url(&self) -> String {
+        let given = self.config.http.public_url.as_ref();
+        given.map_or_else(
+            || format!("http://{}", self.config.http.listen),
+            |url| url.trim_end_matches('/').to_owned(),
+        )
+    }
+}
+
+/// What a page may load: nothing from elsewhere, nothing inline.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+     connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Every route.
+pub fn configure(config: &mut web::ServiceConfig) {
+    webhooks::configure(config);
+    runner_api::configure(config);
+    health::configure(config);
+    api::configure(config);
+    pages::configure(config);
+}
+
+/// Binds `listen`; port 0 takes a free one.
+///
+/// # Errors
+/// When the address is taken.
+pub fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(listen)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}")))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// The server, to be awaited; its handle stops it.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn server(app: web::Data<App>, listener: TcpListener) -> io::Result<actix_web::dev::Server> {
+    let server = HttpServer::new(move || {
+        let headers = DefaultHeaders::new()
+            .add(("content-security-policy", CONTENT_SECURITY_POLICY))
+            .add(("x-content-type-options", "nosniff"))
+            .add(("referrer-policy", "same-origin"))
+            .add(("cross-origin-opener-policy", "same-origin"));
+        actix_web::App::new()
+            .app_data(app.clone())
+            .app_data(web::JsonConfig::default().limit(256 * 1024).error_handler(bad_json))
+            .app_data(web::FormConfig::default().limit(64 * 1024))
+            .wrap_fn(|request, service| {
+                let refused = auth::refuse_cross_site(&request);
+                let answer = match refused {
+                    Ok(()) => Ok(service.call(request)),
+                    Err(error) => Err(error),
+                };
+                async move {
+                    match answer {
+                        Ok(answer) => answer.await,
+                        Err(error) => Err(error.into()),
+                    }
+                }
+            })
+            .wrap(headers)
+            .configure(configure)
+    })
+    .workers(2)
+    .shutdown_timeout(5)
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    Ok(server)
+}
+
+fn bad_json(error: actix_web::error::JsonPayloadError, _: &actix_web::HttpRequest) -> actix_web::Error {
+    error::HttpError::bad_request(format!("the body is not the JSON that is expected: {error}")).into()
+}

@@ -1,0 +1,411 @@
+//! `/api/v1`: JSON for the command line and for programs, by API token or session.
+
+use super::App;
+use super::actions::{self, Verb};
+use super::auth::{Admin, Allowed, Deployer, Viewer, new_secret};
+use super::error::HttpError;
+use crate::logs::LogKey;
+use crate::store::{Accepted, DeploymentFilter, DeploymentDetail, Recorded, RunDetail, hash_secret};
+use actix_web::{HttpResponse, web};
+use roadstead_pipelines::deployment::Deployment;
+use roadstead_pipelines::gate::{self, GateVerdict};
+use roadstead_pipelines::id::ProjectName;
+use roadstead_pipelines::planner;
+use roadstead_pipelines::spec::Role;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Every route of the API.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config.service(
+        web::scope("/api/v1")
+            .route("/projects", web::get().to(projects))
+            .route("/projects/{project}", web::get().to(project))
+            .route("/projects/{project}/runs", web::get().to(runs))
+            .route("/projects/{project}/releases", web::get().to(releases))
+            .route("/projects/{project}/deployments", web::get().to(deployments))
+            .route("/projects/{project}/events", web::get().to(events))
+            .route(
+                "/projects/{project}/environments/{environment}/services/{service}/{verb}",
+                web::post().to(on_place),
+            )
+            .route("/runs/{run}", web::get().to(run))
+            .route("/runs/{run}/steps/{step}/log", web::get().to(log))
+            .route("/runs/{run}/cancel", web::post().to(cancel_run))
+            .route("/runs/{run}/retry", web::post().to(retry_run))
+            .route("/deployments/{deployment}", web::get().to(deployment))
+            .route("/deployments/{deployment}/cancel", web::post().to(cancel_deployment))
+            .route("/deliveries/{delivery}/redeliver", web::post().to(redeliver))
+            .route("/runners", web::get().to(runners))
+            .route("/tokens", web::post().to(create_token)),
+    );
+}
+
+fn project_of(text: &str) -> Result<ProjectName, HttpError> {
+    ProjectName::parse(text).map_err(|_| HttpError::not_found(format!("no project `{text}`")))
+}
+
+#[derive(Deserialize)]
+struct Page {
+    before: Option<u64>,
+    limit: Option<u32>,
+    environment: Option<String>,
+    service: Option<String>,
+}
+
+impl Page {
+    fn limit(&self) -> u32 {
+        self.limit.unwrap_or(50).clamp(1, 200)
+    }
+}
+
+async fn projects(app: web::Data<App>, _: Allowed<Viewer>) -> Result<HttpResponse, HttpError> {
+    let all = app.store.list_projects().await?;
+    let names: Vec<_> =
+        all.iter().map(|p| json!({"name": p.name, "repository": p.repository})).collect();
+    Ok(HttpResponse::Ok().json(json!({"projects": names})))
+}
+
+/// Everything that is where, and what waits for what.
+async fn project(
+    app: web::Data<App>,
+    _: Allowed<Viewer>,
+    path: web::Path<String>,
+) -> Result<HttpResponse, HttpError> {
+    let name = project_of(&path)?;
+    let world = app.store.load_world(&name).await?;
+    let now = crate::clock::now();
+    let plan = planner::plan(&world, now);
+    let mut places = vec![];
+    for (place, _) in world.places_in_order() {
+        let state = world.place(&place);
+        let live: Vec<&Deployment> = world.live_in(&place).collect();
+        places.push(json!({
+            "environment": place.environment, "service": place.service,
+            "hold": state.hold, "verified": state.verified, "approvals": state.approvals,
+            "newest_tried": state.newest_tried, "status": state.status, "live": live,
+        }));
+    }
+    let runs: Vec<_> = world.runs.values().map(|r| json!({"id": r.id, "state": r.state})).collect();
+    Ok(HttpResponse::Ok().json(json!({
+        "project": name, "now": now, "places": places, "runs": runs, "waiting_on": plan.waiting_on,
+    })))
+}
+
+async fn runs(
+    app: web::Data<App>,
+    _: Allowed<Viewer>,
+    path: web::Path<String>,
+    page: web::Query<Page>,
+) -> Result<HttpResponse, HttpError> {
+    let name = project_of(&path)?;
+    let lines = app.store.list_runs(&name, page.before, page.limit()).await?;
+    let runs: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            json!({
+                "id": line.id, "commit": line.commit, "git_ref": line.git_ref,
+                "message": line.message, "author": line.author, "created_at": line.created_at,
+                "ended_at": line.ended_at, "state": line.state,
+            })
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(json!({"runs": runs})))
+}
+
+async fn run(
+    app: web::Data<App>,
+    _: Allowed<Viewer>,
+    path: web::Path<String>,
+) -> Result<HttpResponse, HttpError> {
+    let id = actions::run_of(&path)?;
+    let RunDetail { run, ended_at, attempts, steps, effects } = app.store.get_run(&id).await?;
+    let attempts: Vec<_> = attempts
+        .iter()
+        .map(|a| {
+            json!({
+                "id": a.id, "number": a.number, "runner": a.runner, "claimed_at": a.claimed_at,
+                "ended_at": a.ended_at, "outcome": a.outcome,
+            })
+        })
+        .collect();
+    let steps: Vec<_> = steps
+        .iter()
+        .map(|s| {
+            json!({
+                "attempt": s.attempt, "name": s.name, "state": s.state,
+                "started_at": s.started_at, "ended_at": s.ended_at,
+            })
+        })
+        .collect();
+    let troubles: Vec<_> = effects
+        .iter()
+        .filter_map(|e| Some(json!({"effect": e.effect, "error": e.last_error.as_ref()?})))
+        .collect();
+    Ok(HttpResponse::Ok().json(json!({
+        "run": run, "ended_at": ended_at, "attempts": attempts, "steps": steps,
+        "troubles": troubles,
+    })))
+}
+
+#[derive(Deserialize)]
+struct LogQuery {
+    attempt: Option<u32>,
+}
+
+async fn log(
+    app: web::Data<App>,
+    _: Allowed<Viewer>,
+    request: actix_web::HttpRequest,
+    path: web::Path<(String, String)>,
+    query: web::Query<LogQuery>,
+) -> Result<HttpResponse, HttpError> {
+    let (run, step) = path.into_inner();
+    raw_log(&app, &request, &run, step, query.attempt).await
+}
+
+/// A step's log as it is stored, as plain text; ranges and 304 as for any file.
+///
+/// # Errors
+/// 404 when there is no such run or log.
+pub(super) async fn raw_log(
+    app: &App,
+    request: &actix_web::HttpRequest,
+    run: &str,
+    step: String,
+    attempt: Option<u32>,
+) -> Result<HttpResponse, HttpError> {
+    let id = actions::run_of(run)?;
+    let attempt = match attempt {
+        Some(number) => number,
+        None => app.store.get_run(&id).await?.attempts.last().map_or(1, |a| a.number),
+    };
+    let missing = || HttpError::not_found(format!("{id} has no log of step `{step}` yet"));
+    let key = LogKey { run: id.to_string(), attempt, step: step.clone() };
+    let path = app.logs.file(&key).map_err(|_| missing())?.ok_or_else(missing)?;
+    // Logs are read whole and small enough for it; a body that streams would need actix-files.
+    let bytes = tokio::fs::read(path).await.map_err(HttpError::internal)?;
+    let etag = format!("\"{}\"", bytes.len());
+    let known = request.headers().get("if-none-match").and_then(|v| v.to_str().ok());
+    if known == Some(etag.as_str()) {
+        return Ok(HttpResponse::NotModified().finish());
+    }
+    Ok(HttpResponse::Ok()
+        .content_type("text/plain; charset=utf-8")
+        .insert_header(("etag", etag))
+        .body(bytes))
+}
+
+async fn releases(
+    app: web::Data<App>,
+    _: Allowed<Viewer>,
+    path: web::Path<String>,
+    page: web::Query<Page>,
+) -> Result<HttpResponse, HttpError> {
+    let name = project_of(&path)?;
+    let found = app.store.list_releases(&name, page.before, page.limit()).await?;
+    Ok(HttpResponse::Ok().json(json!({"releases": found})))
+}
+
+async fn deployments(
+    app: web::Data<App>,
+    _: Allowed<Viewer>,
+    path: web::Path<String>,
+    page: web::Query<Page>,
+) -> Result<HttpResponse, HttpError> {
+    let name = project_of(&path)?;
+    let bad = |error: roadstead_pipelines::id::InvalidName| HttpError::bad_request(error.to_string());
+    let environment = page.environment.as_deref().map(roadstead_pipelines::id::EnvironmentName::parse);
+    let service = page.service.as_deref().map(roadstead_pipelines::id::ServiceName::parse);
+    let filter = DeploymentFilter {
+        environment: environment.transpose().map_err(bad)?,
+        service: service.transpose().map_err(bad)?,
+        release: None,
+    };
+    let found = app.store.list_deployments(&name, filter, page.before, page.limit()).await?;
+    Ok(HttpResponse::Ok().json(json!({"deployments": found})))
+}
+
+async fn deployment(
+    app: web::Data<App>,
+    _: Allowed<Viewer>,
+    path: web::Path<String>,
+) -> Result<HttpResponse, HttpError> {
+    let id = actions::deployment_of(&path)?;
+    let DeploymentDetail { deployment, ended_at, release, effects } =
+        app.store.get_deployment(&id).await?;
+    let world = app.store.load_world(&id.project()).await?;
+    let now = crate::clock::now();
+    let waiting: Vec<Value> = planner::plan(&world, now)
+        .waiting_on
+        .iter()
+        .map(|w| json!(w))
+        .filter(|w| w["subject"]["deployment"] == json!(id))
+        .collect();
+    let gates: Vec<Value> = world
+        .environment(&deployment.place)
+        .iter()
+        .flat_map(|environment| &environment.gates)
+        .map(|gate| {
+            match gate::evaluate(gate, &world, &deployment.place, &deployment.release, now) {
+                GateVerdict::Open { because } => {
+                    json!({"gate": gate, "open": true, "reason": because})
+                }
+                GateVerdict::Closed { reason, until, .. } => {
+                    json!({"gate": gate, "open": false, "reason": reason, "until": until})
+                }
+            }
+        })
+        .collect();
+    let troubles: Vec<_> = effects
+        .iter()
+        .filter_map(|e| Some(json!({"effect": e.effect, "error": e.last_error.as_ref()?})))
+        .collect();
+    Ok(HttpResponse::Ok().json(json!({
+        "deployment": deployment, "ended_at": ended_at, "release": release, "gates": gates,
+        "waiting_on": waiting, "troubles": troubles,
+    })))
+}
+
+async fn events(
+    app: web::Data<App>,
+    _: Allowed<Viewer>,
+    path: web::Path<String>,
+    page: web::Query<Page>,
+) -> Result<HttpResponse, HttpError> {
+    let name = project_of(&path)?;
+    let before = page.before.and_then(|n| i64::try_from(n).ok());
+    let found = app.store.list_events(Some(&name), None, before, page.limit()).await?;
+    let events: Vec<_> = found
+        .iter()
+        .map(|e| {
+            json!({
+                "sequence": e.sequence, "at": e.at, "subject": e.subject, "actor": e.actor,
+                "what": e.what, "detail": e.detail,
+            })
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(json!({"events": events})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ask {
+    #[serde(default)]
+    release: Option<String>,
+    #[serde(default)]
+    reason: String,
+}
+
+async fn on_place(
+    app: web::Data<App>,
+    who: Allowed<Deployer>,
+    path: web::Path<(String, String, String, String)>,
+    body: web::Json<Ask>,
+) -> Result<HttpResponse, HttpError> {
+    let (project, environment, service, verb) = path.into_inner();
+    let Some(verb) = Verb::parse(&verb) else {
+        return Err(HttpError::not_found(format!("`{verb}` is no verb of a place")));
+    };
+    let place = actions::place_of(&project, &environment, &service)?;
+    let release = body.release.as_deref();
+    let done = actions::on_place(&app, &who.actor, verb, place, release, &body.reason).await?;
+    Ok(recorded(&done))
+}
+
+fn recorded(done: &Recorded) -> HttpResponse {
+    HttpResponse::Ok().json(json!({"deployment": done.deployment(), "changes": done.changes}))
+}
+
+async fn cancel_run(
+    app: web::Data<App>,
+    who: Allowed<Deployer>,
+    path: web::Path<String>,
+) -> Result<HttpResponse, HttpError> {
+    let run = actions::run_of(&path)?;
+    Ok(recorded(&actions::cancel_run(&app, &who.actor, &run).await?))
+}
+
+async fn retry_run(
+    app: web::Data<App>,
+    who: Allowed<Deployer>,
+    path: web::Path<String>,
+) -> Result<HttpResponse, HttpError> {
+    let run = actions::run_of(&path)?;
+    let new = actions::retry_run(&app, &who.actor, &run).await?;
+    Ok(HttpResponse::Created().json(json!({"run": new})))
+}
+
+async fn cancel_deployment(
+    app: web::Data<App>,
+    who: Allowed<Deployer>,
+    path: web::Path<String>,
+) -> Result<HttpResponse, HttpError> {
+    let deployment = actions::deployment_of(&path)?;
+    Ok(recorded(&actions::cancel_deployment(&app, &who.actor, &deployment).await?))
+}
+
+async fn redeliver(
+    app: web::Data<App>,
+    who: Allowed<Deployer>,
+    path: web::Path<i64>,
+) -> Result<HttpResponse, HttpError> {
+    Ok(match actions::redeliver(&app, &who.actor, path.into_inner()).await? {
+        Accepted::Run(run) => HttpResponse::Created().json(json!({"decision": "run", "run": run})),
+        Accepted::Duplicate { run } => {
+            HttpResponse::Ok().json(json!({"decision": "duplicate", "run": run}))
+        }
+        Accepted::Ignored => HttpResponse::Ok().json(json!({"decision": "ignored"})),
+    })
+}
+
+async fn runners(app: web::Data<App>, _: Allowed<Viewer>) -> Result<HttpResponse, HttpError> {
+    let found = app.store.list_runners().await?;
+    let runners: Vec<_> = found
+        .iter()
+        .map(|r| {
+            json!({
+                "id": r.id, "name": r.name, "labels": r.labels, "last_seen_at": r.last_seen_at,
+                "free_slots": r.free_slots, "drain": r.drain, "running": r.running,
+            })
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(json!({"runners": runners})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewToken {
+    name: String,
+    role: Role,
+}
+
+async fn create_token(
+    app: web::Data<App>,
+    who: Allowed<Admin>,
+    body: web::Json<NewToken>,
+) -> Result<HttpResponse, HttpError> {
+    let secret = new_token(&app, &who.actor.name, &body.name, body.role).await?;
+    Ok(HttpResponse::Created().json(json!({"name": body.name, "role": body.role, "token": secret})))
+}
+
+/// Makes an API token and gives its secret, which is not stored.
+///
+/// # Errors
+/// 400 when the name is empty or long.
+pub(super) async fn new_token(
+    app: &App,
+    owner: &str,
+    name: &str,
+    role: Role,
+) -> Result<String, HttpError> {
+    if !(1..=64).contains(&name.len()) {
+        return Err(HttpError::bad_request("a token's name has 1 to 64 characters"));
+    }
+    let secret = new_secret("rst");
+    let now = crate::clock::now();
+    app.store.create_api_token(hash_secret(&secret), name, role, owner, now).await?;
+    let detail = json!({"role": role});
+    app.store.add_event(None, &format!("token {name}"), owner, "token_created", detail, now).await?;
+    Ok(secret)
+}

@@ -1,0 +1,28 @@
+//! For load balancers and people who look after the server.
+
+use super::App;
+use actix_web::{HttpResponse, web};
+use serde_json::json;
+
+/// `/healthz`, `/readyz`, `/version`.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config
+        .route("/healthz", web::get().to(async || HttpResponse::Ok().body("ok\n")))
+        .route("/readyz", web::get().to(ready))
+        .route("/version", web::get().to(version));
+}
+
+/// 200 when the database answers, else 503.
+async fn ready(app: web::Data<App>) -> HttpResponse {
+    match app.store.ping().await {
+        Ok(()) => HttpResponse::Ok().body("ready\n"),
+        Err(error) => HttpResponse::ServiceUnavailable().body(format!("database: {error}\n")),
+    }
+}
+
+async fn version() -> HttpResponse {
+    HttpResponse::Ok().json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "runner_protocol": roadstead_protocol::PROTOCOL_VERSION,
+    }))
+}

@@ -1,0 +1,471 @@
+//! The runner protocol's server side (see `roadstead-protocol` for the contract).
+//!
+//! A runner is hostile until proven otherwise: its credential names it, an attempt's token names
+//! exactly one attempt, and every report carries the fence. Nothing here decides what a report
+//! means: it becomes a fact of the run.
+
+use super::App;
+use super::auth::{bearer, new_secret};
+use super::error::HttpError;
+use crate::logs::{LogError, LogKey};
+use crate::store::{Attempt, Offer, Report, StoreError, hash_secret};
+use actix_web::http::StatusCode;
+use actix_web::{FromRequest, HttpRequest, HttpResponse, dev, web};
+use futures_util::TryStreamExt;
+use roadstead_pipelines::id::{CommitSha, ImageDigest, ImageName, StepName};
+use roadstead_pipelines::release::ImageRef;
+use roadstead_pipelines::report::Failure;
+use roadstead_pipelines::run::{AttemptOutcome, Run};
+use roadstead_pipelines::spec::{self, Pipeline};
+use roadstead_protocol as wire;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+use subtle::ConstantTimeEq;
+
+/// Longest reason that is stored, in bytes.
+const LONGEST_REASON: usize = 4_096;
+/// A step without a timeout of its own may take one hour.
+const DEFAULT_TIMEOUT_SECONDS: u64 = 3_600;
+
+/// Every route of the protocol.
+pub fn configure(config: &mut web::ServiceConfig) {
+    let attempt = web::scope("/attempts/{attempt}")
+        .route("/accept", web::post().to(accept))
+        .route("/sources", web::get().to(sources))
+        .route("/registry-credentials", web::get().to(registry_credentials))
+        .route("/steps/{step}", web::put().to(report_step))
+        .service(
+            web::resource("/steps/{step}/log")
+                .app_data(web::PayloadConfig::new(wire::LOG_CHUNK_BYTES))
+                .route(web::patch().to(append_log)),
+        )
+        .route("/steps/{step}/log/seal", web::post().to(seal_log))
+        .route("/result", web::put().to(result));
+    config.service(
+        web::scope("/runner/v1")
+            .route("/register", web::post().to(register))
+            .route("/poll", web::post().to(poll))
+            .route("/heartbeat", web::post().to(heartbeat))
+            .service(attempt),
+    );
+}
+
+/// A runner whose credential is known.
+struct KnownRunner {
+    id: String,
+}
+
+impl FromRequest for KnownRunner {
+    type Error = HttpError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, HttpError>>>>;
+
+    fn from_request(request: &HttpRequest, _: &mut dev::Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let refused = || {
+                HttpError::new(StatusCode::UNAUTHORIZED, "this runner is not known here: register it again")
+            };
+            let app = request.app_data::<web::Data<App>>().ok_or_else(refused)?;
+            let token = bearer(&request).ok_or_else(refused)?;
+            let found = app.store.runner_by_credential(&hash_secret(&token)).await?;
+            Ok(Self { id: found.ok_or_else(refused)?.id })
+        })
+    }
+}
+
+/// An attempt whose token was sent, with its run, as they stand: its lease may be lost.
+struct OwnAttempt {
+    attempt: Attempt,
+    run: Run,
+}
+
+impl FromRequest for OwnAttempt {
+    type Error = HttpError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, HttpError>>>>;
+
+    fn from_request(request: &HttpRequest, _: &mut dev::Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let refused =
+                || HttpError::new(StatusCode::UNAUTHORIZED, "the attempt's token is missing or wrong");
+            let app = request.app_data::<web::Data<App>>().ok_or_else(refused)?;
+            let token = bearer(&request).ok_or_else(refused)?;
+            let found = app.store.attempt_by_token(&hash_secret(&token)).await;
+            let (attempt, run) = match found {
+                Err(StoreError::NotFound { .. }) => return Err(refused()),
+                other => other?,
+            };
+            if request.match_info().get("attempt") != Some(attempt.id.as_str()) {
+                return Err(HttpError::new(StatusCode::FORBIDDEN, "this token is another attempt's"));
+            }
+            Ok(Self { attempt, run })
+        })
+    }
+}
+
+impl OwnAttempt {
+    /// The attempt, when it is still this runner's to report on.
+    fn live(self, fence: Option<u64>) -> Result<Self, HttpError> {
+        let wrong_fence = fence.is_some_and(|fence| fence != u64::from(self.attempt.number));
+        if self.attempt.ended_at.is_some() || wrong_fence {
+            return Err(over());
+        }
+        Ok(self)
+    }
+
+    /// A runner writes logs of its run's steps only: other names would be files of its making.
+    fn log(&self, step: String) -> Result<LogKey, HttpError> {
+        let steps = self.run.pipeline.iter().flat_map(|p| p.steps.keys());
+        if !steps.map(StepName::as_str).any(|name| name == step) {
+            return Err(HttpError::not_found(format!("the run has no step `{step}`")));
+        }
+        Ok(LogKey { run: self.run.id.to_string(), attempt: self.attempt.number, step })
+    }
+}
+
+fn over() -> HttpError {
+    HttpError::conflict("the attempt is over: stop it and forget it")
+}
+
+fn stored(report: Report) -> Result<HttpResponse, HttpError> {
+    match report {
+        Report::Recorded | Report::Repeated => Ok(HttpResponse::NoContent().finish()),
+        Report::Lost => Err(over()),
+    }
+}
+
+async fn register(
+    app: web::Data<App>,
+    body: web::Json<wire::Register>,
+) -> Result<HttpResponse, HttpError> {
+    let body = body.into_inner();
+    let wanted = app.config.runners.registration_token.as_bytes();
+    let right: bool = wanted.ct_eq(body.registration_token.as_bytes()).into();
+    if wanted.len() < 16 || !right {
+        let message = "the registration token is wrong (see `runners.registration_token`)";
+        return Err(HttpError::new(StatusCode::UNAUTHORIZED, message));
+    }
+    if !(1..=64).contains(&body.name.len()) || body.name.chars().any(char::is_control) {
+        return Err(HttpError::bad_request("a runner's name has 1 to 64 characters"));
+    }
+    if body.labels.len() > 32 || body.labels.iter().any(|label| label.len() > 64) {
+        return Err(HttpError::bad_request("at most 32 labels of 64 characters each"));
+    }
+    let credential = new_secret("rsr");
+    let now = crate::clock::now();
+    let hash = hash_secret(&credential);
+    let runner = app.store.register_runner(&body.name, hash, body.labels, now).await?;
+    Ok(HttpResponse::Ok().json(wire::Registered { runner_id: runner.id, credential }))
+}
+
+async fn poll(
+    app: web::Data<App>,
+    runner: KnownRunner,
+    body: web::Json<wire::Poll>,
+) -> Result<HttpResponse, HttpError> {
+    if body.protocol_version != wire::PROTOCOL_VERSION {
+        let message = format!(
+            "this server speaks runner protocol {}, the runner {}: bring both to the same version",
+            wire::PROTOCOL_VERSION, body.protocol_version
+        );
+        return Err(HttpError::new(StatusCode::UPGRADE_REQUIRED, message));
+    }
+    let until = tokio::time::Instant::now() + Duration::from_secs(wire::POLL_SECONDS);
+    let mut listener = app.bell.listen();
+    loop {
+        let now = crate::clock::now();
+        let offer = Offer {
+            labels: body.labels.clone(),
+            free_slots: body.free_slots,
+            disk_free_bytes: body.disk_free_bytes,
+        };
+        let beat = app.store.heartbeat(&runner.id, body.running.clone(), Some(offer), now).await?;
+        let mut reply =
+            wire::PollReply { cancel: beat.cancel, lost: beat.lost, drain: beat.drain, assign: None };
+        if body.free_slots > 0 && !reply.drain {
+            reply.assign = claim(&app, &runner).await?;
+        }
+        let empty = reply.assign.is_none() && reply.cancel.is_empty() && reply.lost.is_empty();
+        if !empty || reply.drain || tokio::time::Instant::now() >= until {
+            return Ok(HttpResponse::Ok().json(reply));
+        }
+        // A ring of another server does not reach this one: look again every second.
+        listener.wait(Duration::from_secs(1)).await;
+    }
+}
+
+async fn claim(app: &App, runner: &KnownRunner) -> Result<Option<wire::Assignment>, HttpError> {
+    let token = new_secret("rsa");
+    let now = crate::clock::now();
+    let Some(claim) = app.store.claim_job(&runner.id, hash_secret(&token), now).await? else {
+        return Ok(None);
+    };
+    app.bell.ring();
+    let run = claim.run;
+    let pipeline = run.pipeline.as_ref().ok_or_else(|| HttpError::internal("a job without a file"))?;
+    Ok(Some(wire::Assignment {
+        attempt: wire::AttemptRef { attempt: claim.attempt, fence: u64::from(claim.number) },
+        token,
+        project: run.project.to_string(),
+        run: run.id.to_string(),
+        commit: run.commit.to_string(),
+        git_ref: run.git_ref.clone(),
+        steps: steps_of(pipeline, &run.repositories, run.commit.as_str()),
+    }))
+}
+
+/// The file's steps as a runner takes them, in an order that respects `needs`.
+fn steps_of(
+    pipeline: &Pipeline,
+    repositories: &BTreeMap<ImageName, String>,
+    commit: &str,
+) -> Vec<wire::Step> {
+    let mut ordered: Vec<&StepName> = vec![];
+    // The file's order, each step after those that it needs: at most one pass per step.
+    while ordered.len() < pipeline.steps.len() {
+        let before = ordered.len();
+        for (name, step) in &pipeline.steps {
+            if !ordered.contains(&name) && step.needs.iter().all(|need| ordered.contains(&need)) {
+                ordered.push(name);
+            }
+        }
+        if ordered.len() == before {
+            break;
+        }
+    }
+    let step = |name: &StepName| {
+        let step = &pipeline.steps[name];
+        wire::Step {
+            name: name.to_string(),
+            needs: step.needs.iter().map(ToString::to_string).collect(),
+            timeout_seconds: step.timeout.map_or(DEFAULT_TIMEOUT_SECONDS, |t| t.get()),
+            action: action_of(&step.action, pipeline, repositories, commit),
+        }
+    };
+    ordered.into_iter().map(step).collect()
+}
+
+fn action_of(
+    action: &spec::StepAction,
+    pipeline: &Pipeline,
+    repositories: &BTreeMap<ImageName, String>,
+    commit: &str,
+) -> wire::StepAction {
+    let map = |from: &indexmap::IndexMap<String, String>| {
+        from.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<BTreeMap<_, _>>()
+    };
+    match action {
+        spec::StepAction::Run { image, run, env, sidecars } => wire::StepAction::Run {
+            image: image.clone(),
+            run: run.clone(),
+            env: map(env),
+            sidecars: sidecars
+                .iter()
+                .map(|(name, s)| {
+                    let sidecar = wire::Sidecar {
+                        image: s.image.clone(),
+                        env: map(&s.env),
+                        command: s.command.clone(),
+                    };
+                    (name.clone(), sidecar)
+                })
+                .collect(),
+        },
+        spec::StepAction::Build { images } => wire::StepAction::Build {
+            images: images
+                .iter()
+                .filter_map(|name| Some((name, pipeline.images.get(name)?, repositories.get(name)?)))
+                .map(|(name, image, uri)| wire::ImageBuild {
+                    name: name.to_string(),
+                    repository_uri: uri.clone(),
+                    tag: format!("git-{commit}"),
+                    context: image.context.clone(),
+                    dockerfile: image.dockerfile.clone(),
+                    target: image.target.clone(),
+                    args: map(&image.args),
+                })
+                .collect(),
+        },
+    }
+}
+
+async fn heartbeat(
+    app: web::Data<App>,
+    runner: KnownRunner,
+    body: web::Json<wire::Heartbeat>,
+) -> Result<HttpResponse, HttpError> {
+    let now = crate::clock::now();
+    let beat = app.store.heartbeat(&runner.id, body.into_inner().running, None, now).await?;
+    Ok(HttpResponse::Ok().json(wire::HeartbeatReply { cancel: beat.cancel, lost: beat.lost }))
+}
+
+async fn accept(app: web::Data<App>, own: OwnAttempt) -> Result<HttpResponse, HttpError> {
+    let own = own.live(None)?;
+    stored(app.store.accept_attempt(&own.attempt.id, crate::clock::now()).await?)
+}
+
+#[derive(Deserialize)]
+struct Have {
+    have: Option<String>,
+}
+
+async fn sources(
+    app: web::Data<App>,
+    own: OwnAttempt,
+    query: web::Query<Have>,
+) -> Result<HttpResponse, HttpError> {
+    let run = own.live(None)?.run;
+    let have = query.into_inner().have.and_then(|text| CommitSha::parse(&text));
+    let pack = app
+        .sources
+        .pack(&run.project, &run.commit, have.as_ref())
+        .await
+        .map_err(HttpError::internal)?;
+    Ok(HttpResponse::Ok()
+        .content_type("application/x-git-packfile")
+        .insert_header((wire::COMMIT_HEADER, run.commit.as_str()))
+        .streaming(pack.map_err(actix_web::Error::from)))
+}
+
+async fn registry_credentials(
+    app: web::Data<App>,
+    own: OwnAttempt,
+) -> Result<HttpResponse, HttpError> {
+    own.live(None)?;
+    let credentials = app.registry.push_credentials().await.map_err(|error| {
+        let message = format!("no registry credentials now: {error}");
+        HttpError::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    })?;
+    Ok(HttpResponse::Ok().json(credentials))
+}
+
+async fn report_step(
+    app: web::Data<App>,
+    own: OwnAttempt,
+    path: web::Path<(String, String)>,
+    body: web::Json<wire::StepReport>,
+) -> Result<HttpResponse, HttpError> {
+    let own = own.live(Some(body.fence))?;
+    let fence = body.fence;
+    let mut state = body.into_inner().state;
+    if let wire::StepState::Failed { reason, .. } = &mut state {
+        clip(reason);
+    }
+    let (_, step) = path.into_inner();
+    let now = crate::clock::now();
+    stored(app.store.report_step(&own.attempt.id, fence, &step, state, now).await?)
+}
+
+#[derive(Deserialize)]
+struct Offset {
+    offset: u64,
+}
+
+async fn append_log(
+    app: web::Data<App>,
+    own: OwnAttempt,
+    path: web::Path<(String, String)>,
+    query: web::Query<Offset>,
+    body: web::Bytes,
+) -> Result<HttpResponse, HttpError> {
+    let log = own.live(None)?.log(path.into_inner().1)?;
+    let done = app.logs.append(log, query.offset, body.to_vec()).await;
+    log_answer(done.map(|_| ()))
+}
+
+async fn seal_log(
+    app: web::Data<App>,
+    own: OwnAttempt,
+    path: web::Path<(String, String)>,
+    body: web::Json<wire::LogSeal>,
+) -> Result<HttpResponse, HttpError> {
+    let body = body.into_inner();
+    let log = own.live(Some(body.fence))?.log(path.into_inner().1)?;
+    log_answer(app.logs.seal(log, body.length, body.sha256).await)
+}
+
+fn log_answer(done: Result<(), LogError>) -> Result<HttpResponse, HttpError> {
+    let at = |status, length: u64| {
+        HttpResponse::build(status)
+            .insert_header((wire::LOG_OFFSET_HEADER, length.to_string()))
+            .json(wire::Problem { message: format!("the log ends at byte {length}") })
+    };
+    match done {
+        Ok(()) => Ok(HttpResponse::NoContent().finish()),
+        Err(LogError::Offset { length }) => Ok(at(StatusCode::RANGE_NOT_SATISFIABLE, length)),
+        Err(LogError::Seal { length }) => Ok(at(StatusCode::PRECONDITION_FAILED, length)),
+        Err(error @ (LogError::Sealed | LogError::Full)) => {
+            Err(HttpError::conflict(error.to_string()))
+        }
+        Err(error @ LogError::Name(_)) => Err(HttpError::bad_request(error.to_string())),
+        Err(error @ LogError::Io(_)) => {
+            tracing::error!(%error, "a log was not stored: {error}");
+            let message = "the log could not be stored; send it again";
+            Err(HttpError::new(StatusCode::SERVICE_UNAVAILABLE, message))
+        }
+    }
+}
+
+async fn result(
+    app: web::Data<App>,
+    own: OwnAttempt,
+    body: web::Json<wire::AttemptResult>,
+) -> Result<HttpResponse, HttpError> {
+    let body = body.into_inner();
+    let outcome = outcome_of(body.outcome, body.images, &own.run.repositories)?;
+    let now = crate::clock::now();
+    let report = app.store.end_attempt(&own.attempt.id, body.fence, outcome, now).await?;
+    app.bell.ring();
+    stored(report)
+}
+
+/// What a runner reports, checked: it may name only images and repositories of its run.
+fn outcome_of(
+    outcome: wire::Outcome,
+    images: Vec<wire::BuiltImage>,
+    repositories: &BTreeMap<ImageName, String>,
+) -> Result<AttemptOutcome, HttpError> {
+    let bad = HttpError::bad_request;
+    Ok(match outcome {
+        wire::Outcome::Succeeded => {
+            let mut pushed = BTreeMap::new();
+            for image in images {
+                let name = ImageName::parse(&image.name).map_err(|e| bad(e.to_string()))?;
+                if repositories.get(&name) != Some(&image.repository_uri) {
+                    return Err(bad(format!("`{}` is no image of this run", image.name)));
+                }
+                let digest = ImageDigest::parse(&image.digest)
+                    .ok_or_else(|| bad(format!("`{}` is no digest", image.digest)))?;
+                pushed.insert(name, ImageRef { repository_uri: image.repository_uri, digest });
+            }
+            AttemptOutcome::Succeeded { images: pushed }
+        }
+        wire::Outcome::Failed { step, mut reason } => {
+            clip(&mut reason);
+            AttemptOutcome::Failed { failure: Failure::failed(format!("step {step}: {reason}")) }
+        }
+        wire::Outcome::Errored { mut reason } => {
+            clip(&mut reason);
+            AttemptOutcome::Errored { reason }
+        }
+        wire::Outcome::Cancelled => AttemptOutcome::Cancelled,
+        wire::Outcome::TimedOut { step } => {
+            let step = StepName::parse(&step).map_err(|e| bad(e.to_string()))?;
+            AttemptOutcome::TimedOut { step }
+        }
+    })
+}
+
+fn clip(text: &mut String) {
+    if text.len() > LONGEST_REASON {
+        let mut end = LONGEST_REASON;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+}
