@@ -1,0 +1,16 @@
+DROP TABLE runners;
+DROP TABLE api_tokens;
+DROP TABLE sessions;
+DROP TABLE users;
+DROP TABLE events;
+DROP TABLE effects;
+DROP TABLE approvals;
+DROP TABLE places;
+DROP TABLE deployments;
+DROP TABLE releases;
+DROP TABLE steps;
+DROP TABLE attempts;
+DROP TABLE deliveries;
+DROP TABLE runs;
+DROP TABLE lanes;
+DROP TABLE projects;
