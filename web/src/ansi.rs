@@ -101,7 +101,7 @@ impl Style {
         }
         for (on, name) in [
             (self.bold, "bold"),
-            (self.dim, "dim"),
+            (self.dim, "faint"),
             (self.italic, "it"),
             (self.underline, "ul"),
             (self.inverse, "inv"),

@@ -1,0 +1,378 @@
+//! Projects and runs.
+
+use roadstead_web::view::{
+    Diagnostic, LogLine, LogPanel, Paging, Permission, ProjectPage, Release, ReleaseImage, RunPage,
+    RunState, RunSummary, Step, StepState, Time, Tone, Waiting, WebhookHelp,
+};
+
+use super::releases::{deployments, matrix_shop};
+use super::{ago, commit, digest, frame, noticed};
+
+pub(crate) fn run(
+    number: u32,
+    state: RunState,
+    message: &str,
+    author: &str,
+    age: i64,
+    took: Option<i64>,
+) -> RunSummary {
+    let created = ago(age);
+    let started = (state != RunState::Queued).then(|| created.plus_seconds(3));
+    RunSummary {
+        id: number.to_string(),
+        name: format!("#{number}"),
+        project: "shop".into(),
+        commit: commit(
+            &format!("{:07x}", number * 2_654_435 % 0x0fff_ffff),
+            message,
+            author,
+        ),
+        state,
+        reason: if state == RunState::Failed {
+            "test: exit status 101".into()
+        } else {
+            String::new()
+        },
+        trigger: format!("push by {}", author.to_lowercase()),
+        created,
+        started,
+        ended: took.and_then(|took| started.map(|start| start.plus_seconds(took))),
+    }
+}
+
+pub(crate) fn recent(count: u32) -> Vec<RunSummary> {
+    const LENGTHS: [i64; 7] = [182, 171, 240, 166, 95, 174, 201];
+    (0..count)
+        .map(|position| {
+            let state = match position % 11 {
+                4 => RunState::Failed,
+                9 => RunState::Cancelled,
+                _ => RunState::Succeeded,
+            };
+            let took = LENGTHS[position as usize % LENGTHS.len()];
+            run(
+                12 + position,
+                state,
+                "Tidy the cart",
+                "Ole",
+                i64::from(count - position) * 5_400,
+                Some(took),
+            )
+        })
+        .collect()
+}
+
+pub(crate) fn project() -> ProjectPage {
+    let mut waiting = run(
+        42,
+        RunState::Queued,
+        "Show delivery dates in the cart",
+        "Ines",
+        25,
+        None,
+    );
+    waiting.reason = "waits for a runner with the label linux/arm64; none is registered".into();
+    ProjectPage {
+        frame: frame(),
+        project: "shop".into(),
+        repository: "https://forge.example.com/team/shop.git".into(),
+        matrix: Some(matrix_shop()),
+        runs: vec![
+            waiting,
+            run(
+                41,
+                RunState::Running,
+                "Retry the payment gateway twice",
+                "Maya",
+                130,
+                None,
+            ),
+            run(
+                40,
+                RunState::Failed,
+                "Round prices half to even, as the tax office wants it, and say so in the invoice's footer where the auditors look first",
+                "Ole",
+                3_900,
+                Some(74),
+            ),
+            run(
+                39,
+                RunState::Succeeded,
+                "Charge the card once",
+                "Maya",
+                9_000,
+                Some(188),
+            ),
+            run(
+                38,
+                RunState::TimedOut,
+                "Load test the search",
+                "Ines",
+                30_000,
+                Some(1200),
+            ),
+            run(37, RunState::Cancelled, "WIP", "Ole", 31_000, Some(12)),
+        ],
+        paging: Paging {
+            page: 2,
+            more: true,
+        },
+        webhook: WebhookHelp {
+            public_url: "https://ci.example.com/".into(),
+            secret_hint: "the file that projects.shop.webhook_secret_file names in roadstead.toml"
+                .into(),
+            last_delivery: Some(ago(130)),
+        },
+    }
+}
+
+pub(crate) fn project_new() -> ProjectPage {
+    let page = project();
+    ProjectPage {
+        project: "team/new site".into(),
+        matrix: None,
+        runs: Vec::new(),
+        paging: Paging {
+            page: 1,
+            more: false,
+        },
+        webhook: WebhookHelp {
+            last_delivery: None,
+            ..page.webhook
+        },
+        ..page
+    }
+}
+
+fn step(
+    name: &str,
+    summary: &str,
+    state: StepState,
+    reason: &str,
+    times: Option<(i64, Option<i64>)>,
+) -> Step {
+    let started = times.map(|(age, _)| ago(age));
+    Step {
+        name: name.into(),
+        summary: summary.into(),
+        state,
+        reason: reason.into(),
+        attempts: u32::from(started.is_some()),
+        runner: started.map(|_| "build-1".into()),
+        started,
+        ended: times.and_then(|(age, took)| took.map(|took| ago(age - took))),
+    }
+}
+
+fn lines(first: u64, start: Time, texts: &[&str]) -> Vec<LogLine> {
+    texts
+        .iter()
+        .zip(0..)
+        .map(|(text, position)| LogLine {
+            number: first + position,
+            at: Some(start.plus_seconds(i64::try_from(position).expect("few lines"))),
+            text: (*text).to_owned(),
+        })
+        .collect()
+}
+
+pub(crate) fn run_failed() -> RunPage {
+    let mut test = step(
+        "test",
+        "cargo test --workspace",
+        StepState::Failed,
+        "exit status 101",
+        Some((3_880, Some(61))),
+    );
+    test.attempts = 2;
+    let texts = [
+        "\x1b[1m\x1b[32m   Compiling\x1b[0m shop-cart v0.4.2 (/workspace/services/cart)",
+        "\x1b[1m\x1b[32m    Finished\x1b[0m `test` profile [unoptimized + debuginfo] target(s) in 31.20s",
+        "\x1b[1m\x1b[32m     Running\x1b[0m unittests src/lib.rs (target/debug/deps/shop_cart-5a1c)",
+        "",
+        "running 4 tests",
+        "test price::adds_tax ... \x1b[32mok\x1b[0m",
+        "test price::rounds_half_to_even ... \x1b[31mFAILED\x1b[0m",
+        "test cart::is_empty_at_first ... \x1b[32mok\x1b[0m",
+        "test cart::<script>alert(1)</script> ... \x1b[32mok\x1b[0m",
+        "",
+        "failures:",
+        "",
+        "---- price::rounds_half_to_even stdout ----",
+        "thread 'price::rounds_half_to_even' panicked at services/cart/src/price.rs:88:9:",
+        "assertion `\x1b[1mleft == right\x1b[0m` failed",
+        "  left: \x1b[31m1235\x1b[0m",
+        " right: \x1b[32m1234\x1b[0m",
+        "\x1b[38;5;244mnote: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\x1b[0m",
+        "",
+        "test result: \x1b[1;31mFAILED\x1b[0m. 3 passed; 1 failed; 0 ignored; finished in 0.04s",
+        "  0%\r 50%\r100% uploaded",
+    ];
+    let mut run = run(
+        40,
+        RunState::Failed,
+        "Round prices half to even",
+        "Ole",
+        3_900,
+        Some(74),
+    );
+    run.reason = "test failed: exit status 101 (attempt 2 of 2)".into();
+    RunPage {
+        frame: frame(),
+        run,
+        waiting: None,
+        diagnostics: Vec::new(),
+        steps: vec![
+            step(
+                "lint",
+                "cargo clippy --all-targets -- -D warnings",
+                StepState::Succeeded,
+                "",
+                Some((3_890, Some(44))),
+            ),
+            test,
+            step(
+                "docs",
+                "mdbook build",
+                StepState::Succeeded,
+                "",
+                Some((3_880, Some(8))),
+            ),
+            step(
+                "images",
+                "build api, web",
+                StepState::Skipped,
+                "needs test, which failed",
+                None,
+            ),
+        ],
+        log: Some(LogPanel {
+            step: "test".into(),
+            attempt: 2,
+            lines: lines(2_213, ago(3_860), &texts),
+            total_lines: 2_233,
+            total_bytes: 184_220,
+            live: false,
+        }),
+        release: None,
+        deployments: Vec::new(),
+        cancel: Permission::Absent,
+        retry: Permission::Allowed,
+    }
+}
+
+pub(crate) fn run_running() -> RunPage {
+    let texts = [
+        "#8 [runtime 2/3] COPY --from=build /src/target/release/api /usr/local/bin/",
+        "#8 \x1b[36mCACHED\x1b[0m",
+        "#9 exporting to image",
+        "#9 exporting layers 2.1s done",
+        "pushing shop/api: 12.4 MB of 31.0 MB",
+    ];
+    let mut run = run(
+        41,
+        RunState::Running,
+        "Retry the payment gateway twice",
+        "Maya",
+        130,
+        None,
+    );
+    run.reason = String::new();
+    RunPage {
+        frame: noticed(
+            Tone::Good,
+            "Retry asked for: the failed jobs run again as new attempts.",
+        ),
+        run,
+        waiting: None,
+        diagnostics: Vec::new(),
+        steps: vec![
+            step(
+                "lint",
+                "cargo clippy --all-targets -- -D warnings",
+                StepState::Succeeded,
+                "",
+                Some((125, Some(41))),
+            ),
+            step(
+                "test",
+                "cargo test --workspace",
+                StepState::Succeeded,
+                "",
+                Some((125, Some(66))),
+            ),
+            step(
+                "images",
+                "build api, web",
+                StepState::Running,
+                "",
+                Some((58, None)),
+            ),
+            step(
+                "smoke",
+                "curl -fsS http://api/healthz",
+                StepState::Pending,
+                "needs images",
+                None,
+            ),
+        ],
+        log: Some(LogPanel {
+            step: "images".into(),
+            attempt: 1,
+            lines: lines(1, ago(58), &texts),
+            total_lines: 5,
+            total_bytes: 3_410,
+            live: true,
+        }),
+        release: Some(Release {
+            id: "r41".into(),
+            name: "r41".into(),
+            images: vec![ReleaseImage {
+                name: "api".into(),
+                reference: "registry.example.com/shop/api:9c1d2e3".into(),
+                digest: digest("5be1"),
+            }],
+        }),
+        deployments: deployments(),
+        cancel: Permission::Allowed,
+        retry: Permission::Absent,
+    }
+}
+
+pub(crate) fn run_broken_file() -> RunPage {
+    let mut run = run(43, RunState::Failed, "Deploy by hand", "Ines", 40, Some(0));
+    run.reason = "the pipeline file has 2 errors".into();
+    RunPage {
+        frame: frame(),
+        run,
+        waiting: Some(Waiting {
+            what: "run #43".into(),
+            reason: "a corrected .roadstead/pipeline.yml".into(),
+            since: ago(40),
+            until: None,
+            who: "whoever pushes to main".into(),
+        }),
+        diagnostics: vec![
+            Diagnostic {
+                file: ".roadstead/pipeline.yml".into(),
+                line: Some(65),
+                column: Some(5),
+                message: "unknown field `deply`, expected one of after, deploy, ecs, env_file, gates, verify".into(),
+                excerpt: "64 |   production:\n65 |     deply: manual\n   |     ^^^^^ unknown field `deply`\n66 |     ecs: { cluster: prod }".into(),
+            },
+            Diagnostic {
+                file: ".roadstead/pipeline.yml".into(),
+                line: None,
+                column: None,
+                message: "the steps lint → test → lint need each other; remove one `needs`".into(),
+                excerpt: String::new(),
+            },
+        ],
+        steps: Vec::new(),
+        log: None,
+        release: None,
+        deployments: Vec::new(),
+        cancel: Permission::Absent,
+        retry: Permission::Denied("A retry would read the same file. Push a corrected one.".into()),
+    }
+}
