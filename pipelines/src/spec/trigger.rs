@@ -5,7 +5,7 @@
 //! path or branch, `**` goes through all.
 
 use super::model::Trigger;
-use globset::{Glob, GlobBuilder};
+use globset::{Glob, GlobBuilder, GlobMatcher};
 
 /// Whether a push starts a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,19 +29,22 @@ pub fn triggered_by(
     branch: &str,
     changed_paths: Option<&[String]>,
 ) -> Triggered {
-    if !matches(&trigger.branches, branch) {
+    if !Patterns::new(&trigger.branches).matches(branch) {
         let patterns = list(&trigger.branches);
         return Triggered::No {
             reason: format!("branch `{branch}` does not match {patterns}"),
         };
     }
-    let matched =
-        changed_paths.is_none_or(|paths| paths.iter().any(|path| matches(&trigger.paths, path)));
-    if !trigger.paths.is_empty() && !matched {
-        let patterns = list(&trigger.paths);
-        return Triggered::No {
-            reason: format!("no changed path matches {patterns}"),
-        };
+    if let Some(changed) = changed_paths
+        && !trigger.paths.is_empty()
+    {
+        let patterns = Patterns::new(&trigger.paths);
+        if !changed.iter().any(|path| patterns.matches(path)) {
+            let patterns = list(&trigger.paths);
+            return Triggered::No {
+                reason: format!("no changed path matches {patterns}"),
+            };
+        }
     }
     Triggered::Yes
 }
@@ -70,18 +73,37 @@ fn compile(pattern: &str) -> Result<Glob, globset::Error> {
     GlobBuilder::new(pattern).literal_separator(true).build()
 }
 
-/// The last pattern that matches decides; no pattern at all means everything. A pattern that cannot
-/// be used, which [`check_glob`] keeps out of a checked file, matches nothing.
-fn matches(patterns: &[String], text: &str) -> bool {
-    let from_everything = patterns.first().is_none_or(|first| first.starts_with('!'));
-    patterns.iter().fold(from_everything, |decided, pattern| {
-        let (wanted, positive) = match pattern.strip_prefix('!') {
-            Some(rest) => (false, rest),
-            None => (true, pattern.as_str()),
-        };
-        let hit = compile(positive).is_ok_and(|glob| glob.compile_matcher().is_match(text));
-        if hit { wanted } else { decided }
-    })
+/// A list of patterns, made ready once for many texts.
+struct Patterns {
+    from_everything: bool,
+    /// Each with whether it takes or takes away.
+    globs: Vec<(bool, GlobMatcher)>,
+}
+
+impl Patterns {
+    /// A pattern that cannot be used, which [`check_glob`] keeps out of a checked file, matches
+    /// nothing.
+    fn new(patterns: &[String]) -> Self {
+        let globs = patterns.iter().filter_map(|pattern| {
+            let positive = pattern.strip_prefix('!');
+            let glob = compile(positive.unwrap_or(pattern)).ok()?;
+            Some((positive.is_none(), glob.compile_matcher()))
+        });
+        Self {
+            from_everything: patterns.first().is_none_or(|first| first.starts_with('!')),
+            globs: globs.collect(),
+        }
+    }
+
+    /// The last pattern that matches decides; no pattern at all means everything.
+    fn matches(&self, text: &str) -> bool {
+        let last = self
+            .globs
+            .iter()
+            .rev()
+            .find(|(_, glob)| glob.is_match(text));
+        last.map_or(self.from_everything, |(wanted, _)| *wanted)
+    }
 }
 
 fn list(patterns: &[String]) -> String {
