@@ -1,1 +1,120 @@
-fn main() {}
+//! `roadstead`: one binary for the server, the runner, the sandbox and the command line.
+//!
+//! Exit status: 0 ok · 1 failed · 2 usage · 3 cancelled or timed out · 4 authentication · 5 the run or
+//! deployment ended unsuccessfully.
+
+mod children;
+mod client;
+mod configuration;
+mod demo;
+mod serve;
+mod up;
+mod verbs;
+
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A self-hosted build-and-deploy server for Amazon ECS.
+#[derive(Parser)]
+#[command(name = "roadstead", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Server, one runner and a sandbox on this machine.
+    Up(up::UpArgs),
+    /// The whole story on this machine: real pushes, builds, deployments and rollbacks.
+    Demo(demo::DemoArgs),
+    /// The server.
+    Server(ConfigArgs),
+    /// A runner.
+    Runner(serve::RunnerArgs),
+    /// A local ECS, ECR and load balancer on Docker Engine.
+    Sandbox(SandboxArgs),
+    /// Checks a pipeline file.
+    Validate {
+        /// The file.
+        #[arg(default_value = ".roadstead/pipeline.yml")]
+        file: PathBuf,
+    },
+    /// Checks the server's configuration, and whether everything it names answers.
+    Check(ConfigArgs),
+    #[command(flatten)]
+    Verb(verbs::Verb),
+}
+
+#[derive(Args)]
+struct ConfigArgs {
+    /// The configuration; `ROADSTEAD__SECTION__KEY` is laid over it.
+    #[arg(long, default_value = "roadstead.toml")]
+    config: PathBuf,
+}
+
+#[derive(Args)]
+struct SandboxArgs {
+    /// Where every AWS service answers.
+    #[arg(long, default_value = "127.0.0.1:4566")]
+    listen: SocketAddr,
+    /// Where the registry answers.
+    #[arg(long, default_value = "127.0.0.1:4570")]
+    registry: SocketAddr,
+    /// State, logs and images.
+    #[arg(long, default_value = "sandbox-data")]
+    data: PathBuf,
+    /// `docker` or `simulated`.
+    #[arg(long, default_value = "docker")]
+    backend: roadstead_sandbox::BackendKind,
+    /// How many times faster than AWS the sandbox's own waits pass.
+    #[arg(long, default_value_t = 1.0)]
+    time_scale: f64,
+}
+
+/// Ends the process with a status of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Exit {
+    /// The status.
+    pub status: u8,
+    /// What is printed.
+    pub message: String,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let status = error.downcast_ref::<Exit>().map_or(1, |exit| exit.status);
+            let text = format!("{error:#}");
+            if !text.is_empty() {
+                eprintln!("roadstead: {text}");
+            }
+            ExitCode::from(status)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Server(args) => serve::server(&args.config),
+        Command::Runner(args) => serve::runner(args),
+        Command::Sandbox(args) => {
+            let mut config = roadstead_sandbox::Config::new(args.data);
+            config.listen = args.listen;
+            config.registry_listen = args.registry;
+            config.backend = args.backend;
+            config.time_scale = args.time_scale;
+            serve::sandbox(config)
+        }
+        Command::Up(args) => serve::runtime()?.block_on(up::up(args)),
+        Command::Demo(args) => serve::runtime()?.block_on(demo::demo(args)),
+        Command::Validate { file } => configuration::validate(&file),
+        Command::Check(args) => serve::runtime()?.block_on(configuration::check(&args.config)),
+        Command::Verb(verb) => serve::runtime()?.block_on(verbs::run(verb)),
+    }
+}

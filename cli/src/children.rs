@@ -1,0 +1,84 @@
+//! Child processes of this very binary, for `up` and `demo`: each with its log in a file, killed by
+//! pid when its owner goes.
+
+use anyhow::{Context, bail};
+use std::fs::File;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+/// One child.
+pub struct Part {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Part {
+    /// Starts this binary with `arguments`, its output in `<folder>/<name>.log`.
+    pub fn start(
+        name: &'static str,
+        folder: &Path,
+        arguments: &[String],
+        environment: &[(String, String)],
+    ) -> anyhow::Result<Self> {
+        let binary = std::env::current_exe()?;
+        let log = folder.join(format!("{name}.log"));
+        let output = File::options().create(true).append(true).open(&log)?;
+        let child = Command::new(binary)
+            .args(arguments)
+            .envs(environment.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start the {name}"))?;
+        Ok(Self { name, child, log })
+    }
+
+    /// The process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Fails with the end of its log when it has ended.
+    pub fn alive(&mut self) -> anyhow::Result<()> {
+        let Some(status) = self.child.try_wait()? else { return Ok(()) };
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        let tail = lines[lines.len().saturating_sub(15)..].join("\n  ");
+        bail!("the {} ended ({status}); its log {} ends with:\n  {tail}", self.name, self.log.display())
+    }
+
+    /// Ends it: SIGTERM, and SIGKILL after ten seconds.
+    pub async fn stop(&mut self) {
+        if let Some(pid) = self.child.id() {
+            // `kill` of the shell's tools: sending a signal needs no unsafe code of ours.
+            let _ = Command::new("kill").arg("-TERM").arg(pid.to_string()).status().await;
+            if tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await.is_err() {
+                let _ = self.child.kill().await;
+            }
+        }
+    }
+}
+
+/// Asks again until `ready` gives something, at most for `limit`.
+pub async fn until<T, F>(what: &str, limit: Duration, mut ready: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<Option<T>>>,
+{
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(found) = ready().await? {
+            return Ok(found);
+        }
+        if Instant::now() >= end {
+            bail!("{what}: not within {} s", limit.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+}

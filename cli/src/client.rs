@@ -1,0 +1,85 @@
+//! The HTTP API as the command line uses it.
+
+use crate::Exit;
+use anyhow::Context;
+use clap::Args;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Which server, and as whom.
+#[derive(Args, Clone)]
+pub struct ServerArgs {
+    /// The server's address.
+    #[arg(long, env = "ROADSTEAD_URL", default_value = "http://127.0.0.1:8080", global = true)]
+    pub url: String,
+    /// An API token.
+    #[arg(long, env = "ROADSTEAD_TOKEN", hide_env_values = true, global = true)]
+    pub token: Option<String>,
+    /// Print the answer as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// A connection to one server.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    url: String,
+    token: Option<String>,
+}
+
+impl Client {
+    /// For this server; nothing is sent yet.
+    pub fn new(url: &str, token: Option<String>) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
+        Ok(Self { http, url: url.trim_end_matches('/').to_owned(), token })
+    }
+
+    /// The JSON at an address below `/api/v1`.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.send(Method::GET, path, None).await
+    }
+
+    /// Sends JSON to an address below `/api/v1`.
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.send(Method::POST, path, Some(body)).await
+    }
+
+    /// The text at an address below `/api/v1`.
+    pub async fn text(&self, path: &str) -> anyhow::Result<String> {
+        Ok(self.answer(Method::GET, path, None).await?.text().await?)
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        Ok(self.answer(method, path, body).await?.json().await?)
+    }
+
+    async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<reqwest::Response> {
+        let mut request = self.http.request(method, format!("{}/api/v1{path}", self.url));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.with_context(|| format!("no answer from {}", self.url))?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        let text = answer.text().await.unwrap_or_default();
+        let said = serde_json::from_str::<Value>(&text).ok();
+        let message = said.as_ref().and_then(|v| v["message"].as_str()).unwrap_or(&text).to_owned();
+        let code = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => 4,
+            _ => 1,
+        };
+        Err(Exit { status: code, message: format!("{message} ({status})") }.into())
+    }
+}

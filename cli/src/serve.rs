@@ -1,0 +1,82 @@
+//! The three long-running parts: each gets a runtime of the size it needs, logs on standard error,
+//! and stops cleanly on SIGTERM or Ctrl-C.
+
+use anyhow::Context;
+use clap::Args;
+use roadstead_server::config::Config;
+use std::path::{Path, PathBuf};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Args)]
+pub struct RunnerArgs {
+    /// The server's address.
+    #[arg(long, env = "ROADSTEAD_SERVER")]
+    server: String,
+    /// The token that lets runners register; needed the first time only.
+    #[arg(long, env = "ROADSTEAD_REGISTRATION_TOKEN", hide_env_values = true)]
+    registration_token: Option<String>,
+    /// How people call it.
+    #[arg(long, default_value = "runner")]
+    name: String,
+    /// Words that steps may ask for.
+    #[arg(long = "label")]
+    labels: Vec<String>,
+    /// Where it works.
+    #[arg(long, default_value = "runner-data")]
+    data: PathBuf,
+    /// How many attempts it runs at once.
+    #[arg(long, default_value_t = 2)]
+    slots: u32,
+}
+
+/// For everything that is not the server or a runner.
+pub fn runtime() -> anyhow::Result<Runtime> {
+    Ok(Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+fn logs() {
+    let filter = EnvFilter::try_from_env("ROADSTEAD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Returns at the first SIGTERM or SIGINT.
+async fn stop() {
+    let (Ok(mut term), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        // Without handlers the signals end the process at once, which is stopping too.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+pub fn server(file: &Path) -> anyhow::Result<()> {
+    logs();
+    let config = Config::load(file)?;
+    runtime()?.block_on(roadstead_server::serve(config, stop()))
+}
+
+pub fn sandbox(config: roadstead_sandbox::Config) -> anyhow::Result<()> {
+    logs();
+    runtime()?.block_on(roadstead_sandbox::serve(config, stop()))
+}
+
+pub fn runner(args: RunnerArgs) -> anyhow::Result<()> {
+    logs();
+    let config = roadstead_runner::Config {
+        server: args.server.parse().context("`--server` is no address")?,
+        registration_token: args.registration_token,
+        name: args.name,
+        labels: args.labels,
+        data: args.data,
+        slots: args.slots,
+    };
+    // One worker: a runner waits, Docker Engine works.
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(roadstead_runner::run(config, stop()))
+}

@@ -1,0 +1,168 @@
+//! `up`: server, one runner and a sandbox as children of this process, on an embedded database.
+
+use crate::children::{Part, until};
+use anyhow::Context;
+use clap::Args;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+#[derive(Args)]
+pub struct UpArgs {
+    /// Everything is kept here.
+    #[arg(long, default_value = "roadstead-data")]
+    pub data: PathBuf,
+    /// Where the dashboard answers.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// The server's configuration; what it leaves out is set here.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Where the sandbox answers.
+    #[arg(long, default_value = "127.0.0.1:4566")]
+    pub sandbox: SocketAddr,
+    /// Where the sandbox's registry answers.
+    #[arg(long, default_value = "127.0.0.1:4570")]
+    pub registry: SocketAddr,
+    /// How many times faster than AWS the sandbox's own waits pass.
+    #[arg(long, default_value_t = 1.0)]
+    pub time_scale: f64,
+}
+
+/// The three parts, running.
+pub struct Parts {
+    pub sandbox: Part,
+    pub server: Part,
+    pub runner: Part,
+    pub admin_password: String,
+}
+
+pub async fn up(args: UpArgs) -> anyhow::Result<()> {
+    let mut parts = start(&args).await?;
+    println!("dashboard  http://{}   user admin, password {}", args.listen, parts.admin_password);
+    println!("sandbox    http://{}   (AWS_ENDPOINT_URL)", args.sandbox);
+    println!("logs       {}", args.data.display());
+    println!("Ctrl-C stops everything; the data stays.");
+    loop {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => break,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {
+                parts.sandbox.alive()?;
+                parts.server.alive()?;
+                parts.runner.alive()?;
+            }
+        }
+    }
+    stop(&mut parts).await;
+    Ok(())
+}
+
+/// Starts the three parts and waits until each answers.
+pub async fn start(args: &UpArgs) -> anyhow::Result<Parts> {
+    fs::create_dir_all(&args.data).with_context(|| format!("cannot make {}", args.data.display()))?;
+    let data = args.data.canonicalize()?;
+    let admin_password = secret(&data, "admin-password")?;
+    let registration_token = secret(&data, "registration-token")?;
+
+    let mut sandbox = sandbox(args, &data)?;
+    let http = reqwest::Client::new();
+    let address = format!("http://{}/_sandbox/calls", args.sandbox);
+    until("the sandbox", Duration::from_secs(60), || {
+        let alive = sandbox.alive();
+        let answer = http.get(&address).send();
+        async move {
+            alive?;
+            Ok(answer.await.ok().filter(|a| a.status().is_success()).map(|_| ()))
+        }
+    })
+    .await?;
+
+    let mut server = server(args, &data, &admin_password, &registration_token)?;
+    let address = format!("http://{}/readyz", args.listen);
+    until("the server", Duration::from_secs(60), || {
+        let alive = server.alive();
+        let answer = http.get(&address).send();
+        async move {
+            alive?;
+            Ok(answer.await.ok().filter(|a| a.status().is_success()).map(|_| ()))
+        }
+    })
+    .await?;
+    let runner = runner(args, &data, &registration_token)?;
+    Ok(Parts { sandbox, server, runner, admin_password })
+}
+
+/// Starts the sandbox's process.
+pub fn sandbox(args: &UpArgs, data: &Path) -> anyhow::Result<Part> {
+    let text = |path: &Path| path.display().to_string();
+    let arguments = [
+        "sandbox".to_owned(),
+        format!("--listen={}", args.sandbox),
+        format!("--registry={}", args.registry),
+        format!("--data={}", text(&data.join("sandbox"))),
+        format!("--time-scale={}", args.time_scale),
+    ];
+    Part::start("sandbox", data, &arguments, &[])
+}
+
+/// Starts the server's process.
+pub fn server(args: &UpArgs, data: &Path, password: &str, token: &str) -> anyhow::Result<Part> {
+    let text = |path: &Path| path.display().to_string();
+    let config = match &args.config {
+        Some(file) => file.clone(),
+        None => {
+            let file = data.join("roadstead.toml");
+            if !file.exists() {
+                fs::write(&file, "# projects go here, see the README\n")?;
+            }
+            file
+        }
+    };
+    let pair = |key: &str, value: String| (key.to_owned(), value);
+    let environment = [
+        pair("ROADSTEAD__HTTP__LISTEN", args.listen.to_string()),
+        pair("ROADSTEAD__DATA", text(&data.join("server"))),
+        pair("ROADSTEAD__AWS__ENDPOINT_URL", format!("http://{}", args.sandbox)),
+        pair("ROADSTEAD__ADMIN__PASSWORD", password.to_owned()),
+        pair("ROADSTEAD__RUNNERS__REGISTRATION_TOKEN", token.to_owned()),
+        pair("AWS_ACCESS_KEY_ID", "sandbox".into()),
+        pair("AWS_SECRET_ACCESS_KEY", "sandbox".into()),
+    ];
+    let arguments = ["server".to_owned(), format!("--config={}", text(&config))];
+    Part::start("server", data, &arguments, &environment)
+}
+
+/// Starts the runner's process.
+pub fn runner(args: &UpArgs, data: &Path, token: &str) -> anyhow::Result<Part> {
+    let arguments = [
+        "runner".to_owned(),
+        format!("--server=http://{}", args.listen),
+        format!("--data={}", data.join("runner").display()),
+        "--name=local".to_owned(),
+    ];
+    let environment = [("ROADSTEAD_REGISTRATION_TOKEN".to_owned(), token.to_owned())];
+    Part::start("runner", data, &arguments, &environment)
+}
+
+/// Ends the parts, the runner first.
+pub async fn stop(parts: &mut Parts) {
+    parts.runner.stop().await;
+    parts.server.stop().await;
+    parts.sandbox.stop().await;
+}
+
+/// A secret that is made once and kept in a file that only its owner reads.
+pub fn secret(data: &Path, name: &str) -> anyhow::Result<String> {
+    use std::io::Write;
+    let path = data.join(name);
+    if let Ok(text) = fs::read_to_string(&path) {
+        return Ok(text.trim().to_owned());
+    }
+    let bytes: [u8; 16] = rand::random();
+    let text = hex::encode(bytes);
+    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?;
+    writeln!(file, "{text}")?;
+    Ok(text)
+}
