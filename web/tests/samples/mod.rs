@@ -1,9 +1,9 @@
 //! Views of an imaginary team's server, for the snapshots and the gallery: every state, every
 //! button in each permission, long texts and empty lists.
 
-mod operations;
-mod releases;
-mod runs;
+pub(crate) mod operations;
+pub(crate) mod releases;
+pub(crate) mod runs;
 
 use roadstead_web::render;
 use roadstead_web::view::{Commit, ErrorPage, Frame, LoginPage, Notice, Role, Time, Tone, Viewer};
