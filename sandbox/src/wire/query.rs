@@ -163,7 +163,13 @@ mod tests {
         let groups = actions[0].structure("Forward").structures("Groups");
         assert_eq!(groups[0].number("Weight", 0, 999).unwrap(), Some(3));
         assert!(groups[0].number("Weight", 4, 999).is_err());
-        assert!(params.required("Port").unwrap_err().message.contains("Port"));
+        assert!(
+            params
+                .required("Port")
+                .unwrap_err()
+                .message
+                .contains("Port")
+        );
         assert!(Params::parse(b"A=1&A=2").is_err());
     }
 
@@ -183,6 +189,9 @@ mod tests {
             "{xml}"
         );
         let error = error_body(&AwsError::client("Bad", "1 < 2"), "id");
-        assert!(error.contains("<Code>Bad</Code><Message>1 &lt; 2</Message>"), "{error}");
+        assert!(
+            error.contains("<Code>Bad</Code><Message>1 &lt; 2</Message>"),
+            "{error}"
+        );
     }
 }

@@ -1,0 +1,271 @@
+//! The token check in front of the registry, and ECR's rules about pushes.
+//!
+//! Layers stream through; only manifests, which are small, are read as a whole, because whether a
+//! tag may be set must be decided before the registry sees it. Refusals are in the error format of
+//! the OCI distribution specification, so that Docker shows their text.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use serde_json::json;
+
+use super::http::{Body, answer as answer_with, full};
+use crate::registry::Registry;
+
+/// The registry refuses larger manifests, too.
+const LARGEST_MANIFEST: usize = 4 << 20;
+
+const DIGEST_HEADER: HeaderName = HeaderName::from_static("docker-content-digest");
+const VERSION_HEADER: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// What a path below `/v2/` is about.
+#[derive(Debug, PartialEq, Eq)]
+struct Route<'a> {
+    repository: &'a str,
+    /// Tag or digest, when it is about a manifest.
+    reference: Option<&'a str>,
+}
+
+impl<'a> Route<'a> {
+    /// None for paths that belong to no repository, such as `/v2/` itself.
+    fn parse(path: &'a str) -> Option<Self> {
+        let path = path.strip_prefix("/v2/")?;
+        let (repository, kind, rest) = ["/manifests/", "/blobs/", "/tags/", "/referrers/"]
+            .into_iter()
+            .filter_map(|kind| {
+                let (repository, rest) = path.rsplit_once(kind)?;
+                Some((repository, kind, rest))
+            })
+            .min_by_key(|(repository, ..)| repository.len())?;
+        Some(Self {
+            repository,
+            reference: (kind == "/manifests/").then_some(rest),
+        })
+    }
+}
+
+/// Answers one request of a registry client.
+pub(crate) async fn answer(registry: Arc<Registry>, request: Request<Incoming>) -> Response<Body> {
+    let authorized = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| registry.authorizes(value));
+    if !authorized {
+        return unauthorized(&registry);
+    }
+    let path = request.uri().path().to_owned();
+    let Some(route) = Route::parse(&path) else {
+        return forward(&registry, request.map(BodyExt::boxed_unsync)).await;
+    };
+    if !registry
+        .records()
+        .repositories
+        .contains_key(route.repository)
+    {
+        return refusal(
+            StatusCode::NOT_FOUND,
+            "NAME_UNKNOWN",
+            &format!(
+                "The repository with name '{}' does not exist in the registry",
+                route.repository
+            ),
+        );
+    }
+    match (request.method(), route.reference) {
+        (&Method::PUT, Some(reference)) => {
+            put_manifest(&registry, &route, reference, request).await
+        }
+        (&Method::DELETE, Some(_)) => refusal(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "UNSUPPORTED",
+            "Images are deleted with ECR's BatchDeleteImage",
+        ),
+        _ => forward(&registry, request.map(BodyExt::boxed_unsync)).await,
+    }
+}
+
+async fn put_manifest(
+    registry: &Registry,
+    route: &Route<'_>,
+    reference: &str,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let manifest = match Limited::new(body, LARGEST_MANIFEST).collect().await {
+        Ok(manifest) => manifest.to_bytes(),
+        Err(error) => {
+            return refusal(
+                StatusCode::BAD_REQUEST,
+                "MANIFEST_INVALID",
+                &format!("The manifest could not be read: {error}"),
+            );
+        }
+    };
+    let media_type = head
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("application/octet-stream")
+        .to_owned();
+    let _turn = registry.lock_tags().await;
+    if !reference.contains(':')
+        && let Some(refused) = refuse_moving(registry, route.repository, reference).await
+    {
+        return refused;
+    }
+    let response = forward(registry, Request::from_parts(head, full(manifest))).await;
+    if response.status() != StatusCode::CREATED {
+        return response;
+    }
+    let digest = response
+        .headers()
+        .get(DIGEST_HEADER)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    match registry
+        .record_push(route.repository, digest, &media_type)
+        .await
+    {
+        Ok(()) => response,
+        Err(error) => refusal(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "UNKNOWN",
+            &format!("The sandbox could not store the push: {error}"),
+        ),
+    }
+}
+
+/// A refusal when the tag exists and must stay where it is. Like AWS's, it does not matter whether
+/// the tag would move or point to the same image again.
+async fn refuse_moving(registry: &Registry, repository: &str, tag: &str) -> Option<Response<Body>> {
+    let records = registry.records();
+    if records
+        .repositories
+        .get(repository)?
+        .mutability
+        .allows_moving(tag)
+    {
+        return None;
+    }
+    match registry.digest(repository, tag).await {
+        Ok(None) => None,
+        Ok(Some(_)) => Some(refusal(
+            StatusCode::BAD_REQUEST,
+            "TAG_INVALID",
+            &format!(
+                "The image tag '{tag}' already exists in the '{repository}' repository and cannot be \
+                 overwritten because the tag is immutable."
+            ),
+        )),
+        Err(error) => Some(refusal(
+            StatusCode::BAD_GATEWAY,
+            "UNKNOWN",
+            &error.to_string(),
+        )),
+    }
+}
+
+async fn forward(registry: &Registry, mut request: Request<Body>) -> Response<Body> {
+    // The registry behind checks no credentials; it need not see them.
+    request.headers_mut().remove(header::AUTHORIZATION);
+    let forwarded = registry.client().forward(request, registry.upstream());
+    match forwarded.await {
+        Ok(mut response) => {
+            keep_location_here(&mut response);
+            response
+        }
+        Err(error) => refusal(
+            StatusCode::BAD_GATEWAY,
+            "UNKNOWN",
+            &format!("The registry behind the sandbox does not answer: {error}"),
+        ),
+    }
+}
+
+/// Makes an absolute `Location` one of this address, so that clients do not leave the token check.
+fn keep_location_here(response: &mut Response<Body>) {
+    let location = response
+        .headers()
+        .get(header::LOCATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse::<Uri>().ok());
+    if let Some(location) = location.filter(|it| it.authority().is_some())
+        && let Some(path) = location.path_and_query()
+        && let Ok(path) = HeaderValue::from_str(path.as_str())
+    {
+        response.headers_mut().insert(header::LOCATION, path);
+    }
+}
+
+fn unauthorized(registry: &Registry) -> Response<Body> {
+    let mut response = refusal(
+        StatusCode::UNAUTHORIZED,
+        "UNAUTHORIZED",
+        "Not Authorized: the token is missing, wrong or has ended; get one with ECR's GetAuthorizationToken",
+    );
+    let realm = format!(
+        "Basic realm=\"http://{}/\",service=\"ecr\"",
+        registry.address()
+    );
+    if let Ok(realm) = HeaderValue::try_from(realm) {
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, realm);
+    }
+    response
+}
+
+fn refusal(status: StatusCode, code: &str, message: &str) -> Response<Body> {
+    let body = json!({ "errors": [{ "code": code, "message": message }] }).to_string();
+    let mut response = answer_with(status, "application/json", Bytes::from(body));
+    response
+        .headers_mut()
+        .insert(VERSION_HEADER, HeaderValue::from_static("registry/2.0"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_name_repositories_and_manifests() {
+        for (path, expected) in [
+            ("/v2/", None),
+            ("/v2/_catalog", None),
+            ("/v2/web/manifests/v1", Some(("web", Some("v1")))),
+            (
+                "/v2/team/web/manifests/sha256:ab",
+                Some(("team/web", Some("sha256:ab"))),
+            ),
+            ("/v2/team/web/blobs/uploads/", Some(("team/web", None))),
+            ("/v2/web/tags/list", Some(("web", None))),
+        ] {
+            let route = Route::parse(path).map(|it| (it.repository, it.reference));
+            assert_eq!(route, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn locations_stay_on_this_address() {
+        for (given, expected) in [
+            (
+                "http://127.0.0.1:9/v2/web/blobs/uploads/1?_state=x",
+                "/v2/web/blobs/uploads/1?_state=x",
+            ),
+            ("/v2/web/blobs/uploads/1", "/v2/web/blobs/uploads/1"),
+        ] {
+            let mut response = Response::new(full(Bytes::new()));
+            response
+                .headers_mut()
+                .insert(header::LOCATION, HeaderValue::from_static(given));
+            keep_location_here(&mut response);
+            assert_eq!(response.headers()[header::LOCATION], expected);
+        }
+    }
+}

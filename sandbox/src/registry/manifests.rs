@@ -1,0 +1,189 @@
+//! Manifests and tags as the real registry's HTTP API tells them.
+//!
+//! Must not know: ECR, tokens.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::{Method, Request, Response, StatusCode, header};
+use serde::Deserialize;
+
+use super::process::RegistryProcess;
+use crate::proxy::http::{Client, full};
+
+/// Every kind of manifest, so that the registry answers with what was pushed.
+const ACCEPT: &str = "application/vnd.docker.distribution.manifest.v2+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.oci.image.index.v1+json";
+
+/// The registry itself takes no larger manifest.
+const LARGEST_REPLY: usize = 4 << 20;
+
+/// The registry did not answer as it should.
+#[derive(Debug, thiserror::Error)]
+#[error("the registry did not answer {method} {path}: {reason}")]
+pub struct RegistryError {
+    method: Method,
+    path: String,
+    reason: String,
+}
+
+/// A manifest as it was pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    pub digest: String,
+    pub media_type: String,
+    pub content: Bytes,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Content {
+    config: Option<SizedPart>,
+    #[serde(default)]
+    layers: Vec<SizedPart>,
+    artifact_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SizedPart {
+    size: u64,
+    media_type: Option<String>,
+}
+
+impl Manifest {
+    /// Bytes of the compressed layers; None for an index, which has none of its own.
+    pub fn size(&self) -> Option<u64> {
+        let content: Content = serde_json::from_slice(&self.content).ok()?;
+        let layers = content.config.is_some().then_some(content.layers)?;
+        Some(layers.iter().map(|layer| layer.size).sum())
+    }
+
+    /// What the image is an instance of: its artifact type or its configuration's media type.
+    pub fn artifact_type(&self) -> Option<String> {
+        let content: Content = serde_json::from_slice(&self.content).ok()?;
+        content.artifact_type.or(content.config?.media_type)
+    }
+}
+
+#[derive(Deserialize)]
+struct Tags {
+    tags: Option<Vec<String>>,
+}
+
+/// Asks the registry on its private port.
+pub(super) struct Manifests<'a> {
+    pub(super) client: &'a Client,
+    pub(super) process: &'a RegistryProcess,
+}
+
+impl Manifests<'_> {
+    /// The digest that a tag or digest stands for; None when there is no such image.
+    pub(super) async fn digest(
+        &self,
+        repository: &str,
+        reference: &str,
+    ) -> Result<Option<String>, RegistryError> {
+        let path = format!("/v2/{repository}/manifests/{reference}");
+        let (response, _) = self.send(Method::HEAD, &path).await?;
+        match response.status() {
+            StatusCode::OK => header_text(&response, "docker-content-digest")
+                .map(Some)
+                .ok_or_else(|| failed(Method::HEAD, &path, "no digest in the reply")),
+            StatusCode::NOT_FOUND => Ok(None),
+            status => Err(failed(Method::HEAD, &path, status)),
+        }
+    }
+
+    /// The manifest that a tag or digest stands for; None when there is no such image.
+    pub(super) async fn get(
+        &self,
+        repository: &str,
+        reference: &str,
+    ) -> Result<Option<Manifest>, RegistryError> {
+        let path = format!("/v2/{repository}/manifests/{reference}");
+        let (response, content) = self.send(Method::GET, &path).await?;
+        match response.status() {
+            StatusCode::OK => {
+                let digest = header_text(&response, "docker-content-digest");
+                let media_type = header_text(&response, header::CONTENT_TYPE.as_str());
+                let (Some(digest), Some(media_type)) = (digest, media_type) else {
+                    return Err(failed(Method::GET, &path, "no digest or type in the reply"));
+                };
+                Ok(Some(Manifest {
+                    digest,
+                    media_type,
+                    content,
+                }))
+            }
+            StatusCode::NOT_FOUND => Ok(None),
+            status => Err(failed(Method::GET, &path, status)),
+        }
+    }
+
+    /// The tags of a repository, sorted; none when nothing was pushed yet.
+    pub(super) async fn tags(&self, repository: &str) -> Result<Vec<String>, RegistryError> {
+        let path = format!("/v2/{repository}/tags/list");
+        let (response, content) = self.send(Method::GET, &path).await?;
+        match response.status() {
+            StatusCode::OK => {
+                let list: Tags = serde_json::from_slice(&content)
+                    .map_err(|error| failed(Method::GET, &path, error))?;
+                let mut tags = list.tags.unwrap_or_default();
+                tags.sort_unstable();
+                Ok(tags)
+            }
+            StatusCode::NOT_FOUND => Ok(Vec::new()),
+            status => Err(failed(Method::GET, &path, status)),
+        }
+    }
+
+    /// Deletes a manifest with all its tags. One that is not there is as good as deleted.
+    pub(super) async fn delete(&self, repository: &str, digest: &str) -> Result<(), RegistryError> {
+        let path = format!("/v2/{repository}/manifests/{digest}");
+        let (response, _) = self.send(Method::DELETE, &path).await?;
+        match response.status() {
+            StatusCode::ACCEPTED | StatusCode::NOT_FOUND => Ok(()),
+            status => Err(failed(Method::DELETE, &path, status)),
+        }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> Result<(Response<()>, Bytes), RegistryError> {
+        let request = Request::builder()
+            .method(method.clone())
+            .uri(format!("http://{}{path}", self.process.address()))
+            .header(header::ACCEPT, ACCEPT)
+            .body(full(Bytes::new()))
+            .map_err(|error| failed(method.clone(), path, error))?;
+        let response = self
+            .client
+            .send(request)
+            .await
+            .map_err(|error| failed(method.clone(), path, error))?;
+        let (head, body) = response.into_parts();
+        let content = Limited::new(body, LARGEST_REPLY)
+            .collect()
+            .await
+            .map_err(|error| failed(method, path, error))?
+            .to_bytes();
+        Ok((Response::from_parts(head, ()), content))
+    }
+}
+
+fn failed(method: Method, path: &str, reason: impl ToString) -> RegistryError {
+    RegistryError {
+        method,
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    }
+}
+
+fn header_text(response: &Response<()>, name: &str) -> Option<String> {
+    let value = response.headers().get(name)?.to_str().ok()?;
+    Some(value.to_owned())
+}
