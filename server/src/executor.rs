@@ -1,1 +1,328 @@
-//! To be written.
+//! Performs effects: leases rows, does what they say, records what came of it as facts.
+//!
+//! Whatever is done here may be done twice: after a crash, or when a lease ran out on somebody slow.
+//! So each effect first asks whether its run or deployment still stands where the effect leads out of
+//! (one that moved on needs nothing), and the adapters look before they act. Nothing is decided here:
+//! an outcome is a fact, and what it means is the core's business.
+
+mod deployments;
+mod registry;
+mod sources;
+
+use crate::adapters::aws::AwsError;
+use crate::adapters::cluster::Cluster;
+use crate::adapters::registry::Registry;
+use crate::adapters::sources::{Remote, Sources, SourcesError};
+use crate::clock;
+use crate::store::{EffectRow, Store, StoreError};
+use crate::wake::Bell;
+use jiff::SignedDuration;
+use rand::RngExt as _;
+use roadstead_pipelines::effect::Effect;
+use roadstead_pipelines::fact::{Change, DeploymentFact, RunFact};
+use roadstead_pipelines::id::{DeploymentId, ProjectName, RunId};
+use roadstead_pipelines::report::Failure;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Effects that are performed at the same time.
+const AT_ONCE: usize = 8;
+/// How long a lease lasts. Work that takes longer is leased again by the same executor, which knows
+/// that it is at it; after a crash this is how long others wait.
+const LEASE: SignedDuration = SignedDuration::from_secs(20);
+/// The store is asked at least this often, for retries that became due.
+const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+/// The first wait before another try, and the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// What became of one try.
+#[derive(Debug, Clone, PartialEq)]
+enum Outcome {
+    /// Done; this follows.
+    Done(Vec<Change>),
+    /// It will not succeed however often it is tried; this follows.
+    Refused {
+        /// Why, in one line.
+        error: String,
+        /// What the run or deployment is told.
+        changes: Vec<Change>,
+    },
+    /// Another try may succeed.
+    Later {
+        /// Why this one did not.
+        error: String,
+    },
+}
+
+impl Outcome {
+    /// The subject moved on: nothing is left to do.
+    fn moved_on() -> Self {
+        Self::Done(vec![])
+    }
+
+    fn run(run: &RunId, fact: RunFact) -> Self {
+        Self::Done(vec![Change::Run {
+            run: run.clone(),
+            fact,
+        }])
+    }
+
+    fn run_refused(run: &RunId, failure: Failure) -> Self {
+        let error = failure.message.clone();
+        let fact = RunFact::Refused { failure };
+        Self::Refused {
+            error,
+            changes: vec![Change::Run {
+                run: run.clone(),
+                fact,
+            }],
+        }
+    }
+
+    fn deployment(deployment: &DeploymentId, fact: DeploymentFact) -> Self {
+        Self::Done(vec![Change::Deployment {
+            deployment: deployment.clone(),
+            fact,
+        }])
+    }
+
+    fn deployment_failed(deployment: &DeploymentId, failure: Failure) -> Self {
+        let error = failure.message.clone();
+        let fact = DeploymentFact::Failed { failure };
+        let changes = vec![Change::Deployment {
+            deployment: deployment.clone(),
+            fact,
+        }];
+        Self::Refused { error, changes }
+    }
+}
+
+/// Why a try ended without an outcome of its own.
+#[derive(Debug, thiserror::Error)]
+enum Interrupted {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    #[error(transparent)]
+    Sources(#[from] SourcesError),
+}
+
+impl Interrupted {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Store(_) => true,
+            Self::Aws(error) => error.is_transient(),
+            Self::Sources(error) => error.is_transient(),
+        }
+    }
+
+    /// Whose fault it is: a wrong name is the file's, a missing permission the installation's.
+    fn failure(&self) -> Failure {
+        match self {
+            Self::Aws(
+                AwsError::UnknownCluster { .. }
+                | AwsError::UnknownService { .. }
+                | AwsError::Other { .. },
+            )
+            | Self::Sources(
+                SourcesError::NoFile { .. }
+                | SourcesError::NotReadable { .. }
+                | SourcesError::NoCommit { .. }
+                | SourcesError::Ref { .. },
+            ) => Failure::failed(self.to_string()),
+            Self::Store(_) | Self::Aws(_) | Self::Sources(_) => Failure::errored(self.to_string()),
+        }
+    }
+}
+
+type Tried = Result<Outcome, Interrupted>;
+
+/// Performs effects until it is told to stop. Cheap to clone.
+#[derive(Clone)]
+pub struct Executor {
+    store: Store,
+    sources: Sources,
+    registry: Registry,
+    cluster: Cluster,
+    remotes: Arc<BTreeMap<ProjectName, Remote>>,
+    bell: Bell,
+}
+
+impl Executor {
+    /// An executor over these parts. `remotes` says where each project is fetched from.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        sources: Sources,
+        registry: Registry,
+        cluster: Cluster,
+        remotes: BTreeMap<ProjectName, Remote>,
+        bell: Bell,
+    ) -> Self {
+        Self {
+            store,
+            sources,
+            registry,
+            cluster,
+            remotes: Arc::new(remotes),
+            bell,
+        }
+    }
+
+    /// Leases and performs effects until `stop`. What is under way then is left: its lease runs out,
+    /// and whoever comes next looks before it acts.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut heard = self.bell.listen();
+        let mut working = JoinSet::new();
+        let mut keys = BTreeSet::new();
+        loop {
+            let free = AT_ONCE - working.len();
+            if free > 0 {
+                for row in self.lease(free).await {
+                    if keys.insert(row.key.clone()) {
+                        let executor = self.clone();
+                        working.spawn(async move {
+                            let key = row.key.clone();
+                            // Its own task, so that a panic in it is an error here.
+                            let done =
+                                tokio::spawn(async move { executor.perform(&row).await }).await;
+                            if let Err(error) = done {
+                                tracing::error!(effect = key, %error, "an effect broke off");
+                            }
+                            key
+                        });
+                    }
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(done) = working.join_next() => {
+                    if let Ok(key) = done {
+                        keys.remove(&key);
+                    }
+                }
+                () = heard.wait(AT_LEAST_EVERY) => {}
+            }
+        }
+    }
+
+    async fn lease(&self, limit: usize) -> Vec<EffectRow> {
+        let now = clock::now();
+        let limit = u32::try_from(limit).unwrap_or(1);
+        self.store
+            .lease_effects(limit, now, now + LEASE)
+            .await
+            .unwrap_or_else(|error| {
+                tracing::warn!(%error, "effects could not be leased");
+                vec![]
+            })
+    }
+
+    /// Performs one leased effect and records what came of it.
+    pub async fn perform(&self, row: &EffectRow) {
+        let outcome = match self.attempt(row).await {
+            Ok(outcome) => outcome,
+            Err(error) if error.is_transient() => Outcome::Later {
+                error: error.to_string(),
+            },
+            Err(error) => refused(&row.effect, error.failure()),
+        };
+        let now = clock::now();
+        let stored = match outcome {
+            Outcome::Done(changes) => self.store.finish_effect(&row.key, changes, now).await,
+            Outcome::Refused { error, changes } => {
+                tracing::info!(effect = row.key, error, "an effect is given up");
+                self.store.fail_effect(&row.key, changes, &error, now).await
+            }
+            Outcome::Later { error } => {
+                let wait = backoff(row.attempts);
+                tracing::info!(effect = row.key, error, ?wait, "an effect is tried again");
+                let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::ZERO);
+                self.store.retry_effect(&row.key, now + wait, &error).await
+            }
+        };
+        match stored {
+            Ok(()) => self.bell.ring(),
+            // The lease runs out, and what was done is found done.
+            Err(error) => {
+                tracing::warn!(effect = row.key, %error, "an outcome could not be stored")
+            }
+        }
+    }
+
+    async fn attempt(&self, row: &EffectRow) -> Tried {
+        match &row.effect {
+            Effect::ReadSources { run } => self.read_sources(run).await,
+            Effect::PrepareRegistry { run } => self.prepare_registry(run).await,
+            Effect::ConfirmImages { run } => self.confirm_images(run, row.attempts).await,
+            Effect::RegisterTaskDefinition { deployment } => {
+                self.register_task_definition(deployment).await
+            }
+            Effect::UpdateService { deployment } => self.update_service(deployment).await,
+            Effect::StopRollout { deployment } => self.stop_rollout(deployment).await,
+        }
+    }
+}
+
+/// The outcome of an effect that will not succeed, for its subject.
+fn refused(effect: &Effect, failure: Failure) -> Outcome {
+    match effect {
+        Effect::ReadSources { run }
+        | Effect::PrepareRegistry { run }
+        | Effect::ConfirmImages { run } => Outcome::run_refused(run, failure),
+        Effect::RegisterTaskDefinition { deployment }
+        | Effect::UpdateService { deployment }
+        | Effect::StopRollout { deployment } => Outcome::deployment_failed(deployment, failure),
+    }
+}
+
+/// The wait after the `attempts`-th try: doubled each time, up to a limit, and spread by a quarter so
+/// that what failed together does not come back together.
+fn backoff(attempts: u32) -> Duration {
+    let (first, longest) = BACKOFF;
+    let doubled = first
+        .saturating_mul(1 << attempts.saturating_sub(1).min(16))
+        .min(longest);
+    doubled.mul_f64(rand::rng().random_range(0.75..=1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_up_to_a_limit() {
+        for (attempts, most) in [(0, 1), (1, 1), (2, 2), (3, 4), (7, 60), (40, 60)] {
+            let most = Duration::from_secs(most);
+            let wait = backoff(attempts);
+            assert!(
+                wait <= most && wait >= most.mul_f64(0.75),
+                "{attempts}: {wait:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_people_have_to_repair_is_not_tried_again() {
+        let cluster = AwsError::UnknownCluster {
+            cluster: "c".into(),
+            region: "r".into(),
+        };
+        let cluster = Interrupted::from(cluster);
+        assert!(!cluster.is_transient());
+        assert!(cluster.failure().message.contains("no cluster `c` in r"));
+        let throttled = AwsError::Throttled {
+            action: "ecs:X",
+            message: "slow down".into(),
+        };
+        assert!(Interrupted::from(throttled).is_transient());
+        let gone = SourcesError::Unreachable {
+            reason: "no route".into(),
+        };
+        assert!(Interrupted::from(gone).is_transient());
+    }
+}

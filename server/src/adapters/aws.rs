@@ -1,0 +1,214 @@
+//! Clients for AWS, one set per Region, and what their errors mean to us.
+
+use crate::config;
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::meta::credentials::CredentialsProviderChain;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_ecs::config::Credentials;
+use aws_sdk_ecs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a failed call to AWS means.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AwsError {
+    /// There is no such cluster.
+    #[error("ECS has no cluster `{cluster}` in {region}; create it or correct `ecs.cluster`")]
+    UnknownCluster {
+        /// Its name.
+        cluster: String,
+        /// Where it was looked for.
+        region: String,
+    },
+    /// There is no such service, or it is being deleted.
+    #[error(
+        "cluster `{cluster}` in {region} has no active service `{service}`; create it or correct `ecs.service`"
+    )]
+    UnknownService {
+        /// Its cluster.
+        cluster: String,
+        /// Its name.
+        service: String,
+        /// Where it was looked for.
+        region: String,
+    },
+    /// AWS does not let us.
+    #[error("AWS denies {action}: {message}; allow it in the policy of Roadstead's role")]
+    Denied {
+        /// The API call.
+        action: &'static str,
+        /// AWS's words.
+        message: String,
+    },
+    /// AWS wants fewer calls.
+    #[error("AWS throttles {action}: {message}")]
+    Throttled {
+        /// The API call.
+        action: &'static str,
+        /// AWS's words.
+        message: String,
+    },
+    /// AWS cannot be reached, or is not well, or there are no credentials.
+    #[error("AWS does not answer {action}: {message}")]
+    Unavailable {
+        /// The API call.
+        action: &'static str,
+        /// What happened.
+        message: String,
+    },
+    /// AWS refuses the call.
+    #[error("AWS refuses {action}: {message} ({code})")]
+    Other {
+        /// The API call.
+        action: &'static str,
+        /// AWS's name of the error.
+        code: String,
+        /// AWS's words.
+        message: String,
+    },
+}
+
+impl AwsError {
+    /// Whether the same call can succeed later without anybody's doing.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Throttled { .. } | Self::Unavailable { .. } => true,
+            Self::UnknownCluster { .. }
+            | Self::UnknownService { .. }
+            | Self::Denied { .. }
+            | Self::Other { .. } => false,
+        }
+    }
+
+    /// What the error of `action` means.
+    pub(super) fn of<E>(action: &'static str, error: &SdkError<E>) -> Self
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let SdkError::ServiceError(service) = error else {
+            let message = DisplayErrorContext(error).to_string();
+            return Self::Unavailable { action, message };
+        };
+        let unwell = service.raw().status().is_server_error();
+        let code = service.err().code().unwrap_or("no error code").to_owned();
+        let message = service.err().message().unwrap_or("no message").to_owned();
+        if code.contains("Throttl")
+            || code == "RequestLimitExceeded"
+            || code == "TooManyRequestsException"
+        {
+            Self::Throttled { action, message }
+        } else if code.contains("AccessDenied") || code == "UnauthorizedOperation" {
+            Self::Denied { action, message }
+        } else if unwell
+            || matches!(
+                code.as_str(),
+                "ServerException" | "InternalFailure" | "ExpiredTokenException" | "RequestTimeout"
+            )
+        {
+            Self::Unavailable { action, message }
+        } else {
+            Self::Other {
+                action,
+                code,
+                message,
+            }
+        }
+    }
+
+    /// Whether AWS gave this error code.
+    pub(super) fn has_code(&self, wanted: &str) -> bool {
+        matches!(self, Self::Other { code, .. } if code == wanted)
+    }
+
+    /// Whether the call will never be answered here: not allowed, or unknown to this AWS.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        matches!(self, Self::Denied { .. })
+            || [
+                "UnsupportedFeatureException",
+                "UnknownOperationException",
+                "InvalidAction",
+            ]
+            .iter()
+            .any(|code| self.has_code(code))
+    }
+}
+
+/// The clients of one Region.
+pub(super) struct Clients {
+    pub(super) region: String,
+    pub(super) ecs: aws_sdk_ecs::Client,
+    pub(super) ecr: aws_sdk_ecr::Client,
+    pub(super) load_balancers: aws_sdk_elasticloadbalancingv2::Client,
+    pub(super) logs: aws_sdk_cloudwatchlogs::Client,
+}
+
+/// AWS as the server is configured to reach it.
+#[derive(Clone)]
+pub struct Aws {
+    settings: config::Aws,
+    by_region: Arc<tokio::sync::Mutex<BTreeMap<String, Arc<Clients>>>>,
+}
+
+impl Aws {
+    /// Nothing is called yet.
+    #[must_use]
+    pub fn new(settings: &config::Aws) -> Self {
+        Self {
+            settings: settings.clone(),
+            by_region: Arc::default(),
+        }
+    }
+
+    /// The Region of environments that name none.
+    #[must_use]
+    pub fn default_region(&self) -> &str {
+        &self.settings.region
+    }
+
+    /// The clients of a Region; `None` is the default Region.
+    pub(super) async fn clients(&self, region: Option<&str>) -> Arc<Clients> {
+        let region = region.unwrap_or(&self.settings.region).to_owned();
+        let mut by_region = self.by_region.lock().await;
+        if let Some(known) = by_region.get(&region) {
+            return known.clone();
+        }
+        let clients = Arc::new(self.connect(&region).await);
+        by_region.insert(region, clients.clone());
+        clients
+    }
+
+    async fn connect(&self, region: &str) -> Clients {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .operation_attempt_timeout(Duration::from_secs(20))
+            .operation_timeout(Duration::from_secs(45))
+            .build();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(region.to_owned()))
+            .retry_config(RetryConfig::standard().with_max_attempts(3))
+            .timeout_config(timeouts);
+        if let Some(endpoint) = &self.settings.endpoint_url {
+            // An address of one's own is a stand-in for AWS that takes any signature: with no
+            // credentials in the environment, any will do, and nobody asks the instance for some.
+            let any = Credentials::new("roadstead", "roadstead", None, None, "endpoint_url");
+            let chain = CredentialsProviderChain::first_try(
+                "environment",
+                EnvironmentVariableCredentialsProvider::new(),
+            )
+            .or_else("endpoint_url", any);
+            loader = loader.endpoint_url(endpoint).credentials_provider(chain);
+        }
+        let config = loader.load().await;
+        Clients {
+            region: region.to_owned(),
+            ecs: aws_sdk_ecs::Client::new(&config),
+            ecr: aws_sdk_ecr::Client::new(&config),
+            load_balancers: aws_sdk_elasticloadbalancingv2::Client::new(&config),
+            logs: aws_sdk_cloudwatchlogs::Client::new(&config),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Brings commits into a mirror.
+
+use super::{Mirror, Sources, SourcesError, oid};
+use git2::{
+    AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions,
+    RemoteCallbacks, RemoteRedirect, Repository,
+};
+use roadstead_pipelines::id::{CommitSha, ProjectName};
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+/// After so long a fetch counts as failed. libgit2 cannot be interrupted while it waits for a peer:
+/// its thread stays until the peer answers, and the mirror's lock with it.
+const LONGEST_FETCH: Duration = Duration::from_secs(600);
+
+/// Where a project is fetched from.
+#[derive(Clone)]
+pub struct Remote {
+    /// `https://…` or an absolute path.
+    pub address: String,
+    /// User name for https.
+    pub username: Option<String>,
+    /// Password or token for https.
+    pub password: Option<String>,
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<&crate::config::Project> for Remote {
+    fn from(project: &crate::config::Project) -> Self {
+        Self {
+            address: project.repository.clone(),
+            username: project.username.clone(),
+            password: project.password.clone(),
+        }
+    }
+}
+
+impl Remote {
+    fn check(&self) -> Result<(), SourcesError> {
+        let refuse = |reason: &str| {
+            Err(SourcesError::Address {
+                address: self.address.clone(),
+                reason: reason.to_owned(),
+            })
+        };
+        if let Some(rest) = self.address.strip_prefix("https://") {
+            return if rest.split('/').next().unwrap_or_default().contains('@') {
+                // Addresses are shown in messages and pages.
+                refuse("it carries a login")
+            } else {
+                Ok(())
+            };
+        }
+        if Path::new(&self.address).is_absolute() {
+            return Ok(());
+        }
+        refuse("it is neither https nor an absolute path")
+    }
+
+    fn callbacks(&self) -> RemoteCallbacks<'_> {
+        let mut callbacks = RemoteCallbacks::new();
+        let mut asked = false;
+        callbacks.credentials(move |_url, _username, allowed| {
+            let (Some(username), Some(password)) = (&self.username, &self.password) else {
+                return Err(git2::Error::new(
+                    ErrorCode::Auth,
+                    ErrorClass::Http,
+                    "it asks for a login and none is set",
+                ));
+            };
+            // libgit2 asks again and again as long as it is given the same wrong answer.
+            if asked || !allowed.contains(CredentialType::USER_PASS_PLAINTEXT) {
+                return Err(git2::Error::new(
+                    ErrorCode::Auth,
+                    ErrorClass::Http,
+                    "user name or password are wrong",
+                ));
+            }
+            asked = true;
+            Cred::userpass_plaintext(username, password)
+        });
+        callbacks
+    }
+}
+
+fn remote_error(error: &git2::Error) -> SourcesError {
+    let reason = error.message().to_owned();
+    if error.code() == ErrorCode::Auth {
+        SourcesError::Login { reason }
+    } else {
+        SourcesError::Unreachable { reason }
+    }
+}
+
+/// A full ref name, safe in a refspec.
+fn check_ref(git_ref: &str) -> Result<(), SourcesError> {
+    if git_ref.starts_with("refs/") && git2::Reference::is_valid_name(git_ref) {
+        Ok(())
+    } else {
+        Err(SourcesError::Ref {
+            git_ref: git_ref.to_owned(),
+        })
+    }
+}
+
+impl Sources {
+    /// Makes sure that the mirror holds `commit` with all its history, fetching `git_ref` when it does
+    /// not. A commit that the ref no longer leads to is asked for by its id, which forges allow.
+    ///
+    /// # Errors
+    /// [`SourcesError`]; transient when the repository cannot be reached.
+    pub async fn fetch(
+        &self,
+        project: &ProjectName,
+        remote: &Remote,
+        commit: &CommitSha,
+        git_ref: &str,
+    ) -> Result<(), SourcesError> {
+        remote.check()?;
+        check_ref(git_ref)?;
+        let mirror = self.mirror(project);
+        let lock = self.fetch_lock(project).lock_owned();
+        let (remote, commit, git_ref) = (remote.clone(), commit.clone(), git_ref.to_owned());
+        let work = async move {
+            let held = lock.await;
+            super::blocking(move || {
+                let _held = held;
+                fetch(&mirror, &remote, &commit, &git_ref)
+            })
+            .await
+        };
+        tokio::time::timeout(LONGEST_FETCH, work)
+            .await
+            .unwrap_or_else(|_| {
+                let reason = format!("no end after {} s", LONGEST_FETCH.as_secs());
+                Err(SourcesError::Unreachable { reason })
+            })
+    }
+
+    /// The branches of the repository itself, by name without `refs/heads/`.
+    ///
+    /// # Errors
+    /// [`SourcesError`]; transient when the repository cannot be reached.
+    pub async fn branch_heads(
+        &self,
+        project: &ProjectName,
+        remote: &Remote,
+    ) -> Result<Vec<(String, CommitSha)>, SourcesError> {
+        remote.check()?;
+        let (mirror, remote) = (self.mirror(project), remote.clone());
+        let work = super::blocking(move || branch_heads(&mirror, &remote));
+        tokio::time::timeout(LONGEST_FETCH, work)
+            .await
+            .unwrap_or_else(|_| {
+                let reason = format!("no answer after {} s", LONGEST_FETCH.as_secs());
+                Err(SourcesError::Unreachable { reason })
+            })
+    }
+}
+
+fn fetch(
+    mirror: &Mirror,
+    remote: &Remote,
+    commit: &CommitSha,
+    git_ref: &str,
+) -> Result<(), SourcesError> {
+    let repository = mirror.open(true)?;
+    let wanted = oid(commit).map_err(|error| mirror.error(&error))?;
+    // A pack arrives whole or not at all, so a commit that is there has its history with it.
+    if repository.find_commit(wanted).is_ok() {
+        return Ok(());
+    }
+    fetch_refspec(&repository, remote, &format!("+{git_ref}:{git_ref}"))?;
+    if repository.find_commit(wanted).is_ok() {
+        return Ok(());
+    }
+    let by_id = fetch_refspec(
+        &repository,
+        remote,
+        &format!("{commit}:refs/roadstead/{commit}"),
+    );
+    if repository.find_commit(wanted).is_ok() {
+        return Ok(());
+    }
+    if by_id.is_err() {
+        // A repository that went away in between says nothing about the commit; one that still gives
+        // its ref but not the id does.
+        fetch_refspec(&repository, remote, &format!("+{git_ref}:{git_ref}"))?;
+    }
+    Err(SourcesError::NoCommit {
+        commit: commit.to_string(),
+        git_ref: git_ref.to_owned(),
+    })
+}
+
+fn fetch_refspec(
+    repository: &Repository,
+    remote: &Remote,
+    refspec: &str,
+) -> Result<(), SourcesError> {
+    let mut from = repository
+        .remote_anonymous(&remote.address)
+        .map_err(|error| remote_error(&error))?;
+    let mut options = FetchOptions::new();
+    options
+        .remote_callbacks(remote.callbacks())
+        .download_tags(AutotagOption::None)
+        .follow_redirects(RemoteRedirect::None)
+        .update_fetchhead(false);
+    from.fetch(&[refspec], Some(&mut options), None)
+        .map_err(|error| remote_error(&error))
+}
+
+fn branch_heads(
+    mirror: &Mirror,
+    remote: &Remote,
+) -> Result<Vec<(String, CommitSha)>, SourcesError> {
+    let repository = mirror.open(true)?;
+    let mut from = repository
+        .remote_anonymous(&remote.address)
+        .map_err(|error| remote_error(&error))?;
+    let connection = from
+        .connect_auth(Direction::Fetch, Some(remote.callbacks()), None)
+        .map_err(|error| remote_error(&error))?;
+    let heads = connection.list().map_err(|error| remote_error(&error))?;
+    let branch = |head: &git2::RemoteHead<'_>| {
+        let name = head.name().strip_prefix("refs/heads/")?.to_owned();
+        Some((name, CommitSha::parse(&head.oid().to_string())?))
+    };
+    Ok(heads.iter().filter_map(branch).collect())
+}

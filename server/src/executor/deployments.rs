@@ -1,0 +1,171 @@
+//! Brings a release to a service: registers its task definition, updates the service, and asks ECS to
+//! take a rollout back.
+
+use super::{Executor, Interrupted, Outcome, Tried};
+use crate::adapters::cluster::{ServiceAddress, Stopping};
+use roadstead_pipelines::deployment::{Deployment, DeploymentState, Rollout, TakenBackBy};
+use roadstead_pipelines::fact::DeploymentFact;
+use roadstead_pipelines::id::DeploymentId;
+use roadstead_pipelines::report::Failure;
+use roadstead_pipelines::spec::{Pipeline, ResolvedTarget};
+use roadstead_pipelines::task_definition::{Revision, revise};
+use std::collections::BTreeMap;
+
+/// Where a deployment goes, by the file that holds now.
+struct Target {
+    pipeline: Pipeline,
+    ecs: ResolvedTarget,
+    address: ServiceAddress,
+}
+
+impl Executor {
+    async fn target(
+        &self,
+        deployment: &Deployment,
+    ) -> Result<Result<Target, Failure>, Interrupted> {
+        let world = self.store.load_world(&deployment.id.project()).await?;
+        let place = &deployment.place;
+        let (Some(environment), Some(pipeline)) = (world.environment(place), &world.pipeline)
+        else {
+            let message = format!(
+                "the pipeline file no longer has environment `{}`",
+                place.environment
+            );
+            return Ok(Err(Failure::failed(message)));
+        };
+        let ecs = environment.target(&place.service);
+        let address = ServiceAddress::from(&ecs);
+        Ok(Ok(Target {
+            pipeline: pipeline.clone(),
+            ecs,
+            address,
+        }))
+    }
+
+    pub(super) async fn register_task_definition(&self, id: &DeploymentId) -> Tried {
+        let detail = self.store.get_deployment(id).await?;
+        let (deployment, release) = (&detail.deployment, &detail.release);
+        let DeploymentState::RollingOut {
+            rollout: Rollout::Registering,
+            ..
+        } = &deployment.state
+        else {
+            return Ok(Outcome::moved_on());
+        };
+        let fail = |failure| Ok(Outcome::deployment_failed(id, failure));
+        let Target {
+            pipeline,
+            ecs,
+            address,
+        } = match self.target(deployment).await? {
+            Ok(target) => target,
+            Err(failure) => return fail(failure),
+        };
+        let place = &deployment.place;
+        let Some(service) = pipeline.services.get(&place.service) else {
+            let message = format!(
+                "the pipeline file no longer has service `{}`",
+                place.service
+            );
+            return fail(Failure::failed(message));
+        };
+        let Some(image) = release.images.get(&service.image) else {
+            let message = format!(
+                "{} holds no image `{}`, which {place} runs",
+                release.id, service.image
+            );
+            return fail(Failure::failed(message));
+        };
+        let base = self.cluster.describe_base(&address).await?;
+        let none = BTreeMap::new();
+        let revision = Revision {
+            container: service.container.as_deref(),
+            image: &image.pinned(),
+            variables: release.variables.get(&place.environment).unwrap_or(&none),
+            cpu: ecs.cpu,
+            memory: ecs.memory,
+            deployment: id.as_str(),
+        };
+        let next = match revise(&base.definition, &base.tags, &revision) {
+            Ok(next) => next,
+            Err(error) => {
+                let message = format!("service `{}` of {place}: {error}", address.service);
+                return fail(Failure::failed(message));
+            }
+        };
+        let region = address.region.as_deref();
+        let task_definition = self.cluster.register(region, &next, id.as_str()).await?;
+        Ok(Outcome::deployment(
+            id,
+            DeploymentFact::TaskDefinitionRegistered { task_definition },
+        ))
+    }
+
+    pub(super) async fn update_service(&self, id: &DeploymentId) -> Tried {
+        let deployment = self.store.get_deployment(id).await?.deployment;
+        let DeploymentState::RollingOut {
+            rollout: Rollout::Updating { task_definition },
+            ..
+        } = &deployment.state
+        else {
+            return Ok(Outcome::moved_on());
+        };
+        let Target { ecs, address, .. } = match self.target(&deployment).await? {
+            Ok(target) => target,
+            Err(failure) => return Ok(Outcome::deployment_failed(id, failure)),
+        };
+        let (min, max) = (ecs.min_healthy_percent, ecs.max_percent);
+        let rollout = self
+            .cluster
+            .update_service(&address, task_definition, min, max)
+            .await?;
+        Ok(Outcome::deployment(
+            id,
+            DeploymentFact::ServiceUpdated { rollout },
+        ))
+    }
+
+    pub(super) async fn stop_rollout(&self, id: &DeploymentId) -> Tried {
+        let deployment = self.store.get_deployment(id).await?.deployment;
+        let DeploymentState::RollingBack {
+            failure,
+            by: TakenBackBy::Ecs { ecs },
+            ..
+        } = &deployment.state
+        else {
+            return Ok(Outcome::moved_on());
+        };
+        let address = match self.target(&deployment).await? {
+            Ok(target) => target.address,
+            Err(other) => {
+                return Ok(Outcome::deployment_failed(
+                    id,
+                    both(failure, &other.message),
+                ));
+            }
+        };
+        let stopped = match self.cluster.stop_rollout(&address, ecs).await {
+            Ok(stopped) => stopped,
+            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(error) => Stopping::Impossible {
+                reason: error.to_string(),
+            },
+        };
+        Ok(match stopped {
+            // What comes of it is seen at ECS.
+            Stopping::TakingBack => Outcome::Done(vec![]),
+            Stopping::Impossible { reason } => {
+                Outcome::deployment_failed(id, both(failure, &reason))
+            }
+        })
+    }
+}
+
+/// The failure that was there, with why it was not taken back.
+fn both(failure: &Failure, not_taken_back: &str) -> Failure {
+    let mut failure = failure.clone();
+    failure
+        .details
+        .push(format!("it was not taken back: {not_taken_back}"));
+    failure
+}

@@ -1,0 +1,167 @@
+//! Reads a commit's sources: the pipeline file, the environments' files, and whether the trigger wants
+//! the push at all.
+
+use super::{Executor, Outcome, Tried};
+use crate::adapters::sources::SourcesError;
+use crate::store::RunLine;
+use roadstead_pipelines::fact::{RunFact, SourcesRead};
+use roadstead_pipelines::id::RunId;
+use roadstead_pipelines::release::Variables;
+use roadstead_pipelines::report::Failure;
+use roadstead_pipelines::run::{Run, RunState};
+use roadstead_pipelines::spec::{
+    self, Diagnostics, FILE_NAME, LARGEST_FILE, Pipeline, Triggered, triggered_by,
+};
+
+/// Runs of the project that are looked through for the one before on the same branch.
+const RUNS_LOOKED_THROUGH: u32 = 100;
+
+/// A text of the repository, or why it cannot be used.
+type Read<T> = Result<Result<T, Failure>, SourcesError>;
+
+impl Executor {
+    pub(super) async fn read_sources(&self, run: &RunId) -> Tried {
+        let run = self.store.get_run(run).await?.run;
+        if run.state != RunState::Fetching {
+            return Ok(Outcome::moved_on());
+        }
+        let Some(remote) = self.remotes.get(&run.project) else {
+            let message = format!("project `{}` is no longer configured", run.project);
+            return Ok(Outcome::run_refused(&run.id, Failure::errored(message)));
+        };
+        self.sources
+            .fetch(&run.project, remote, &run.commit, &run.git_ref)
+            .await?;
+        let commit = self.sources.read_commit(&run.project, &run.commit).await?;
+        let pipeline = match self.pipeline(&run).await? {
+            Ok(pipeline) => pipeline,
+            Err(failure) => return Ok(Outcome::run_refused(&run.id, failure)),
+        };
+        let changed = self.changed_paths(&run).await?;
+        let skip = match triggered_by(&pipeline.trigger, run.branch(), changed.as_deref()) {
+            Triggered::Yes => None,
+            Triggered::No { reason } => Some(reason),
+        };
+        let variables = if skip.is_none() {
+            match self.variables(&run, &pipeline).await? {
+                Ok(variables) => variables,
+                Err(failure) => return Ok(Outcome::run_refused(&run.id, failure)),
+            }
+        } else {
+            Variables::new()
+        };
+        let read = SourcesRead {
+            pipeline,
+            message: commit.message,
+            author: commit.author,
+            variables,
+            skip,
+        };
+        Ok(Outcome::run(&run.id, RunFact::SourcesRead(Box::new(read))))
+    }
+
+    async fn text(&self, run: &Run, path: &str) -> Read<String> {
+        let bytes = self
+            .sources
+            .read_blob(&run.project, &run.commit, path, LARGEST_FILE)
+            .await?;
+        let text = String::from_utf8(bytes);
+        Ok(text.map_err(|_| Failure::failed(format!("{path} is not UTF-8 text"))))
+    }
+
+    async fn pipeline(&self, run: &Run) -> Read<Pipeline> {
+        let text = match self.text(run, FILE_NAME).await {
+            Ok(Ok(text)) => text,
+            Ok(Err(failure)) => return Ok(Err(failure)),
+            Err(SourcesError::NoFile { path, commit }) => {
+                let message = format!(
+                    "{path} does not exist at commit {commit}: add it, so that Roadstead knows what to build"
+                );
+                return Ok(Err(Failure::failed(message)));
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(match spec::parse(FILE_NAME, &text) {
+            Ok(pipeline) if pipeline.name == run.project => Ok(pipeline),
+            Ok(pipeline) => Err(Failure::failed(format!(
+                "{FILE_NAME} says `name: {}`, but this repository is project `{}`; make them the same",
+                pipeline.name, run.project
+            ))),
+            Err(diagnostics) => Err(wrong(FILE_NAME, &diagnostics)),
+        })
+    }
+
+    /// Variables per environment: those of the pipeline file win over those of its `env_file`.
+    async fn variables(&self, run: &Run, pipeline: &Pipeline) -> Read<Variables> {
+        let mut all = Variables::new();
+        for (name, environment) in &pipeline.environments {
+            let own = all.entry(name.clone()).or_default();
+            if let Some(file) = &environment.env_file {
+                let text = match self.text(run, file).await {
+                    Ok(Ok(text)) => text,
+                    Ok(Err(failure)) => return Ok(Err(failure)),
+                    Err(error) if error.is_transient() => return Err(error),
+                    Err(error) => {
+                        let message = format!("`env_file` of environment `{name}`: {error}");
+                        return Ok(Err(Failure::failed(message)));
+                    }
+                };
+                match spec::parse_env_file(file, &text) {
+                    Ok(variables) => own.extend(variables),
+                    Err(diagnostics) => return Ok(Err(wrong(file, &diagnostics))),
+                }
+            }
+            own.extend(
+                environment
+                    .variables
+                    .iter()
+                    .map(|(k, v)| (k.clone(), v.clone())),
+            );
+        }
+        Ok(Ok(all))
+    }
+
+    /// What changed since the run before on the same branch; `None`, which counts as everything, when
+    /// there is none, or when a person asked for a commit that had a run already.
+    async fn changed_paths(&self, run: &Run) -> Result<Option<Vec<String>>, super::Interrupted> {
+        let before = Some(run.id.number());
+        let earlier = self
+            .store
+            .list_runs(&run.project, before, RUNS_LOOKED_THROUGH)
+            .await?;
+        // Never read, because its file was broken: what it changed has not been judged yet.
+        let judged = |line: &&RunLine| !line.author.is_empty();
+        let mut same_branch = earlier.iter().filter(|line| line.git_ref == run.git_ref);
+        if same_branch.clone().any(|line| line.commit == run.commit) {
+            return Ok(None);
+        }
+        let Some(base) = same_branch.find(judged) else {
+            return Ok(None);
+        };
+        Ok(self
+            .sources
+            .changed_paths(&run.project, &base.commit, &run.commit)
+            .await?)
+    }
+}
+
+/// The failure of a file with mistakes: the first one in the message, all of them as evidence.
+fn wrong(file: &str, diagnostics: &Diagnostics) -> Failure {
+    let list = diagnostics.list();
+    let message = match list {
+        [only] => format!(
+            "{}:{}:{}: {}",
+            only.file, only.line, only.column, only.message
+        ),
+        [first, rest @ ..] => format!(
+            "{}:{}:{}: {}, and {} more mistakes",
+            first.file,
+            first.line,
+            first.column,
+            first.message,
+            rest.len()
+        ),
+        [] => format!("{file} cannot be read"),
+    };
+    Failure::failed(message).with_details(list.iter().map(ToString::to_string).collect())
+}
