@@ -23,7 +23,9 @@ fn is_name(text: &str) -> bool {
     let bytes = text.as_bytes();
     matches!(bytes.len(), 1..=63)
         && bytes[0] != b'-'
-        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
 }
 
 macro_rules! text_type {
@@ -174,7 +176,9 @@ impl CommitSha {
     /// Reads a full object id; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let hex = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let hex = text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         (text.len() == 40 && hex).then(|| Self(text.to_owned()))
     }
     /// The first seven digits, for people.
@@ -200,7 +204,9 @@ impl ImageDigest {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let hex = text.strip_prefix("sha256:")?;
-        let lower_hex = hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let lower_hex = hex
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         (hex.len() == 64 && lower_hex).then(|| Self(text.to_owned()))
     }
 }

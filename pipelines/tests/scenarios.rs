@@ -209,6 +209,7 @@ fn what_somebody_else_does_to_the_service_is_told_as_that() {
     assert_snapshot!(stage.transcript);
 }
 
+#[expect(clippy::unwrap_used, reason = "a fixed text")]
 fn support_release(number: u64) -> roadstead_pipelines::id::ReleaseId {
     roadstead_pipelines::id::ReleaseId::parse(&format!("shop.r{number}")).unwrap()
 }

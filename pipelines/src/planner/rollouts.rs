@@ -106,7 +106,7 @@ fn watching(
     updated_at: Timestamp,
 ) {
     let environment = draft.world.environment(&deployment.place);
-    let done_when = environment.map_or(DoneWhen::AllHealthy, |e| e.done_when.clone());
+    let done_when = environment.map_or(DoneWhen::AllHealthy, |e| e.done_when);
     let limit = deadline(environment, updated_at);
     let place = draft.world.place(&deployment.place);
     let status = place.status.as_ref().filter(|s| s.observed_at > updated_at);

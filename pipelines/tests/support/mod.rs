@@ -1,7 +1,13 @@
 //! A stage for stories: a world, a clock, and an ECS that does as the story says. The store, the
 //! runners and ECS are played here; every decision is the planner's own.
 
-#![expect(dead_code, reason = "each test file uses the parts that it needs")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    reason = "each test file uses the parts that it needs; a story that breaks off is a failed test"
+)]
 
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::action::{self, Actor, Refusal};
