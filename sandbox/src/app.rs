@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use crate::backends::Backend;
 use crate::calls::CallLog;
 use crate::clock::Clock;
@@ -9,11 +11,12 @@ use crate::config::Config;
 use crate::faults::Faults;
 use crate::proxy::Balancer;
 use crate::registry::Registry;
+use crate::scheduler::Timings;
 use crate::state::Store;
 use crate::targets::TargetHealth;
 
 /// One running sandbox.
-pub struct App {
+pub(crate) struct App {
     pub config: Config,
     pub clock: Clock,
     pub store: Store,
@@ -25,4 +28,16 @@ pub struct App {
     pub registry: Option<Arc<Registry>>,
     pub calls: CallLog,
     pub faults: Faults,
+    /// Wakes the conductor after a change by a caller.
+    pub wake: Notify,
+}
+
+impl App {
+    /// The scheduler's waits in this sandbox.
+    pub(crate) fn timings(&self) -> Timings {
+        Timings {
+            scale: self.config.time_scale,
+            strict_breaker: self.config.strict_breaker,
+        }
+    }
 }

@@ -12,16 +12,16 @@ use serde::{Deserialize, Serialize};
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
 #[serde(transparent)]
-pub struct Time(pub i64);
+pub(crate) struct Time(pub i64);
 
 impl Time {
     /// AWS's JSON form: seconds since the epoch with a fraction.
-    pub fn epoch_seconds(self) -> f64 {
+    pub(crate) fn epoch_seconds(self) -> f64 {
         self.0 as f64 / 1000.0
     }
 
     /// How long ago `earlier` was; zero when it lies in the future.
-    pub fn since(self, earlier: Self) -> Duration {
+    pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
     }
 }
@@ -39,14 +39,14 @@ impl std::ops::Add<Duration> for Time {
 
 /// Tells the time and shortens waits. Cheap to copy.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub(crate) struct Clock {
     scale: f64,
 }
 
 impl Clock {
     /// A clock whose waits pass `scale` times faster. Anything but a positive, finite number is
     /// refused.
-    pub fn new(scale: f64) -> anyhow::Result<Self> {
+    pub(crate) fn new(scale: f64) -> anyhow::Result<Self> {
         anyhow::ensure!(
             scale.is_finite() && scale > 0.0,
             "time scale must be a positive number, not {scale}"
@@ -55,7 +55,7 @@ impl Clock {
     }
 
     /// The wall time.
-    pub fn now(&self) -> Time {
+    pub(crate) fn now(&self) -> Time {
         let elapsed = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -63,7 +63,7 @@ impl Clock {
     }
 
     /// How long a wait of AWS's length takes here; at least a millisecond unless it is zero.
-    pub fn scaled(&self, wait: Duration) -> Duration {
+    pub(crate) fn scaled(&self, wait: Duration) -> Duration {
         if wait.is_zero() {
             return wait;
         }

@@ -6,10 +6,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use crate::scheduler::TargetState;
+pub(crate) use crate::scheduler::TargetState;
 
 /// Target groups, as far as a service needs them.
-pub trait TargetHealth: Send + Sync + 'static {
+pub(crate) trait TargetHealth: Send + Sync + 'static {
     /// How long a target drains, at AWS's pace; None when there is no such group.
     fn deregistration_delay(&self, target_group_arn: &str) -> Option<Duration>;
 

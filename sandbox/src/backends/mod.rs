@@ -4,8 +4,8 @@
 //! Reports are level-like: sending one twice does no harm, and after a restart `adopt` sends again
 //! whatever is true now. Must not know: services, deployments, AWS's wire.
 
-pub mod docker;
-pub mod simulated;
+pub(crate) mod docker;
+pub(crate) mod simulated;
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-pub use crate::scheduler::{PortBinding, TaskEvent};
+pub(crate) use crate::scheduler::{PortBinding, TaskEvent};
 
 /// Everything needed to run one task; kept with the task, so that a restart can hand it over again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TaskLaunch {
+pub(crate) struct TaskLaunch {
     /// 32 hex digits, unique for ever: names of containers and networks derive from it.
     pub task_id: String,
     pub cluster: String,
@@ -31,7 +31,7 @@ pub struct TaskLaunch {
 
 /// One container definition, with the overrides of RunTask already applied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ContainerSpec {
+pub(crate) struct ContainerSpec {
     pub name: String,
     /// As the definition says: a tag, or `repository@sha256:…`.
     pub image: String,
@@ -61,13 +61,13 @@ pub struct ContainerSpec {
 
 /// Where a container's output goes: stream `<prefix>/<container>/<task id>` of `group`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AwsLogs {
+pub(crate) struct AwsLogs {
     pub group: String,
     pub prefix: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortMapping {
+pub(crate) struct PortMapping {
     pub container_port: u16,
     /// A wish only: the backend publishes on a free port of 127.0.0.1.
     pub host_port: Option<u16>,
@@ -77,7 +77,7 @@ pub struct PortMapping {
 
 /// A container health check; times are AWS's, the backend scales interval and start period.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealthCheck {
+pub(crate) struct HealthCheck {
     /// `["CMD", …]` or `["CMD-SHELL", line]`.
     pub command: Vec<String>,
     pub interval: Duration,
@@ -87,13 +87,13 @@ pub struct HealthCheck {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dependency {
+pub(crate) struct Dependency {
     pub container: String,
     pub condition: DependencyCondition,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DependencyCondition {
+pub(crate) enum DependencyCondition {
     Start,
     Complete,
     Success,
@@ -102,18 +102,18 @@ pub enum DependencyCondition {
 
 /// What a backend saw of a task.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TaskReport {
+pub(crate) struct TaskReport {
     pub task_id: String,
     pub event: TaskEvent,
 }
 
 /// Where a backend puts its reports. Unbounded, because a report must never block a container's
 /// supervision; their number is bounded by that of container events.
-pub type Reports = mpsc::UnboundedSender<TaskReport>;
+pub(crate) type Reports = mpsc::UnboundedSender<TaskReport>;
 
 /// One line of a container's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogLine {
+pub(crate) struct LogLine {
     /// Milliseconds since the epoch.
     pub timestamp: i64,
     pub message: String,
@@ -121,7 +121,7 @@ pub struct LogLine {
 
 /// A log stream that a container with the `awslogs` driver has or had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogStream {
+pub(crate) struct LogStream {
     pub task_id: String,
     pub container: String,
     pub awslogs: AwsLogs,
@@ -131,16 +131,20 @@ pub struct LogStream {
 
 impl LogStream {
     /// The stream's name: `<prefix>/<container>/<task id>`, without the prefix when there is none.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let prefix = self.awslogs.prefix.as_deref();
-        prefix.into_iter().chain([self.container.as_str(), self.task_id.as_str()]).collect::<Vec<_>>().join("/")
+        prefix
+            .into_iter()
+            .chain([self.container.as_str(), self.task_id.as_str()])
+            .collect::<Vec<_>>()
+            .join("/")
     }
 }
 
 /// Runs tasks. Both methods that begin something return as soon as it is under way; the rest comes
 /// as reports.
 #[async_trait]
-pub trait Backend: Send + Sync + 'static {
+pub(crate) trait Backend: Send + Sync + 'static {
     /// Pulls, creates and starts in `depends_on` order. Reports `Pulled`, then `ContainerStarted`
     /// for each; or one of the `Cannot…`. After a `Cannot…` or the exit of an essential container
     /// the backend leaves the rest as it is and waits for `stop`.

@@ -1,5 +1,25 @@
-//! The rolling scheduler: what a service should do next. Pure.
+//! The rolling scheduler: what the tasks and deployments of a service should do next.
+//!
+//! Everything here is a function of its arguments: time, randomness and what was seen of tasks come
+//! in, changed records and [`Effect`]s go out. It decides as if it had no memory besides the
+//! records, so that a restart continues where the records stand.
+//!
+//! Invariants: tasks that should run never number more than the maximum; no healthy task is stopped
+//! below the minimum; a failed deployment launches nothing. Must not know: tokio, HTTP, Docker,
+//! AWS's wire.
 
+mod breaker;
+mod deployments;
 mod model;
+mod rollout;
+mod task;
 
-pub use model::{PortBinding, TargetState, TaskEvent};
+pub(crate) use breaker::{Breaker, Threshold};
+pub(crate) use deployments::{StopRequest, begin, reconfigure, request_stop};
+pub(crate) use model::{
+    Configuration, ContainerPlan, Deployment, DeploymentStatus, Desired, Effect, Ids, Moment,
+    PortBinding, Revision, Service, ServiceDeployment, ServiceStatus, StopCode, TargetPlan,
+    TargetState, TaskEvent, Timings,
+};
+pub(crate) use rollout::tick;
+pub(crate) use task::{Task, TaskContainer, TaskStatus};

@@ -3,17 +3,17 @@
 //! A handler changes state and answers; HTTP, protocols, faults and the call log are the business
 //! of `wire`. Must not know: hyper.
 
-pub mod ecr;
-pub mod ecs;
-pub mod elbv2;
-pub mod logs;
-pub mod sts;
+pub(crate) mod ecr;
+pub(crate) mod ecs;
+pub(crate) mod elbv2;
+pub(crate) mod logs;
+pub(crate) mod sts;
 
 use serde_json::Value;
 
 /// A successful answer.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reply<Body = Value> {
+pub(crate) struct Reply<Body = Value> {
     pub body: Body,
     /// Whether the call changed anything; the call log says so.
     pub changed: bool,
@@ -21,7 +21,7 @@ pub struct Reply<Body = Value> {
 
 impl<Body> Reply<Body> {
     /// An answer to a call that changed nothing.
-    pub fn read(body: Body) -> Self {
+    pub(crate) fn read(body: Body) -> Self {
         Self {
             body,
             changed: false,
@@ -29,7 +29,7 @@ impl<Body> Reply<Body> {
     }
 
     /// An answer to a call that changed something.
-    pub fn changed(body: Body) -> Self {
+    pub(crate) fn changed(body: Body) -> Self {
         Self {
             body,
             changed: true,
@@ -40,7 +40,7 @@ impl<Body> Reply<Body> {
 /// A refusal in AWS's terms.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
-pub struct AwsError {
+pub(crate) struct AwsError {
     /// The HTTP status; 400 unless it is the server's fault.
     pub status: u16,
     /// AWS's name for it, such as `ServiceNotFoundException`.
@@ -50,7 +50,7 @@ pub struct AwsError {
 
 impl AwsError {
     /// A refusal of the caller's request.
-    pub fn client(code: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn client(code: &str, message: impl Into<String>) -> Self {
         Self {
             status: 400,
             code: code.to_owned(),
@@ -59,7 +59,7 @@ impl AwsError {
     }
 
     /// A failure of the sandbox itself; clients retry it.
-    pub fn server(message: impl Into<String>) -> Self {
+    pub(crate) fn server(message: impl Into<String>) -> Self {
         Self {
             status: 500,
             code: "ServerException".to_owned(),
@@ -68,7 +68,7 @@ impl AwsError {
     }
 
     /// An operation that AWS has and the sandbox does not.
-    pub fn unsupported_operation(operation: &str) -> Self {
+    pub(crate) fn unsupported_operation(operation: &str) -> Self {
         Self::client(
             "UnsupportedFeatureException",
             format!("The sandbox does not support the operation {operation}."),
@@ -76,7 +76,7 @@ impl AwsError {
     }
 
     /// A member whose effect the sandbox cannot reproduce; ignoring it would be a lie.
-    pub fn unsupported_member(member: &str) -> Self {
+    pub(crate) fn unsupported_member(member: &str) -> Self {
         Self::client(
             "UnsupportedFeatureException",
             format!("The sandbox does not support `{member}`; remove it from the request."),
@@ -85,7 +85,7 @@ impl AwsError {
 }
 
 /// What a handler of a JSON protocol returns.
-pub type JsonResult = Result<Reply<Value>, AwsError>;
+pub(crate) type JsonResult = Result<Reply<Value>, AwsError>;
 
 /// What a handler of the Query protocol returns: the whole XML document.
-pub type QueryResult = Result<Reply<String>, AwsError>;
+pub(crate) type QueryResult = Result<Reply<String>, AwsError>;

@@ -1,0 +1,103 @@
+//! Starts every room in order, serves, and stops them in reverse.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::backends::simulated::Simulated;
+use crate::backends::{Backend, docker};
+use crate::calls::CallLog;
+use crate::clock::Clock;
+use crate::conductor;
+use crate::config::{BackendKind, Config};
+use crate::disk::write_atomically;
+use crate::faults::Faults;
+use crate::proxy::Balancer;
+use crate::registry::Registry;
+use crate::state::{self, Store};
+use crate::targets::TargetHealth;
+use crate::wire;
+
+/// The file in the data directory that holds the address to call.
+const ENDPOINT: &str = "endpoint";
+
+/// Runs a sandbox until `shutdown` completes. Prints `sandbox ready` on a line of its own once it
+/// answers, after writing its address to the file `endpoint` in the data directory. Containers of
+/// its tasks stay; the next start on the same directory adopts them.
+///
+/// Fails when the directory is in use, an address is taken, or Docker Engine (with its backend)
+/// does not answer.
+pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let clock = Clock::new(config.time_scale)?;
+    let _lock = state::lock_directory(&config.data)?;
+    let store = Store::open(&config.data)?;
+    let calls = CallLog::open(&config.data)?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let address = listener.local_addr()?;
+    let balancer = Balancer::open(&config, clock)
+        .await
+        .context("cannot open the load balancer")?;
+    let (reports, incoming) = mpsc::unbounded_channel();
+    let backend: Arc<dyn Backend>;
+    let targets: Arc<dyn TargetHealth>;
+    let registry;
+    match config.backend {
+        BackendKind::Docker => {
+            let started = Registry::start(&config, clock)
+                .await
+                .context("cannot start the registry")?;
+            backend = docker::connect(&config, clock, reports, Arc::clone(&started)).await?;
+            let balancer: Arc<Balancer> = Arc::clone(&balancer);
+            targets = balancer;
+            registry = Some(started);
+        }
+        BackendKind::Simulated => {
+            let simulated = Arc::new(Simulated::new(clock, reports));
+            let as_backend: Arc<Simulated> = Arc::clone(&simulated);
+            backend = as_backend;
+            targets = simulated;
+            registry = None;
+        }
+    }
+    let app = Arc::new(App {
+        config,
+        clock,
+        store,
+        backend,
+        targets,
+        balancer,
+        registry,
+        calls,
+        faults: Faults::default(),
+        wake: Notify::new(),
+    });
+    conductor::resume(&app)
+        .await
+        .context("cannot take over the tasks of an earlier run")?;
+    let stop = CancellationToken::new();
+    let conductor = tokio::spawn(conductor::run(Arc::clone(&app), incoming, stop.clone()));
+    let server = tokio::spawn(wire::serve(Arc::clone(&app), listener, stop.clone()));
+    write_atomically(
+        &app.config.data.join(ENDPOINT),
+        format!("http://{address}\n").as_bytes(),
+    )
+    .context("cannot write the endpoint file")?;
+    tracing::info!(%address, "the sandbox answers");
+    println!("sandbox ready");
+    shutdown.await;
+    stop.cancel();
+    server.await.context("the server ended badly")?;
+    conductor.await.context("the scheduler ended badly")?;
+    app.balancer.shut_down().await;
+    if let Some(registry) = &app.registry {
+        registry.shut_down().await;
+    }
+    Ok(())
+}

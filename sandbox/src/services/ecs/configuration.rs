@@ -1,0 +1,118 @@
+//! The deployment configuration of a service: read, completed with defaults, shown.
+
+use serde_json::{Value, json};
+
+use super::input::{Input, invalid};
+use crate::scheduler::{Breaker, Configuration, Threshold};
+use crate::services::AwsError;
+
+/// What the request changes of `present`. Members that are absent keep their values.
+pub(super) fn read(
+    input: &Input<'_>,
+    present: Configuration,
+) -> Result<Option<Configuration>, AwsError> {
+    let Some(members) = input.object("deploymentConfiguration")? else {
+        return Ok(None);
+    };
+    if members.text("strategy")?.is_none_or(|one| one == "ROLLING") {
+        members.only(&[
+            "strategy",
+            "minimumHealthyPercent",
+            "maximumPercent",
+            "deploymentCircuitBreaker",
+            "alarms",
+        ])?;
+    } else {
+        return Err(AwsError::unsupported_member(
+            "deploymentConfiguration.strategy other than ROLLING",
+        ));
+    }
+    if let Some(alarms) = members.object("alarms")?
+        && alarms.flag("enable")?.unwrap_or(false)
+    {
+        return Err(AwsError::unsupported_member(
+            "deploymentConfiguration.alarms",
+        ));
+    }
+    let configuration = Configuration {
+        minimum_healthy_percent: members
+            .number("minimumHealthyPercent")?
+            .unwrap_or(present.minimum_healthy_percent),
+        maximum_percent: members
+            .number("maximumPercent")?
+            .unwrap_or(present.maximum_percent),
+        breaker: match members.object("deploymentCircuitBreaker")? {
+            Some(breaker) => read_breaker(&breaker)?,
+            None => present.breaker,
+        },
+    };
+    if configuration.maximum_percent < 100 && configuration.minimum_healthy_percent > 0
+        || configuration.maximum_percent == 0
+    {
+        return Err(invalid(
+            "maximumPercent must be at least 100 unless minimumHealthyPercent is 0, and never 0.",
+        ));
+    }
+    if configuration.minimum_healthy_percent == 100 && configuration.maximum_percent == 100 {
+        return Err(invalid(
+            "Both maximumPercent and minimumHealthyPercent cannot be 100 as this will block \
+             deployments.",
+        ));
+    }
+    Ok(Some(configuration))
+}
+
+fn read_breaker(members: &Input<'_>) -> Result<Breaker, AwsError> {
+    members.only(&[
+        "enable",
+        "rollback",
+        "resetOnHealthyTask",
+        "thresholdConfiguration",
+    ])?;
+    let threshold = match members.object("thresholdConfiguration")? {
+        None => Breaker::default().threshold,
+        Some(threshold) => {
+            let value = threshold
+                .number("value")?
+                .filter(|value| *value > 0)
+                .ok_or_else(|| invalid("thresholdConfiguration.value must be positive."))?;
+            match threshold.required("type")? {
+                "BOUNDED_PERCENT" => Threshold::BoundedPercent(value),
+                "UNBOUNDED_PERCENT" => Threshold::UnboundedPercent(value),
+                "COUNT" => Threshold::Count(value),
+                other => {
+                    return Err(invalid(format!(
+                        "Unknown thresholdConfiguration.type {other}."
+                    )));
+                }
+            }
+        }
+    };
+    Ok(Breaker {
+        enabled: members.flag("enable")?.unwrap_or(false),
+        rollback: members.flag("rollback")?.unwrap_or(false),
+        threshold,
+        reset_on_healthy_task: members.flag("resetOnHealthyTask")?.unwrap_or(true),
+    })
+}
+
+/// The configuration as AWS shows it.
+pub(super) fn show(configuration: &Configuration) -> Value {
+    let breaker = &configuration.breaker;
+    let (kind, value) = match breaker.threshold {
+        Threshold::BoundedPercent(value) => ("BOUNDED_PERCENT", value),
+        Threshold::UnboundedPercent(value) => ("UNBOUNDED_PERCENT", value),
+        Threshold::Count(value) => ("COUNT", value),
+    };
+    json!({
+        "strategy": "ROLLING",
+        "minimumHealthyPercent": configuration.minimum_healthy_percent,
+        "maximumPercent": configuration.maximum_percent,
+        "deploymentCircuitBreaker": {
+            "enable": breaker.enabled,
+            "rollback": breaker.rollback,
+            "resetOnHealthyTask": breaker.reset_on_healthy_task,
+            "thresholdConfiguration": {"type": kind, "value": value},
+        },
+    })
+}

@@ -1,0 +1,214 @@
+//! Reads the members of a request, and refuses what the sandbox would have to ignore.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use serde_json::{Map, Value};
+
+use crate::services::AwsError;
+
+/// A request's members.
+pub(super) struct Input<'a>(pub(super) &'a Map<String, Value>);
+
+/// A refusal of a value.
+pub(super) fn invalid(message: impl Into<String>) -> AwsError {
+    AwsError::client("InvalidParameterException", message)
+}
+
+/// A refusal of a request as a whole.
+pub(super) fn client(message: impl Into<String>) -> AwsError {
+    AwsError::client("ClientException", message)
+}
+
+/// Whether a member says nothing: null, false, zero, empty.
+pub(super) fn says_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.values().all(says_nothing),
+        Value::String(text) => text.is_empty(),
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::Bool(true) => false,
+    }
+}
+
+impl<'a> Input<'a> {
+    /// The members of the body, which must be an object.
+    pub(super) fn new(body: &'a Value) -> Result<Self, AwsError> {
+        match body {
+            Value::Object(members) => Ok(Self(members)),
+            _ => Err(AwsError::client(
+                "SerializationException",
+                "The request body must be a JSON object.",
+            )),
+        }
+    }
+
+    /// Refuses members outside `known` that say something.
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), AwsError> {
+        for (name, value) in self.0 {
+            if !known.contains(&name.as_str()) && !says_nothing(value) {
+                return Err(AwsError::unsupported_member(name));
+            }
+        }
+        Ok(())
+    }
+
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn text(&self, name: &str) -> Result<Option<&'a str>, AwsError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(wrong_type(name, "a string")),
+        }
+    }
+
+    pub(super) fn required(&self, name: &str) -> Result<&'a str, AwsError> {
+        self.text(name)?
+            .filter(|text| !text.is_empty())
+            .ok_or_else(|| invalid(format!("{name} must not be empty.")))
+    }
+
+    pub(super) fn texts(&self, name: &str) -> Result<Vec<&'a str>, AwsError> {
+        self.list(name)?
+            .iter()
+            .map(|item| item.as_str().ok_or_else(|| wrong_type(name, "strings")))
+            .collect()
+    }
+
+    pub(super) fn list(&self, name: &str) -> Result<&'a [Value], AwsError> {
+        match self.get(name) {
+            None => Ok(&[]),
+            Some(Value::Array(items)) => Ok(items),
+            Some(_) => Err(wrong_type(name, "a list")),
+        }
+    }
+
+    pub(super) fn object(&self, name: &str) -> Result<Option<Input<'a>>, AwsError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Object(members)) => Ok(Some(Input(members))),
+            Some(_) => Err(wrong_type(name, "a structure")),
+        }
+    }
+
+    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, AwsError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(_) => Err(wrong_type(name, "a boolean")),
+        }
+    }
+
+    /// A whole number that is not negative.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u32>, AwsError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(value) => value
+                .as_u64()
+                .and_then(|number| u32::try_from(number).ok())
+                .map(Some)
+                .ok_or_else(|| wrong_type(name, "a number that is not negative")),
+        }
+    }
+
+    /// Whether `include` names `what`.
+    pub(super) fn includes(&self, what: &str) -> Result<bool, AwsError> {
+        Ok(self.texts("include")?.contains(&what))
+    }
+
+    /// A list of `{key, value}`.
+    pub(super) fn tags(&self, name: &str) -> Result<IndexMap<String, String>, AwsError> {
+        self.list(name)?
+            .iter()
+            .map(|tag| {
+                let tag = Input::new(tag)?;
+                Ok((
+                    tag.required("key")?.to_owned(),
+                    tag.text("value")?.unwrap_or_default().to_owned(),
+                ))
+            })
+            .collect()
+    }
+
+    /// The members among `names` that are there, as they came.
+    pub(super) fn copy(&self, names: &[&str]) -> Map<String, Value> {
+        names
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), self.get(name)?.clone())))
+            .collect()
+    }
+
+    /// One page of `items`: up to `maxResults` (at most `most`) from `nextToken` on, and the token
+    /// of the next.
+    pub(super) fn page(
+        &self,
+        items: Vec<String>,
+        most: usize,
+    ) -> Result<(Vec<String>, Option<String>), AwsError> {
+        let from = match self.text("nextToken")?.filter(|token| !token.is_empty()) {
+            None => 0,
+            Some(token) => token
+                .parse::<usize>()
+                .map_err(|_| invalid("Invalid token."))?,
+        };
+        let size = self
+            .number("maxResults")?
+            .map_or(most, |wanted| (wanted as usize).clamp(1, most));
+        let next = (from + size < items.len()).then(|| (from + size).to_string());
+        Ok((items.into_iter().skip(from).take(size).collect(), next))
+    }
+}
+
+fn wrong_type(name: &str, expected: &str) -> AwsError {
+    AwsError::client(
+        "SerializationException",
+        format!("{name} must be {expected}."),
+    )
+}
+
+/// Tags in AWS's list form, by key.
+pub(super) fn show_tags(tags: &IndexMap<String, String>) -> Value {
+    let sorted: BTreeMap<_, _> = tags.iter().collect();
+    sorted
+        .into_iter()
+        .map(|(key, value)| serde_json::json!({"key": key, "value": value}))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::Input;
+
+    #[test]
+    fn members_that_say_nothing_pass_and_others_are_refused_by_name() {
+        let body = json!({"cluster": "c", "placementStrategy": [], "alarms": {"enable": false}});
+        Input::new(&body).unwrap().only(&["cluster"]).unwrap();
+        let body = json!({"cluster": "c", "placementStrategy": [{"type": "spread"}]});
+        let refusal = Input::new(&body).unwrap().only(&["cluster"]).unwrap_err();
+        assert_eq!(refusal.code, "UnsupportedFeatureException");
+        assert!(refusal.message.contains("placementStrategy"));
+    }
+
+    #[test]
+    fn pages_follow_each_other_without_loss() {
+        let items: Vec<String> = (0..5).map(|number| number.to_string()).collect();
+        let mut seen = Vec::new();
+        let mut token = None;
+        loop {
+            let body = json!({"maxResults": 2, "nextToken": token});
+            let (page, next) = Input::new(&body).unwrap().page(items.clone(), 100).unwrap();
+            seen.extend(page);
+            token = next;
+            if token.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, items);
+    }
+}

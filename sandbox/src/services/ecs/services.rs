@@ -1,0 +1,381 @@
+//! Services: create, update, describe, list, delete. What follows is the scheduler's.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::input::{Input, invalid};
+use super::{cluster_name, configuration, definitions, launch, short, show, well_named};
+use crate::app::App;
+use crate::scheduler::{
+    self, Configuration, Ids, Moment, Revision, Service, ServiceStatus, TargetPlan,
+};
+use crate::services::{AwsError, JsonResult, Reply};
+use crate::state::{State, TaskDefinition};
+
+/// Members of which a change starts a deployment, besides `taskDefinition`.
+const DEPLOYED: [&str; 3] = ["networkConfiguration", "platformVersion", "loadBalancers"];
+
+/// Members that are kept and shown, and have no effect here.
+const SHOWN: [&str; 6] = [
+    "launchType",
+    "role",
+    "enableECSManagedTags",
+    "propagateTags",
+    "enableExecuteCommand",
+    "availabilityZoneRebalancing",
+];
+
+const CREATE: [&str; 8] = [
+    "cluster",
+    "serviceName",
+    "taskDefinition",
+    "desiredCount",
+    "clientToken",
+    "deploymentConfiguration",
+    "healthCheckGracePeriodSeconds",
+    "tags",
+];
+
+const UPDATE: [&str; 7] = [
+    "cluster",
+    "service",
+    "taskDefinition",
+    "desiredCount",
+    "deploymentConfiguration",
+    "healthCheckGracePeriodSeconds",
+    "forceNewDeployment",
+];
+
+fn check_members(input: &Input<'_>, own: &[&str]) -> Result<(), AwsError> {
+    let mut known = own.to_vec();
+    known.extend(DEPLOYED);
+    known.extend(SHOWN);
+    known.extend(["deploymentController", "schedulingStrategy"]);
+    input.only(&known)?;
+    if input
+        .text("schedulingStrategy")?
+        .is_some_and(|one| one != "REPLICA")
+    {
+        return Err(AwsError::unsupported_member("schedulingStrategy DAEMON"));
+    }
+    if let Some(controller) = input.object("deploymentController")?
+        && controller.text("type")?.is_some_and(|one| one != "ECS")
+    {
+        return Err(AwsError::unsupported_member(
+            "deploymentController other than ECS",
+        ));
+    }
+    Ok(())
+}
+
+fn not_found() -> AwsError {
+    AwsError::client("ServiceNotFoundException", "Service not found.")
+}
+
+/// What the request shows again, under AWS's names for it.
+fn shown_members(input: &Input<'_>) -> Map<String, Value> {
+    let mut members = input.copy(&SHOWN);
+    if let Some(role) = members.shift_remove("role") {
+        members.insert("roleArn".to_owned(), role);
+    }
+    members
+}
+
+/// The targets that `loadBalancers` names.
+fn targets(
+    app: &App,
+    settings: &Map<String, Value>,
+    definition: &TaskDefinition,
+) -> Result<Vec<TargetPlan>, AwsError> {
+    let containers = launch::containers(&definition.raw, &Value::Null)?;
+    Input(settings)
+        .list("loadBalancers")?
+        .iter()
+        .map(|balancer| {
+            let balancer = Input::new(balancer)?;
+            balancer.only(&["targetGroupArn", "containerName", "containerPort"])?;
+            let group = balancer.required("targetGroupArn")?;
+            if app.targets.deregistration_delay(group).is_none() {
+                return Err(invalid(format!(
+                    "The target group {group} does not exist: create it first."
+                )));
+            }
+            let name = balancer.required("containerName")?;
+            let port = balancer
+                .number("containerPort")?
+                .and_then(|port| u16::try_from(port).ok())
+                .ok_or_else(|| invalid("loadBalancers.containerPort must be a port."))?;
+            let container = containers
+                .iter()
+                .find(|container| container.name == name)
+                .ok_or_else(|| {
+                    invalid(format!(
+                        "The container {name} does not exist in the task definition."
+                    ))
+                })?;
+            if !container.ports.iter().any(|one| one.container_port == port) {
+                return Err(invalid(format!(
+                    "The container {name} did not have a container port {port} defined."
+                )));
+            }
+            Ok(TargetPlan {
+                group: group.to_owned(),
+                container: name.to_owned(),
+                port,
+            })
+        })
+        .collect()
+}
+
+fn revision(
+    app: &App,
+    definition: &TaskDefinition,
+    settings: Map<String, Value>,
+    moment: &mut Moment<'_>,
+) -> Result<Revision, AwsError> {
+    Ok(Revision {
+        id: moment.ids.digits(),
+        created_at: moment.now,
+        definition_arn: definition.arn.clone(),
+        containers: launch::plans(&definition.raw)?,
+        targets: targets(app, &settings, definition)?,
+        settings,
+    })
+}
+
+pub(super) async fn create(app: &App, input: &Input<'_>) -> JsonResult {
+    check_members(input, &CREATE)?;
+    let name = input.required("serviceName")?.to_owned();
+    if !well_named(&name, 255) {
+        return Err(invalid(
+            "Service names can contain up to 255 letters, digits, hyphens and underscores.",
+        ));
+    }
+    let wanted = input.required("taskDefinition")?;
+    let desired = input
+        .number("desiredCount")?
+        .ok_or_else(|| invalid("desiredCount is required for the REPLICA scheduling strategy."))?;
+    let configuration = configuration::read(input, Configuration::default())?.unwrap_or_default();
+    let tags = input.tags("tags")?;
+    let grace = input.number("healthCheckGracePeriodSeconds")?.unwrap_or(0);
+    let settings = shown_members(input);
+    let deployed = input.copy(&DEPLOYED);
+    let now = app.clock.now();
+    let reply = app
+        .store
+        .change(|state| {
+            let mut random = rand::random::<u128>;
+            let mut moment = Moment {
+                now,
+                timings: app.timings(),
+                ids: Ids(&mut random),
+            };
+            let cluster = cluster_name(state, input)?;
+            let key = State::service_key(&cluster, &name);
+            match state.services.get(&key).map(|service| service.status) {
+                None | Some(ServiceStatus::Inactive) => {}
+                Some(ServiceStatus::Active) => {
+                    return Err(invalid("Creation of service was not idempotent."));
+                }
+                Some(ServiceStatus::Draining) => {
+                    return Err(invalid("Unable to Start a service that is still Draining."));
+                }
+            }
+            let definition = definitions::find_active(state, wanted)?;
+            let revision = revision(app, definition, deployed, &mut moment)?;
+            let mut service = Service {
+                name: name.clone(),
+                cluster: cluster.clone(),
+                status: ServiceStatus::Active,
+                created_at: now,
+                desired,
+                configuration,
+                grace: Duration::from_secs(u64::from(grace)),
+                settings,
+                deployments: Vec::new(),
+                last_completed: None,
+                service_deployments: Vec::new(),
+                revisions: Vec::new(),
+                tasks: Vec::new(),
+                events: Vec::new(),
+                steady_since: None,
+            };
+            scheduler::begin(&mut service, revision, &mut moment);
+            let body = json!({"service": show::service(app, state, &service, true)});
+            state
+                .tags
+                .insert(show::service_arn(app, &cluster, &name), tags);
+            state.services.insert(key, service);
+            Ok(Reply::changed(body))
+        })
+        .await?;
+    app.wake.notify_one();
+    Ok(reply)
+}
+
+pub(super) async fn update(app: &App, input: &Input<'_>) -> JsonResult {
+    check_members(input, &UPDATE)?;
+    let name = short(input.required("service")?).to_owned();
+    let desired = input.number("desiredCount")?;
+    let grace = input.number("healthCheckGracePeriodSeconds")?;
+    let forced = input.flag("forceNewDeployment")?.unwrap_or(false);
+    let now = app.clock.now();
+    let reply = app
+        .store
+        .change(|state| {
+            let mut random = rand::random::<u128>;
+            let mut moment = Moment {
+                now,
+                timings: app.timings(),
+                ids: Ids(&mut random),
+            };
+            let cluster = cluster_name(state, input)?;
+            let key = State::service_key(&cluster, &name);
+            let present = state.services.get(&key).ok_or_else(not_found)?;
+            if present.status != ServiceStatus::Active {
+                return Err(AwsError::client(
+                    "ServiceNotActiveException",
+                    "Service was not ACTIVE.",
+                ));
+            }
+            let configuration = configuration::read(input, present.configuration)?;
+            let fresh = next_revision(app, state, present, input, forced, &mut moment)?;
+            let service = state.services.get_mut(&key).ok_or_else(not_found)?;
+            let before = service.clone();
+            if let Some(configuration) = configuration {
+                scheduler::reconfigure(service, configuration);
+            }
+            service.desired = desired.unwrap_or(service.desired);
+            if let Some(grace) = grace {
+                service.grace = Duration::from_secs(u64::from(grace));
+            }
+            service.settings.extend(shown_members(input));
+            if let Some(revision) = fresh {
+                scheduler::begin(service, revision, &mut moment);
+            }
+            let changed = *service != before;
+            let service = state.services.get(&key).ok_or_else(not_found)?;
+            Ok(Reply {
+                body: json!({"service": show::service(app, state, service, true)}),
+                changed,
+            })
+        })
+        .await?;
+    app.wake.notify_one();
+    Ok(reply)
+}
+
+/// The revision that the request asks for, when it differs from the PRIMARY's or is forced.
+fn next_revision(
+    app: &App,
+    state: &State,
+    service: &Service,
+    input: &Input<'_>,
+    forced: bool,
+    moment: &mut Moment<'_>,
+) -> Result<Option<Revision>, AwsError> {
+    let primary = service
+        .primary()
+        .ok_or_else(|| AwsError::server("The service has no PRIMARY deployment."))?;
+    let arn = match input
+        .text("taskDefinition")?
+        .filter(|name| !name.is_empty())
+    {
+        Some(name) => definitions::find_active(state, name)?.arn.clone(),
+        None => primary.revision.definition_arn.clone(),
+    };
+    let mut settings = primary.revision.settings.clone();
+    settings.extend(input.copy(&DEPLOYED));
+    let same = arn == primary.revision.definition_arn && settings == primary.revision.settings;
+    if same && !forced {
+        return Ok(None);
+    }
+    let definition = definitions::find_active(state, &arn)?;
+    revision(app, definition, settings, moment).map(Some)
+}
+
+pub(super) fn describe(app: &App, input: &Input<'_>) -> JsonResult {
+    let names = input.texts("services")?;
+    if names.is_empty() || names.len() > 10 {
+        return Err(invalid("Name 1 to 10 services."));
+    }
+    let with_tags = input.includes("TAGS")?;
+    app.store.read(|state| {
+        let cluster = cluster_name(state, input)?;
+        let (mut services, mut failures) = (Vec::new(), Vec::new());
+        for name in names {
+            match state
+                .services
+                .get(&State::service_key(&cluster, short(name)))
+            {
+                Some(service) => services.push(show::service(app, state, service, with_tags)),
+                None => failures.push(json!({
+                    "arn": show::service_arn(app, &cluster, short(name)),
+                    "reason": "MISSING",
+                })),
+            }
+        }
+        Ok(Reply::read(
+            json!({"services": services, "failures": failures}),
+        ))
+    })
+}
+
+pub(super) fn list(app: &App, input: &Input<'_>) -> JsonResult {
+    let launch_type = input.text("launchType")?;
+    let arns = app.store.read(|state| -> Result<Vec<String>, AwsError> {
+        let cluster = cluster_name(state, input)?;
+        Ok(state
+            .services
+            .values()
+            .filter(|service| {
+                service.cluster == cluster
+                    && show::is_listed(service)
+                    && launch_type.is_none_or(|wanted| {
+                        service
+                            .settings
+                            .get("launchType")
+                            .and_then(Value::as_str)
+                            .unwrap_or("EC2")
+                            == wanted
+                    })
+            })
+            .map(|service| show::service_arn(app, &service.cluster, &service.name))
+            .collect())
+    })?;
+    let (page, next) = input.page(arns, 100)?;
+    Ok(Reply::read(json!({"serviceArns": page, "nextToken": next})))
+}
+
+pub(super) async fn delete(app: &App, input: &Input<'_>) -> JsonResult {
+    let name = short(input.required("service")?).to_owned();
+    let forced = input.flag("force")?.unwrap_or(false);
+    let reply = app
+        .store
+        .change(|state| {
+            let cluster = cluster_name(state, input)?;
+            let key = State::service_key(&cluster, &name);
+            let service = state
+                .services
+                .get_mut(&key)
+                .filter(|service| service.status != ServiceStatus::Inactive)
+                .ok_or_else(not_found)?;
+            if service.desired > 0 && !forced {
+                return Err(invalid(
+                    "The service cannot be stopped while it is scaled above 0.",
+                ));
+            }
+            let changed = service.status == ServiceStatus::Active;
+            service.status = ServiceStatus::Draining;
+            service.desired = 0;
+            let service = state.services.get(&key).ok_or_else(not_found)?;
+            Ok(Reply {
+                body: json!({"service": show::service(app, state, service, true)}),
+                changed,
+            })
+        })
+        .await?;
+    app.wake.notify_one();
+    Ok(reply)
+}

@@ -1,0 +1,219 @@
+//! Tasks: run one, stop any, describe and list.
+
+use serde_json::{Map, Value, json};
+
+use super::input::{Input, invalid};
+use super::{cluster_name, definitions, launch, short, show};
+use crate::app::App;
+use crate::scheduler::{Desired, Ids, Revision, StopCode, Task};
+use crate::services::{AwsError, JsonResult, Reply};
+use crate::state::{FoundTask, StandaloneTask, State};
+
+pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
+    input.only(&[
+        "cluster",
+        "count",
+        "enableECSManagedTags",
+        "enableExecuteCommand",
+        "group",
+        "launchType",
+        "networkConfiguration",
+        "overrides",
+        "platformVersion",
+        "propagateTags",
+        "referenceId",
+        "startedBy",
+        "tags",
+        "taskDefinition",
+        "clientToken",
+    ])?;
+    let wanted = input.required("taskDefinition")?;
+    let count = input.number("count")?.unwrap_or(1);
+    if !(1..=10).contains(&count) {
+        return Err(invalid("Count must be between 1 and 10."));
+    }
+    let overrides = input
+        .object("overrides")?
+        .map_or(Value::Null, |members| Value::Object(members.0.clone()));
+    if let Value::Object(members) = &overrides {
+        Input(members).only(&[
+            "containerOverrides",
+            "cpu",
+            "memory",
+            "taskRoleArn",
+            "executionRoleArn",
+        ])?;
+    }
+    let tags = input.tags("tags")?;
+    let started_by = input.text("startedBy")?.map(str::to_owned);
+    let settings = input.copy(&["launchType", "platformVersion", "networkConfiguration"]);
+    let now = app.clock.now();
+    let reply = app
+        .store
+        .change(|state| {
+            let mut random = rand::random::<u128>;
+            let mut ids = Ids(&mut random);
+            let cluster = cluster_name(state, input)?;
+            let definition = definitions::find_active(state, wanted)?;
+            // Refuses overrides that cannot be applied.
+            launch::containers(&definition.raw, &overrides)?;
+            let family = Input(&definition.raw).required("family")?;
+            let group = input
+                .text("group")?
+                .map_or_else(|| format!("family:{family}"), str::to_owned);
+            let revision = Revision {
+                id: String::new(),
+                created_at: now,
+                definition_arn: definition.arn.clone(),
+                containers: launch::plans(&definition.raw)?,
+                targets: Vec::new(),
+                settings: Map::new(),
+            };
+            let mut started = Vec::new();
+            for _ in 0..count {
+                let mut task = Task::new(ids.hex(), &revision, group.clone(), now);
+                task.started_by.clone_from(&started_by);
+                task.overrides = overrides.clone();
+                let arn = show::task_arn(app, &cluster, &task.id);
+                state.tags.insert(arn, tags.clone());
+                started.push(task.id.clone());
+                state.tasks.insert(
+                    task.id.clone(),
+                    StandaloneTask {
+                        cluster: cluster.clone(),
+                        task,
+                        settings: settings.clone(),
+                    },
+                );
+            }
+            let tasks: Vec<Value> = state
+                .all_tasks()
+                .filter(|found| started.contains(&found.task.id))
+                .map(|found| show::task(app, state, &found, true))
+                .collect();
+            Ok(Reply::changed(json!({"tasks": tasks, "failures": []})))
+        })
+        .await?;
+    app.wake.notify_one();
+    Ok(reply)
+}
+
+pub(super) async fn stop(app: &App, input: &Input<'_>) -> JsonResult {
+    let id = short(input.required("task")?).to_owned();
+    let reason = input
+        .text("reason")?
+        .filter(|reason| !reason.is_empty())
+        .unwrap_or("Task stopped by user")
+        .to_owned();
+    let now = app.clock.now();
+    let reply = app
+        .store
+        .change(|state| {
+            let cluster = cluster_name(state, input)?;
+            let missing = || invalid("The referenced task was not found.");
+            find(state, &cluster, &id).ok_or_else(missing)?;
+            let task = state.task_mut(&id).ok_or_else(missing)?;
+            let changed = task.desired == Desired::Running;
+            task.stop(StopCode::UserInitiated, reason, now);
+            let found = find(state, &cluster, &id).ok_or_else(missing)?;
+            Ok(Reply {
+                body: json!({"task": show::task(app, state, &found, true)}),
+                changed,
+            })
+        })
+        .await?;
+    app.wake.notify_one();
+    Ok(reply)
+}
+
+fn find<'a>(state: &'a State, cluster: &str, id: &str) -> Option<FoundTask<'a>> {
+    state
+        .all_tasks()
+        .find(|found| found.task.id == id && found.cluster == cluster)
+}
+
+pub(super) fn describe(app: &App, input: &Input<'_>) -> JsonResult {
+    let names = input.texts("tasks")?;
+    if names.is_empty() || names.len() > 100 {
+        return Err(invalid("Tasks cannot be empty, nor more than 100."));
+    }
+    let with_tags = input.includes("TAGS")?;
+    app.store.read(|state| {
+        let cluster = cluster_name(state, input)?;
+        let (mut tasks, mut failures) = (Vec::new(), Vec::new());
+        for name in names {
+            match find(state, &cluster, short(name)) {
+                Some(found) => tasks.push(show::task(app, state, &found, with_tags)),
+                None => failures.push(json!({
+                    "arn": show::task_arn(app, &cluster, short(name)),
+                    "reason": "MISSING",
+                })),
+            }
+        }
+        Ok(Reply::read(json!({"tasks": tasks, "failures": failures})))
+    })
+}
+
+pub(super) fn list(app: &App, input: &Input<'_>) -> JsonResult {
+    input.only(&[
+        "cluster",
+        "family",
+        "nextToken",
+        "maxResults",
+        "startedBy",
+        "serviceName",
+        "desiredStatus",
+        "launchType",
+    ])?;
+    let desired = match input.text("desiredStatus")?.unwrap_or("RUNNING") {
+        "RUNNING" => Desired::Running,
+        "STOPPED" => Desired::Stopped,
+        // AWS never sets a desired status to PENDING, so nothing matches.
+        "PENDING" => return Ok(Reply::read(json!({"taskArns": []}))),
+        other => return Err(invalid(format!("Unknown desired status {other}."))),
+    };
+    let service = input.text("serviceName")?.map(short);
+    let family = input.text("family")?;
+    let started_by = input.text("startedBy")?;
+    let launch_type = input.text("launchType")?;
+    if started_by.is_some() && (service.is_some() || family.is_some()) {
+        return Err(invalid("startedBy must be the only filter."));
+    }
+    let arns = app.store.read(|state| -> Result<Vec<String>, AwsError> {
+        let cluster = cluster_name(state, input)?;
+        if let Some(name) = service
+            && !state
+                .services
+                .contains_key(&State::service_key(&cluster, name))
+        {
+            return Err(AwsError::client(
+                "ServiceNotFoundException",
+                "Service not found.",
+            ));
+        }
+        Ok(state
+            .all_tasks()
+            .filter(|found| {
+                found.cluster == cluster
+                    && found.task.desired == desired
+                    && service.is_none_or(|wanted| {
+                        found.service.is_some_and(|service| service.name == wanted)
+                    })
+                    && family.is_none_or(|wanted| family_of(found.task) == Some(wanted))
+                    && started_by
+                        .is_none_or(|wanted| found.task.started_by.as_deref() == Some(wanted))
+                    && launch_type.is_none_or(|wanted| {
+                        found.settings.get("launchType").and_then(Value::as_str) == Some(wanted)
+                    })
+            })
+            .map(|found| show::task_arn(app, found.cluster, &found.task.id))
+            .collect())
+    })?;
+    let (page, next) = input.page(arns, 100)?;
+    Ok(Reply::read(json!({"taskArns": page, "nextToken": next})))
+}
+
+fn family_of(task: &Task) -> Option<&str> {
+    let (_, name) = task.definition_arn.rsplit_once('/')?;
+    name.rsplit_once(':').map(|(family, _)| family)
+}

@@ -1,0 +1,386 @@
+//! HTTP in, HTTP out: finds the service and operation of a call, meets faults, writes the call log.
+//!
+//! Invariant: a call that has begun runs to its end and is logged, whether or not its caller is
+//! still there. Signatures are not checked: any credentials do. Must not know: what an operation
+//! does.
+
+mod json;
+pub(crate) mod query;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::calls::{Call, Filter};
+use crate::faults::{Fault, FaultKind};
+use crate::page;
+use crate::services::{self, AwsError, JsonResult, QueryResult, Reply};
+
+/// More is no AWS call.
+const LARGEST_BODY: usize = 5 << 20;
+/// How long open calls may go on after a shutdown began.
+const LAST_CALLS: Duration = Duration::from_secs(5);
+
+/// The caller gets no answer at all: the connection closes.
+#[derive(Debug, thiserror::Error)]
+#[error("the reply was dropped by an injected fault")]
+struct Dropped;
+
+type Answer = Response<Full<Bytes>>;
+
+/// Answers connections until `stop` is cancelled, then lets open calls end.
+pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, stop: CancellationToken) {
+    let graceful = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: give others time to close theirs.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let app = Arc::clone(&app);
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .serve_connection(
+                TokioIo::new(stream),
+                service_fn(move |request| respond(Arc::clone(&app), request)),
+            );
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        });
+    }
+    if tokio::time::timeout(LAST_CALLS, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!("some calls were still open at shutdown");
+    }
+}
+
+async fn respond(app: Arc<App>, request: Request<Incoming>) -> Result<Answer, Dropped> {
+    let (parts, body) = request.into_parts();
+    let body = match Limited::new(body, LARGEST_BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
+            return Ok(plain(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "The request body is larger than 5 MiB.\n",
+            ));
+        }
+        Err(_) => {
+            return Ok(plain(
+                StatusCode::BAD_REQUEST,
+                "The request body did not arrive whole.\n",
+            ));
+        }
+    };
+    let path = parts.uri.path().trim_end_matches('/');
+    if path.starts_with("/_sandbox") {
+        let query = parts.uri.query().unwrap_or_default();
+        return Ok(own_pages(&app, &parts.method, path, query, &body));
+    }
+    // Run apart from the connection: a caller that hangs up does not stop it half-way.
+    let call = tokio::spawn(async move { call(&app, &parts, &body).await });
+    match call.await {
+        Ok(answer) => answer,
+        Err(panic) => {
+            tracing::error!(%panic, "a call failed");
+            Ok(json::refusal(&AwsError::server(
+                "The sandbox failed; its log says why.",
+            )))
+        }
+    }
+}
+
+fn plain(status: StatusCode, text: &str) -> Answer {
+    with_type(status, "text/plain; charset=utf-8", text.to_owned())
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn own_json(status: StatusCode, value: &Value) -> Answer {
+    with_type(status, "application/json", format!("{value}\n"))
+}
+
+/// The sandbox's own addresses, below `/_sandbox`.
+fn own_pages(app: &App, method: &Method, path: &str, query: &str, body: &Bytes) -> Answer {
+    match (method, path) {
+        (&Method::GET, "/_sandbox") => with_type(
+            StatusCode::OK,
+            "text/html; charset=utf-8",
+            page::render(app),
+        ),
+        (&Method::GET, "/_sandbox/calls") => list_calls(app, query),
+        (&Method::GET, "/_sandbox/faults") => own_json(StatusCode::OK, &json!(app.faults.list())),
+        (&Method::POST, "/_sandbox/faults") => match serde_json::from_slice::<Fault>(body) {
+            Ok(fault) => {
+                app.faults.add(fault);
+                own_json(StatusCode::CREATED, &json!(app.faults.list()))
+            }
+            Err(error) => plain(
+                StatusCode::BAD_REQUEST,
+                &format!("Not a fault: {error}. See docs/sandbox.md for the members.\n"),
+            ),
+        },
+        (&Method::DELETE, "/_sandbox/faults") => {
+            app.faults.clear();
+            own_json(StatusCode::OK, &json!([]))
+        }
+        _ => plain(
+            StatusCode::NOT_FOUND,
+            "Here are GET /_sandbox, GET /_sandbox/calls, and GET, POST and DELETE \
+             /_sandbox/faults.\n",
+        ),
+    }
+}
+
+fn list_calls(app: &App, query: &str) -> Answer {
+    let mut filter = Filter::default();
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match (name.as_ref(), value.as_ref()) {
+            ("operation", operation) => filter.operation = Some(operation.to_owned()),
+            ("effective", "true") => filter.effective = Some(true),
+            ("effective", "false") => filter.effective = Some(false),
+            (name, _) => {
+                return plain(
+                    StatusCode::BAD_REQUEST,
+                    &format!(
+                        "`{name}` is no filter with that value: use operation=<name> and \
+                         effective=true|false.\n"
+                    ),
+                );
+            }
+        }
+    }
+    match app.calls.read(&filter) {
+        Ok(calls) => own_json(StatusCode::OK, &json!(calls)),
+        Err(error) => plain(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &format!("Cannot read the call log: {error}\n"),
+        ),
+    }
+}
+
+/// What a call asks for, in the protocol it speaks.
+enum Asked {
+    Json {
+        service: &'static str,
+        operation: String,
+        input: Value,
+    },
+    Query {
+        service: &'static str,
+        operation: String,
+        params: query::Params,
+    },
+}
+
+/// The body of an answer, in the protocol of its call.
+type Outcome = Result<Reply<Bytes>, AwsError>;
+
+impl Asked {
+    fn names(&self) -> (&'static str, &str) {
+        match self {
+            Self::Json {
+                service, operation, ..
+            }
+            | Self::Query {
+                service, operation, ..
+            } => (service, operation),
+        }
+    }
+
+    fn request(&self) -> Value {
+        match self {
+            Self::Json { input, .. } => input.clone(),
+            Self::Query { params, .. } => json!(params.0),
+        }
+    }
+
+    async fn perform(&self, app: &App) -> Outcome {
+        match self {
+            Self::Json {
+                service,
+                operation,
+                input,
+            } => {
+                let result: JsonResult = match *service {
+                    "ecs" => services::ecs::handle(app, operation, input).await,
+                    "ecr" => services::ecr::handle(app, operation, input).await,
+                    _ => services::logs::handle(app, operation, input).await,
+                };
+                result.map(|reply| Reply {
+                    body: Bytes::from(reply.body.to_string()),
+                    changed: reply.changed,
+                })
+            }
+            Self::Query {
+                service,
+                operation,
+                params,
+            } => {
+                let result: QueryResult = match *service {
+                    "elbv2" => services::elbv2::handle(app, operation, params).await,
+                    _ => services::sts::handle(app, operation, params).await,
+                };
+                result.map(|reply| Reply {
+                    body: Bytes::from(reply.body),
+                    changed: reply.changed,
+                })
+            }
+        }
+    }
+
+    fn answer(&self, outcome: &Outcome) -> Answer {
+        match (self, outcome) {
+            (Self::Json { .. }, Ok(reply)) => json::answer(reply.body.clone()),
+            (Self::Json { .. }, Err(error)) => json::refusal(error),
+            (Self::Query { .. }, Ok(reply)) => {
+                with_type(StatusCode::OK, "text/xml", reply.body.clone())
+            }
+            (Self::Query { .. }, Err(error)) => {
+                let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
+                with_type(status, "text/xml", query::error_body(error, &request_id()))
+            }
+        }
+    }
+}
+
+/// A fresh request id, in the form of a UUID.
+fn request_id() -> String {
+    crate::scheduler::Ids(&mut rand::random::<u128>).uuid()
+}
+
+async fn call(
+    app: &App,
+    parts: &hyper::http::request::Parts,
+    body: &[u8],
+) -> Result<Answer, Dropped> {
+    let asked = match understand(parts, body) {
+        Ok(asked) => asked,
+        Err(error) => return Ok(json::refusal(&error)),
+    };
+    let (service, operation) = asked.names();
+    let fault = app.faults.take(operation);
+    let kind = fault.as_ref().map(|fault| fault.kind);
+    if kind == Some(FaultKind::Delay)
+        && let Some(fault) = &fault
+    {
+        tokio::time::sleep(fault.delay()).await;
+    }
+    let mut effective = false;
+    let outcome = match kind {
+        Some(FaultKind::Throttle) => Err(AwsError::client("ThrottlingException", "Rate exceeded")),
+        Some(FaultKind::FailBefore) => Err(AwsError::server("An injected failure.")),
+        _ => {
+            let outcome = asked.perform(app).await;
+            effective = outcome.as_ref().is_ok_and(|reply| reply.changed);
+            if kind == Some(FaultKind::FailAfter) {
+                outcome.and(Err(AwsError::server(
+                    "An injected failure after the effect.",
+                )))
+            } else {
+                outcome
+            }
+        }
+    };
+    let entry = Call {
+        at: app.clock.now().epoch_seconds(),
+        service: service.to_owned(),
+        operation: operation.to_owned(),
+        request: asked.request(),
+        status: outcome.as_ref().map_or_else(|error| error.status, |_| 200),
+        error: outcome.as_ref().err().map(|error| error.code.clone()),
+        effective,
+        fault: kind.map(|kind| kind.word().to_owned()),
+    };
+    if let Err(error) = app.calls.append(&entry) {
+        tracing::error!(%error, "cannot write the call log");
+    }
+    if kind == Some(FaultKind::DropReply) {
+        return Err(Dropped);
+    }
+    Ok(asked.answer(&outcome))
+}
+
+fn understand(parts: &hyper::http::request::Parts, body: &[u8]) -> Result<Asked, AwsError> {
+    let header = |name: &str| {
+        parts
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    };
+    if parts.method != Method::POST {
+        return Err(AwsError::client(
+            "UnknownOperationException",
+            "AWS calls are POST requests; the sandbox's own page is GET /_sandbox.",
+        ));
+    }
+    let target = header("x-amz-target");
+    if !target.is_empty() {
+        return json::understand(target, body);
+    }
+    let form = header("content-type").starts_with("application/x-www-form-urlencoded");
+    if form {
+        return understand_query(body);
+    }
+    Err(AwsError::client(
+        "UnknownOperationException",
+        "The sandbox speaks the JSON protocol (header X-Amz-Target) and the Query protocol (a \
+         form); this request has neither.",
+    ))
+}
+
+fn understand_query(body: &[u8]) -> Result<Asked, AwsError> {
+    let params = query::Params::parse(body)?;
+    let operation = params.required("Action")?.to_owned();
+    let service = match params.get("Version") {
+        Some("2015-12-01") => "elbv2",
+        Some("2011-06-15") => "sts",
+        _ => {
+            return Err(AwsError::client(
+                "InvalidAction",
+                format!(
+                    "The sandbox has no service with the action {operation} of that version: it \
+                     knows Elastic Load Balancing v2 and STS."
+                ),
+            ));
+        }
+    };
+    Ok(Asked::Query {
+        service,
+        operation,
+        params,
+    })
+}
