@@ -1,0 +1,140 @@
+//! `demo`: the product's main job on real parts, told with four versions of a shop.
+//!
+//! Real git pushes, a real webhook, real builds, a real registry that checks tokens, real containers
+//! behind a load balancer. The table at the end is made from what was seen from outside: the API, the
+//! registry, the load balancers. Status 0 only when every line held.
+
+mod aws;
+mod base_image;
+mod repository;
+mod story;
+mod table;
+
+use crate::Exit;
+use crate::up::{self, UpArgs};
+use clap::{Args, ValueEnum};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+#[derive(Args, Clone)]
+pub struct DemoArgs {
+    /// Leave everything running at the end, until Ctrl-C.
+    #[arg(long)]
+    keep: bool,
+    /// Print the table as JSON, with evidence for each line.
+    #[arg(long)]
+    json: bool,
+    /// Leave one part out; the story then has to fail, naming the line.
+    #[arg(long = "break", value_enum)]
+    broken: Option<Break>,
+    /// Everything is kept here; a new temporary folder when not given.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Where the dashboard answers.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// First of five ports for sandbox, registry and load balancers.
+    #[arg(long, default_value_t = 4566)]
+    port: u16,
+    /// How many times faster than AWS the sandbox's own waits pass.
+    #[arg(long, default_value_t = 20.0)]
+    time_scale: f64,
+}
+
+/// What can be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Break {
+    /// The push tells nobody.
+    Push,
+    /// Production has no gate.
+    Gate,
+    /// Nothing is verified.
+    Verify,
+    /// Nothing is rolled back.
+    Rollback,
+}
+
+pub async fn demo(args: DemoArgs) -> anyhow::Result<()> {
+    let (data, temporary) = match &args.data {
+        Some(folder) => (folder.clone(), false),
+        None => (std::env::temp_dir().join(format!("roadstead-demo-{}", std::process::id())), true),
+    };
+    fs::create_dir_all(&data)?;
+    let data = data.canonicalize()?;
+    let told = tell(&args, &data).await;
+    if temporary {
+        match &told {
+            Ok(()) => drop(fs::remove_dir_all(&data)),
+            Err(_) => eprintln!("logs are in {}", data.display()),
+        }
+    }
+    told
+}
+
+async fn tell(args: &DemoArgs, data: &std::path::Path) -> anyhow::Result<()> {
+    let mut table = table::Table::new(args.json);
+    let base = base_image::build(data).await?;
+    table.say(&format!("base image {base} built from scratch"));
+
+    let local = |offset: u16| SocketAddr::from(([127, 0, 0, 1], args.port + offset));
+    let ports = (args.port + 5, args.port + 6);
+    let setting = repository::Setting {
+        base: base.clone(),
+        staging: ports.0,
+        production: ports.1,
+        broken: args.broken,
+    };
+    let secret = up::secret(data, "webhook-secret")?;
+    let webhook = format!("http://{}/webhooks/git/shop", args.listen);
+    let repository = repository::Repository::create(data, setting, &webhook, &secret).await?;
+    let config = data.join("roadstead.toml");
+    fs::write(
+        &config,
+        format!(
+            "[[projects]]\nname = \"shop\"\nrepository = \"{}\"\nwebhook_secret = \"{secret}\"\n",
+            repository.address().display()
+        ),
+    )?;
+    let up = UpArgs {
+        data: data.to_owned(),
+        listen: args.listen,
+        config: Some(config),
+        sandbox: local(0),
+        registry: local(4),
+        time_scale: args.time_scale,
+    };
+    let mut parts = up::start(&up).await?;
+    table.say("sandbox, server and runner are up");
+    let scene = story::Scene {
+        url: format!("http://{}", args.listen),
+        registry: format!("http://{}", up.registry),
+        staging: format!("http://127.0.0.1:{}", ports.0),
+        production: format!("http://127.0.0.1:{}", ports.1),
+        aws: aws::Aws::new(format!("http://{}", up.sandbox)),
+        repository,
+        base: base.clone(),
+        password: parts.admin_password.clone(),
+    };
+    let told = story::tell(&scene, &mut table).await;
+    table.print(args.json);
+    if args.keep {
+        eprintln!(
+            "\ndashboard  http://{}   user admin, password {}\nCtrl-C stops everything.",
+            args.listen, parts.admin_password
+        );
+        tokio::signal::ctrl_c().await?;
+    }
+    scene.put_away().await;
+    up::stop(&mut parts).await;
+    base_image::remove(&base).await;
+    told?;
+    match table.lines().iter().find(|line| !line.held) {
+        None => Ok(()),
+        Some(line) => Err(Exit {
+            status: 1,
+            message: format!("`{}` did not hold: {}", line.step, line.observed),
+        }
+        .into()),
+    }
+}

@@ -1,0 +1,384 @@
+//! The story itself, line by line.
+
+use super::aws::Aws;
+use super::repository::Repository;
+use super::table::Table;
+use crate::children::until;
+use crate::client::Client;
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+
+/// Longest wait for anything: generous, for a machine that does other things too.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// Where everything is.
+pub struct Scene {
+    pub url: String,
+    pub registry: String,
+    pub staging: String,
+    pub production: String,
+    pub aws: Aws,
+    pub repository: Repository,
+    pub base: String,
+    pub password: String,
+}
+
+type Seen = Result<(String, Value), String>;
+
+/// Tells all of it; stops at the first line that does not hold, since the rest leans on it.
+pub async fn tell(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
+    let placeholder = scene.placeholder().await?;
+    for (name, address) in [("staging", &scene.staging), ("production", &scene.production)] {
+        let port = address.rsplit(':').next().and_then(|p| p.parse().ok()).unwrap_or_default();
+        scene.aws.environment(name, port, &placeholder).await?;
+    }
+    table.say("clusters, services and load balancers stand, with a placeholder in them");
+    let client = scene.sign_in().await?;
+
+    macro_rules! line {
+        ($step:expr, $expected:expr, $seen:expr) => {{
+            let seen: Seen = $seen.await.map_err(|error: anyhow::Error| format!("{error:#}"));
+            let held = seen.is_ok();
+            table.line($step, $expected, seen);
+            if !held {
+                return Ok(());
+            }
+        }};
+    }
+
+    scene.settled(&client, "staging").await?;
+    line!("push v1", "the webhook starts run shop.1", scene.push(&client, 1));
+    line!("build v1", "steps pass, the registry has the digest", scene.built(&client, 1));
+    line!("v1 in staging", "deployed", scene.deployment(&client, "staging", "shop.r1", "deployed"));
+    line!("staging serves", "v1 staging", scene.serves(&scene.staging, "v1 staging"));
+    line!("v1 in production", "deployed", scene.deployment(&client, "production", "shop.r1", "deployed"));
+    line!("the gate held", "8 s of healthy staging came first", scene.gate_held(&client));
+    line!("production serves", "v1 production", scene.serves(&scene.production, "v1 production"));
+
+    line!("push v2", "the webhook starts run shop.2", scene.push(&client, 2));
+    line!("v2 in staging", "rolled_back, with the reason", scene.deployment(&client, "staging", "shop.r2", "rolled_back"));
+    line!("staging is back", "v1 staging", scene.serves(&scene.staging, "v1 staging"));
+    line!("production untouched", "no deployment of v2, serves v1", scene.untouched(&client));
+
+    line!("push v3", "the webhook starts run shop.3", scene.push(&client, 3));
+    line!("v3 in staging", "deployed", scene.deployment(&client, "staging", "shop.r3", "deployed"));
+    line!("v3 in production", "rolled_back, by itself", scene.deployment(&client, "production", "shop.r3", "rolled_back"));
+    line!("production is back", "v1 production", scene.serves(&scene.production, "v1 production"));
+    line!("production is held", "a hold, and nothing is retried", scene.held(&client));
+
+    line!("roll staging back", "deployed, through the button's form", scene.press(&client, "rollback", "shop.r1"));
+    line!("staging serves", "v1 staging", scene.serves(&scene.staging, "v1 staging"));
+    line!("promote to staging", "deployed, through the button's form", scene.press(&client, "promote", "shop.r3"));
+    line!("staging serves", "v3 staging", scene.serves(&scene.staging, "v3 staging"));
+    Ok(())
+}
+
+impl Scene {
+    /// Pushes a placeholder image, so that the services have something to run.
+    async fn placeholder(&self) -> anyhow::Result<String> {
+        self.aws.ecr("CreateRepository", json!({"repositoryName": "placeholder"})).await?;
+        let (user, password) = self.aws.registry_login().await?;
+        let host = self.registry.trim_start_matches("http://");
+        let name = format!("{host}/placeholder:1");
+        let docker = async |arguments: &[&str]| -> anyhow::Result<()> {
+            let output = Command::new("docker")
+                .args(arguments)
+                .stdin(Stdio::null())
+                .output()
+                .await?;
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                bail!("docker {}: {said}", arguments.first().unwrap_or(&""));
+            }
+            Ok(())
+        };
+        docker(&["login", "--username", &user, "--password", &password, host]).await?;
+        let folder = std::env::temp_dir().join(format!("roadstead-placeholder-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("www"))?;
+        std::fs::write(folder.join("www/index.html"), "nothing is deployed here yet\n")?;
+        std::fs::write(
+            folder.join("Dockerfile"),
+            format!(
+                "FROM {}\nCOPY www /www\nENTRYPOINT [\"/bin/busybox\", \"httpd\", \"-f\", \"-p\", \
+                 \"8080\", \"-h\", \"/www\"]\n",
+                self.base
+            ),
+        )?;
+        let built = docker(&["build", "--quiet", "--tag", &name, &folder.display().to_string()]).await;
+        std::fs::remove_dir_all(&folder)?;
+        built?;
+        docker(&["push", "--quiet", &name]).await?;
+        docker(&["image", "rm", &name]).await?;
+        docker(&["logout", host]).await?;
+        Ok(name)
+    }
+
+    /// An API token, made with a session as the dashboard makes one.
+    async fn sign_in(&self) -> anyhow::Result<Client> {
+        let token = self.session().await?;
+        Client::new(&self.url, Some(token))
+    }
+
+    async fn session(&self) -> anyhow::Result<String> {
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+        let cookie = self.cookie(&http).await?;
+        let answer = http
+            .post(format!("{}/api/v1/tokens", self.url))
+            .header("cookie", cookie)
+            .json(&json!({"name": "demo", "role": "admin"}))
+            .send()
+            .await?
+            .error_for_status()?;
+        let value: Value = answer.json().await?;
+        Ok(value["token"].as_str().context("no token came")?.to_owned())
+    }
+
+    async fn cookie(&self, http: &reqwest::Client) -> anyhow::Result<String> {
+        let form = [("user", "admin"), ("password", self.password.as_str()), ("next", "/")];
+        let answer = http.post(format!("{}/login", self.url)).form(&form).send().await?;
+        let cookie = answer
+            .headers()
+            .get_all("set-cookie")
+            .iter()
+            .filter_map(|value| value.to_str().ok()?.split(';').next())
+            .find(|pair| pair.starts_with("roadstead_session="));
+        Ok(cookie.with_context(|| format!("no session came: {}", answer.status()))?.to_owned())
+    }
+
+    /// Waits until the placeholder runs: the story begins on a quiet stage.
+    async fn settled(&self, _client: &Client, _place: &str) -> anyhow::Result<()> {
+        for address in [&self.staging, &self.production] {
+            self.serves(address, "nothing is deployed here yet").await?;
+        }
+        Ok(())
+    }
+
+    async fn push(&self, client: &Client, version: u32) -> anyhow::Result<(String, Value)> {
+        let commit = self.repository.push(version).await?;
+        let run = format!("shop.{version}");
+        let found = until(&format!("run {run}"), Duration::from_secs(30), async || {
+            let runs = client.get("/projects/shop/runs").await?;
+            let runs = runs["runs"].as_array().cloned().unwrap_or_default();
+            Ok(runs.into_iter().find(|r| r["id"] == json!(run)))
+        })
+        .await?;
+        if found["commit"] != json!(commit) {
+            bail!("{run} is of commit {}, not {commit}", found["commit"]);
+        }
+        Ok((format!("run {run} of {}", &commit[..7]), json!({"run": run, "commit": commit})))
+    }
+
+    async fn built(&self, client: &Client, version: u32) -> anyhow::Result<(String, Value)> {
+        let run = format!("shop.{version}");
+        let found = until(&format!("the end of {run}"), LIMIT, async || {
+            let found = client.get(&format!("/runs/{run}")).await?;
+            let state = found["run"]["state"]["state"].as_str().unwrap_or_default().to_owned();
+            match state.as_str() {
+                "succeeded" => Ok(Some(found)),
+                "failed" | "timed_out" | "cancelled" | "skipped" => {
+                    bail!("{run} {state}: {}", found["run"]["state"])
+                }
+                _ => Ok(None),
+            }
+        })
+        .await?;
+        let release = found["run"]["state"]["release"].as_str().context("no release")?.to_owned();
+        let releases = client.get("/projects/shop/releases").await?;
+        let image = releases["releases"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|r| r["id"] == json!(release))
+            .map(|r| r["images"]["app"].clone())
+            .context("the release is not listed")?;
+        let digest = image["digest"].as_str().context("no digest")?;
+        let (user, password) = self.aws.registry_login().await?;
+        let answer = reqwest::Client::new()
+            .head(format!("{}/v2/shop/manifests/{digest}", self.registry))
+            .basic_auth(user, Some(password))
+            .header("accept", "application/vnd.docker.distribution.manifest.v2+json")
+            .header("accept", "application/vnd.oci.image.manifest.v1+json")
+            .send()
+            .await?
+            .error_for_status()?;
+        let said = answer.headers().get("docker-content-digest").and_then(|v| v.to_str().ok());
+        if said != Some(digest) {
+            bail!("the registry says {said:?}, the release {digest}");
+        }
+        Ok((format!("{release} = {}…", &digest[..19]), json!({"release": release, "image": image})))
+    }
+
+    async fn deployment(
+        &self,
+        client: &Client,
+        environment: &str,
+        release: &str,
+        wanted: &str,
+    ) -> anyhow::Result<(String, Value)> {
+        let what = format!("{release} {wanted} in {environment}");
+        let id = until(&what, LIMIT, async || {
+            let all = client.get(&format!("/projects/shop/deployments?environment={environment}")).await?;
+            let all = all["deployments"].as_array().cloned().unwrap_or_default();
+            Ok(all
+                .iter()
+                .find(|d| d["release"] == json!(release) && d["kind"]["kind"] == json!("forward"))
+                .and_then(|d| d["id"].as_str().map(str::to_owned)))
+        })
+        .await?;
+        self.ends(client, &id, wanted).await
+    }
+
+    /// Waits for a deployment's end.
+    async fn ends(&self, client: &Client, id: &str, wanted: &str) -> anyhow::Result<(String, Value)> {
+        let found = until(&format!("{id} {wanted}"), LIMIT, async || {
+            let found = client.get(&format!("/deployments/{id}")).await?;
+            let state = found["deployment"]["state"]["state"].as_str().unwrap_or_default().to_owned();
+            match state.as_str() {
+                state if state == wanted => Ok(Some(found)),
+                "queued" | "rolling_out" | "verifying" | "rolling_back" => Ok(None),
+                other => bail!("{id} ended {other}: {}", found["deployment"]["state"]),
+            }
+        })
+        .await?;
+        let state = &found["deployment"]["state"];
+        let why = state["failure"]["message"].as_str().map(|m| format!(": {m}")).unwrap_or_default();
+        if wanted == "rolled_back" && why.is_empty() {
+            bail!("{id} is rolled back without a reason");
+        }
+        Ok((format!("{id} {wanted}{why}"), json!({"deployment": id, "state": state})))
+    }
+
+    async fn serves(&self, address: &str, wanted: &str) -> anyhow::Result<(String, Value)> {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
+        let mut row = 0;
+        // Old tasks drain for a moment: ten answers in a row count.
+        until(&format!("{wanted:?} at {address}"), Duration::from_secs(60), || {
+            let request = http.get(address).send();
+            async { Ok(request.await?.text().await?) }
+        })
+        .await
+        .map(|_: String| ())
+        .or_else(|error| if error.is::<reqwest::Error>() { Ok(()) } else { Err(error) })?;
+        let body = until(&format!("{wanted:?} at {address}"), Duration::from_secs(60), async || {
+            let text = match http.get(address).send().await {
+                Ok(answer) => answer.text().await.unwrap_or_default(),
+                Err(_) => String::new(),
+            };
+            row = if text.trim() == wanted { row + 1 } else { 0 };
+            Ok((row >= 10).then_some(text))
+        })
+        .await?;
+        Ok((body.trim().to_owned(), json!({"url": address, "body": body})))
+    }
+
+    /// The order of events: staging's health had to last before production started.
+    async fn gate_held(&self, client: &Client) -> anyhow::Result<(String, Value)> {
+        let events = client.get("/projects/shop/events?limit=200").await?;
+        let events = events["events"].as_array().cloned().unwrap_or_default();
+        let at = |subject: &str, what: &str| -> anyhow::Result<jiff::Timestamp> {
+            let found = events
+                .iter()
+                .find(|e| e["subject"] == json!(subject) && e["what"] == json!(what))
+                .with_context(|| format!("no event {what} of {subject}"))?;
+            Ok(found["at"].as_str().unwrap_or_default().parse()?)
+        };
+        let verified = at("shop.d1", "rollout_done")?;
+        let started = at("shop.d2", "started")?;
+        let waited = started.duration_since(verified).as_secs_f64();
+        // Health is known from the first look after the rollout, a second or so later at most.
+        if waited < 8.0 - 1.5 {
+            bail!("production started {waited:.1} s after staging's rollout");
+        }
+        Ok((
+            format!("{waited:.1} s between staging's rollout and production's start"),
+            json!({"staging_rollout_done": verified.to_string(), "production_started": started.to_string()}),
+        ))
+    }
+
+    async fn untouched(&self, client: &Client) -> anyhow::Result<(String, Value)> {
+        let all = client.get("/projects/shop/deployments?environment=production").await?;
+        let all = all["deployments"].as_array().cloned().unwrap_or_default();
+        if let Some(bad) = all.iter().find(|d| d["release"] == json!("shop.r2")) {
+            bail!("{} brought v2 to production", bad["id"]);
+        }
+        let (body, evidence) = self.serves(&self.production, "v1 production").await?;
+        Ok((format!("no deployment of shop.r2; serves {body}"), evidence))
+    }
+
+    async fn held(&self, client: &Client) -> anyhow::Result<(String, Value)> {
+        let place = async || -> anyhow::Result<Value> {
+            let project = client.get("/projects/shop").await?;
+            let places = project["places"].as_array().cloned().unwrap_or_default();
+            places
+                .into_iter()
+                .find(|p| p["environment"] == json!("production"))
+                .context("production is not listed")
+        };
+        let hold = until("a hold on production", LIMIT, async || {
+            let found = place().await?;
+            Ok(Some(found["hold"].clone()).filter(|hold| !hold.is_null()))
+        })
+        .await?;
+        // Several ticks of the planner: time enough for automation to do it again, if it would.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let live = place().await?["live"].as_array().map_or(0, Vec::len);
+        if live > 0 {
+            bail!("{live} deployments are under way in production in spite of the hold");
+        }
+        let reason = hold["reason"].as_str().unwrap_or_default();
+        Ok((format!("held by {}: {reason}", hold["by"].as_str().unwrap_or("-")), hold.clone()))
+    }
+
+    /// Presses a button: the very form that the page sends, with its session.
+    async fn press(&self, client: &Client, verb: &str, release: &str) -> anyhow::Result<(String, Value)> {
+        let newest = async || -> anyhow::Result<(u64, String)> {
+            let all = client.get("/projects/shop/deployments?environment=staging").await?;
+            let id = all["deployments"][0]["id"].as_str().unwrap_or_default().to_owned();
+            let number = id.rsplit(".d").next().and_then(|n| n.parse().ok()).unwrap_or(0);
+            Ok((number, id))
+        };
+        let (before, _) = newest().await?;
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+        let cookie = self.cookie(&http).await?;
+        let address = format!("{}/projects/shop/environments/staging/services/web/{verb}", self.url);
+        let form = [("release", release), ("reason", "the demo says so"), ("confirm", "staging")];
+        let answer = http
+            .post(address)
+            .header("cookie", cookie)
+            .header("origin", &self.url)
+            .form(&form)
+            .send()
+            .await?;
+        if answer.status().as_u16() != 303 {
+            bail!("the form was answered with {}: {}", answer.status(), answer.text().await?);
+        }
+        let (after, id) = newest().await?;
+        if after <= before {
+            bail!("no deployment was opened");
+        }
+        self.ends(client, &id, "deployed").await
+    }
+
+    /// Takes the services down, so that no container stays behind.
+    pub async fn put_away(&self) {
+        for cluster in ["staging", "production"] {
+            let body = json!({"cluster": cluster, "service": "shop", "force": true});
+            // At the end of a story that failed there may be nothing to take down.
+            drop(self.aws.ecs("DeleteService", body).await);
+        }
+        let gone = until("the tasks' end", Duration::from_secs(60), async || {
+            let mut left = 0;
+            for cluster in ["staging", "production"] {
+                let tasks = self.aws.ecs("ListTasks", json!({"cluster": cluster})).await;
+                left += tasks.ok().and_then(|t| t["taskArns"].as_array().map(Vec::len)).unwrap_or(0);
+            }
+            Ok((left == 0).then_some(()))
+        });
+        if let Err(error) = gone.await {
+            eprintln!("{error:#}");
+        }
+    }
+}
