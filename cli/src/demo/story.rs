@@ -255,13 +255,6 @@ impl Scene {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
         let mut row = 0;
         // Old tasks drain for a moment: ten answers in a row count.
-        until(&format!("{wanted:?} at {address}"), Duration::from_secs(60), || {
-            let request = http.get(address).send();
-            async { Ok(request.await?.text().await?) }
-        })
-        .await
-        .map(|_: String| ())
-        .or_else(|error| if error.is::<reqwest::Error>() { Ok(()) } else { Err(error) })?;
         let body = until(&format!("{wanted:?} at {address}"), Duration::from_secs(60), async || {
             let text = match http.get(address).send().await {
                 Ok(answer) => answer.text().await.unwrap_or_default(),
