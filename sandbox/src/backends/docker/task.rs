@@ -1,0 +1,492 @@
+//! The supervision of one task: one of these runs per task, from `start` or `adopt` to `Stopped`.
+//!
+//! Invariants: it looks before it acts, so it can begin at any point of a task's life; nothing but
+//! a pull is abandoned halfway, so no container appears after the task was cleaned up; a container
+//! is removed only after its end and its log are in the journal. Must not know: why a task stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::errors::Error;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::super::{
+    ContainerSpec, DependencyCondition, Reports, TaskEvent, TaskLaunch, TaskReport,
+};
+use super::definition::{
+    container, container_name, is_container_name, labels, network_name,
+};
+use super::engine::{Engine, Labelled, Seen, error_text};
+use super::journal::{End, Journal};
+use crate::clock::Clock;
+
+/// What all tasks share.
+pub(super) struct Shared {
+    pub(super) engine: Engine,
+    pub(super) journal: Journal,
+    pub(super) reports: Reports,
+    pub(super) clock: Clock,
+}
+
+impl Shared {
+    fn report(&self, task_id: &str, event: TaskEvent) {
+        let report = TaskReport {
+            task_id: task_id.to_owned(),
+            event,
+        };
+        // Nobody listens any more: the sandbox is shutting down.
+        let _ = self.reports.send(report);
+    }
+}
+
+/// Where a container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Waiting,
+    Started { healthy: Option<bool> },
+    Ended { exit_code: i64 },
+}
+
+/// What a watcher saw of the container with this number.
+enum Watched {
+    Ended(usize, End),
+    Health(usize, bool),
+}
+
+/// Whether a container may start.
+#[derive(Debug, PartialEq, Eq)]
+enum Readiness {
+    Ready,
+    NotYet,
+    Never(String),
+}
+
+pub(super) struct Supervisor {
+    pub(super) shared: Arc<Shared>,
+    pub(super) launch: TaskLaunch,
+}
+
+impl Supervisor {
+    /// Runs the task until `stop`, and then ends it.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        self.live(&stop).await;
+        stop.cancelled().await;
+        end(&self.shared, &self.launch.task_id, Some(&self.launch), false).await;
+        self.report(TaskEvent::Stopped);
+    }
+
+    async fn live(&self, stop: &CancellationToken) {
+        if let Err((container, error)) = self.prepare().await {
+            self.report(TaskEvent::CannotStart {
+                container,
+                reason: error,
+            });
+            return;
+        }
+        match stop.run_until_cancelled(self.pull()).await {
+            None => return,
+            Some(Err(event)) => return self.report(event),
+            Some(Ok(())) => self.report(TaskEvent::Pulled),
+        }
+        self.supervise(stop).await;
+    }
+
+    async fn prepare(&self) -> Result<(), (String, String)> {
+        let launch = &self.launch;
+        let Some(first) = launch.containers.first() else {
+            return Err((String::new(), "the task has no containers".to_owned()));
+        };
+        if let Some(odd) = launch.containers.iter().find(|it| !is_container_name(&it.name)) {
+            return Err((odd.name.clone(), "the container's name is not valid".to_owned()));
+        }
+        let labels = labels(self.shared.engine.instance(), launch);
+        self.shared
+            .engine
+            .ensure_network(&network_name(&launch.task_id), labels)
+            .await
+            .map_err(|error| {
+                let reason = format!("cannot create the task's network: {}", error_text(&error));
+                (first.name.clone(), reason)
+            })
+    }
+
+    /// Pulls what is not running yet.
+    async fn pull(&self) -> Result<(), TaskEvent> {
+        let mut pulled: Vec<&str> = Vec::new();
+        for spec in &self.launch.containers {
+            if pulled.contains(&spec.image.as_str()) || self.exists(spec).await {
+                continue;
+            }
+            self.shared
+                .engine
+                .pull(&spec.image)
+                .await
+                .map_err(|error| TaskEvent::CannotPull {
+                    container: spec.name.clone(),
+                    reason: error_text(&error),
+                })?;
+            pulled.push(&spec.image);
+        }
+        Ok(())
+    }
+
+    /// Whether the container was created before, in this life or an earlier one.
+    async fn exists(&self, spec: &ContainerSpec) -> bool {
+        self.kept_end(spec).is_some()
+            || matches!(
+                self.shared.engine.inspect(&self.name_of(spec)).await,
+                Ok(Some(_))
+            )
+    }
+
+    /// How the container ended, when it is gone already.
+    fn kept_end(&self, spec: &ContainerSpec) -> Option<End> {
+        let entry = self.shared.journal.entry(&self.launch.task_id, &spec.name);
+        entry.ok().flatten()?.end
+    }
+
+    async fn supervise(&self, stop: &CancellationToken) {
+        let specs = &self.launch.containers;
+        let mut phases = vec![Phase::Waiting; specs.len()];
+        let (sender, mut watched) = mpsc::unbounded_channel();
+        let mut watchers = JoinSet::new();
+        let mut failed = false;
+        loop {
+            while !failed && !stop.is_cancelled() {
+                let next = (0..specs.len())
+                    .filter(|number| phases[*number] == Phase::Waiting)
+                    .map(|number| (number, readiness(&specs[number], specs, &phases)))
+                    .find(|(_, readiness)| *readiness != Readiness::NotYet);
+                let Some((number, readiness)) = next else {
+                    break;
+                };
+                let spec = &specs[number];
+                let started = match readiness {
+                    Readiness::Never(reason) => Err(reason),
+                    _ => self.start(spec).await,
+                };
+                match started {
+                    Ok(Started::Gone(end)) => {
+                        failed |= spec.essential;
+                        phases[number] = self.ended(spec, end);
+                    }
+                    Ok(Started::Seen(seen)) => {
+                        phases[number] = Phase::Started { healthy: None };
+                        self.watch(number, seen, &sender, &mut watchers);
+                    }
+                    Err(reason) => {
+                        failed = true;
+                        self.report(TaskEvent::CannotStart {
+                            container: spec.name.clone(),
+                            reason,
+                        });
+                    }
+                }
+            }
+            let seen = tokio::select! {
+                () = stop.cancelled() => return,
+                seen = watched.recv() => seen,
+            };
+            match seen {
+                Some(Watched::Ended(number, end)) => {
+                    failed |= specs[number].essential;
+                    phases[number] = self.ended(&specs[number], end);
+                }
+                Some(Watched::Health(number, healthy)) => {
+                    if let Phase::Started { healthy: known } = &mut phases[number] {
+                        *known = Some(healthy);
+                        self.report(TaskEvent::ContainerHealth {
+                            name: specs[number].name.clone(),
+                            healthy,
+                        });
+                    }
+                }
+                // Not while `sender` lives, which is as long as this loop.
+                None => return,
+            }
+        }
+    }
+
+    fn ended(&self, spec: &ContainerSpec, end: End) -> Phase {
+        self.report(exited(&spec.name, end));
+        Phase::Ended {
+            exit_code: end.exit_code,
+        }
+    }
+
+    /// Creates and starts a container, or finds it as an earlier life left it.
+    async fn start(&self, spec: &ContainerSpec) -> Result<Started, String> {
+        if let Some(end) = self.kept_end(spec) {
+            return Ok(Started::Gone(end));
+        }
+        let Shared {
+            engine,
+            journal,
+            clock,
+            ..
+        } = &*self.shared;
+        let text = |error: Error| error_text(&error);
+        let name = self.name_of(spec);
+        let launch = &self.launch;
+        if engine.inspect(&name).await.map_err(text)?.is_none() {
+            journal
+                .open(
+                    &launch.task_id,
+                    &spec.name,
+                    spec.awslogs.clone(),
+                    clock.now().0,
+                )
+                .map_err(|error| format!("{error:#}"))?;
+            let body = container(engine.instance(), launch, spec, *clock);
+            engine.create(&name, body).await.map_err(text)?;
+        }
+        let found = engine.inspect(&name).await.map_err(text)?;
+        let found = found.ok_or_else(|| format!("container {name} is gone before it started"))?;
+        if !found.running && found.end.is_none() {
+            engine.start(&found.id).await.map_err(text)?;
+        }
+        let seen = engine.inspect(&name).await.map_err(text)?;
+        let seen = seen.ok_or_else(|| format!("container {name} is gone"))?;
+        let image_digest = engine.image_digest(&spec.image, &seen).await;
+        self.report(TaskEvent::ContainerStarted {
+            name: spec.name.clone(),
+            container_id: seen.id.clone(),
+            bindings: seen.bindings.clone(),
+            image_digest,
+        });
+        Ok(Started::Seen(seen))
+    }
+
+    /// Watches a container's end, and its health when it has a check.
+    fn watch(
+        &self,
+        number: usize,
+        seen: Seen,
+        sender: &mpsc::UnboundedSender<Watched>,
+        watchers: &mut JoinSet<()>,
+    ) {
+        let spec = &self.launch.containers[number];
+        if let Some(check) = &spec.health_check {
+            // Twice per check: a verdict is seen half an interval after it fell, at the latest.
+            let pause = (self.shared.clock.scaled(check.interval) / 2)
+                .clamp(Duration::from_millis(100), Duration::from_secs(1));
+            let (shared, sender, id) = (Arc::clone(&self.shared), sender.clone(), seen.id.clone());
+            watchers.spawn(async move {
+                let mut last = None;
+                loop {
+                    match shared.engine.inspect(&id).await {
+                        Ok(Some(seen)) if seen.running => {
+                            if let Some(healthy) = seen.healthy.filter(|it| Some(*it) != last) {
+                                last = Some(healthy);
+                                let _ = sender.send(Watched::Health(number, healthy));
+                            }
+                        }
+                        Ok(_) => return,
+                        Err(error) => tracing::warn!(%error, id, "cannot look at a container"),
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+            });
+        }
+        let (shared, sender) = (Arc::clone(&self.shared), sender.clone());
+        watchers.spawn(async move {
+            let end = shared.engine.wait_for_end(&seen.id).await;
+            let _ = sender.send(Watched::Ended(number, end));
+        });
+    }
+
+    fn name_of(&self, spec: &ContainerSpec) -> String {
+        container_name(&self.launch.task_id, &spec.name)
+    }
+
+    fn report(&self, event: TaskEvent) {
+        self.shared.report(&self.launch.task_id, event);
+    }
+}
+
+enum Started {
+    /// Ended and removed in an earlier life of the sandbox.
+    Gone(End),
+    Seen(Seen),
+}
+
+fn exited(name: &str, end: End) -> TaskEvent {
+    TaskEvent::ContainerExited {
+        name: name.to_owned(),
+        exit_code: end.exit_code,
+        oom: end.oom,
+        ran_for_ms: end.ran_for_ms,
+    }
+}
+
+/// What `dependsOn` says about a container now.
+fn readiness(spec: &ContainerSpec, specs: &[ContainerSpec], phases: &[Phase]) -> Readiness {
+    for dependency in &spec.depends_on {
+        let name = &dependency.container;
+        let Some(at) = specs.iter().position(|it| it.name == *name) else {
+            return Readiness::Never(format!("depends on the unknown container {name}"));
+        };
+        let met = match (dependency.condition, phases[at]) {
+            (_, Phase::Waiting) => false,
+            (DependencyCondition::Start, _) => true,
+            (DependencyCondition::Healthy, Phase::Started { healthy: Some(true) }) => true,
+            (DependencyCondition::Healthy, Phase::Started { healthy: Some(false) }) => {
+                return Readiness::Never(format!("dependency container {name} is unhealthy"));
+            }
+            (DependencyCondition::Healthy, Phase::Ended { .. }) => {
+                return Readiness::Never(format!("dependency container {name} stopped before it was healthy"));
+            }
+            (DependencyCondition::Complete, Phase::Ended { .. })
+            | (DependencyCondition::Success, Phase::Ended { exit_code: 0 }) => true,
+            (DependencyCondition::Success, Phase::Ended { exit_code }) => {
+                return Readiness::Never(format!("dependency container {name} exited with code {exit_code}"));
+            }
+            (_, Phase::Started { .. }) => false,
+        };
+        if !met {
+            return Readiness::NotYet;
+        }
+    }
+    Readiness::Ready
+}
+
+/// Ends a task: stops what runs, keeps ends and logs, removes everything. Tries until the engine
+/// has done it all, because a task that is half gone must not count as stopped.
+pub(super) async fn end(
+    shared: &Shared,
+    task_id: &str,
+    launch: Option<&TaskLaunch>,
+    at_once: bool,
+) {
+    let mut pause = Duration::from_millis(200);
+    while let Err(error) = try_end(shared, task_id, launch, at_once).await {
+        tracing::warn!(task_id, "cannot clean up a task yet, trying again: {error:#}");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(10));
+    }
+}
+
+async fn try_end(
+    shared: &Shared,
+    task_id: &str,
+    launch: Option<&TaskLaunch>,
+    at_once: bool,
+) -> anyhow::Result<()> {
+    let engine = &shared.engine;
+    let mut running = Vec::new();
+    for labelled in engine.containers(Some(task_id)).await? {
+        let seen = engine.inspect(&labelled.id).await?;
+        if seen.is_some_and(|seen| seen.running) {
+            running.push(labelled);
+        }
+    }
+    // Those first on which no other one still depends.
+    while !running.is_empty() {
+        let (mut now, mut later): (Vec<Labelled>, Vec<Labelled>) = running
+            .iter()
+            .cloned()
+            .partition(|it| !is_needed(it, &running, launch));
+        if now.is_empty() {
+            std::mem::swap(&mut now, &mut later);
+        }
+        let stops = now.iter().map(|it| engine.stop(&it.id, at_once));
+        futures_util::future::try_join_all(stops).await?;
+        running = later;
+    }
+    for labelled in engine.containers(Some(task_id)).await? {
+        remove(shared, &labelled).await?;
+    }
+    engine.remove_network(&network_name(task_id)).await?;
+    Ok(())
+}
+
+fn is_needed(labelled: &Labelled, running: &[Labelled], launch: Option<&TaskLaunch>) -> bool {
+    let specs = launch.map_or(&[][..], |launch| &launch.containers);
+    specs.iter().any(|spec| {
+        let depends = spec
+            .depends_on
+            .iter()
+            .any(|it| it.container == labelled.container);
+        depends && running.iter().any(|it| it.container == spec.name)
+    })
+}
+
+/// Keeps what is to be kept of a stopped container, says how it ended, and removes it.
+async fn remove(shared: &Shared, labelled: &Labelled) -> anyhow::Result<()> {
+    let Labelled {
+        id,
+        task_id,
+        container,
+    } = labelled;
+    let seen = shared.engine.inspect(id).await?;
+    if let Some(end) = seen.and_then(|seen| seen.end) {
+        let lines = shared.engine.logs(id).await?.unwrap_or_default();
+        shared.journal.close(task_id, container, end, &lines)?;
+        shared.report(task_id, exited(container, end));
+    }
+    shared.engine.remove(id).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::Dependency;
+    use indexmap::IndexMap;
+
+    fn spec(name: &str, depends_on: &[(&str, DependencyCondition)]) -> ContainerSpec {
+        ContainerSpec {
+            name: name.to_owned(),
+            image: String::new(),
+            essential: true,
+            entry_point: None,
+            command: None,
+            environment: IndexMap::new(),
+            ports: Vec::new(),
+            health_check: None,
+            depends_on: depends_on
+                .iter()
+                .map(|(container, condition)| Dependency {
+                    container: (*container).to_owned(),
+                    condition: *condition,
+                })
+                .collect(),
+            user: None,
+            working_directory: None,
+            readonly_root_filesystem: false,
+            memory_mib: None,
+            cpu_shares: None,
+            docker_labels: IndexMap::new(),
+            stop_timeout: Duration::from_secs(30),
+            awslogs: None,
+        }
+    }
+
+    #[test]
+    fn dependencies_decide_when_a_container_starts() {
+        use DependencyCondition::{Complete, Healthy, Start, Success};
+        let started = |healthy| Phase::Started { healthy };
+        let ended = |exit_code| Phase::Ended { exit_code };
+        let never = |why: &str| Readiness::Never(format!("dependency container db {why}"));
+        for (condition, phase, expected) in [
+            (Start, Phase::Waiting, Readiness::NotYet),
+            (Start, started(None), Readiness::Ready),
+            (Start, ended(1), Readiness::Ready),
+            (Healthy, started(None), Readiness::NotYet),
+            (Healthy, started(Some(true)), Readiness::Ready),
+            (Healthy, started(Some(false)), never("is unhealthy")),
+            (Healthy, ended(0), never("stopped before it was healthy")),
+            (Complete, started(None), Readiness::NotYet),
+            (Complete, ended(1), Readiness::Ready),
+            (Success, started(None), Readiness::NotYet),
+            (Success, ended(0), Readiness::Ready),
+            (Success, ended(2), never("exited with code 2")),
+        ] {
+            let specs = [spec("db", &[]), spec("web", &[("db", condition)])];
+            let found = readiness(&specs[1], &specs, &[phase, Phase::Waiting]);
+            assert_eq!(found, expected, "{condition:?} {phase:?}");
+        }
+    }
+}
