@@ -8,7 +8,7 @@ watchPage(followLog);
 // f jumps to the next failed step.
 document.addEventListener("keydown", (event) => {
   if (event.key !== "f" || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, select, textarea")) return;
+  if (event.target instanceof Element && event.target.closest("input, select, textarea")) return;
   const failed = [...document.querySelectorAll(".steps .dot.bad")].map((dot) => dot.closest("a"));
   if (failed.length === 0) return;
   const next = failed[(failed.indexOf(document.activeElement) + 1) % failed.length];

@@ -3,6 +3,7 @@
 
 const BLOCK = 500; // lines in one block, as the server makes them
 const KEEP = 40; // blocks kept; the raw log has everything
+const GATHER_MS = 40; // lines within this time are drawn at once: each drawing costs a layout
 const NEAR = 40; // pixels from the end that still count as the end
 
 export function followLog() {
@@ -10,8 +11,15 @@ export function followLog() {
   if (!log || log.dataset.following) return;
   log.dataset.following = "yes";
   if (!location.hash) log.scrollTop = log.scrollHeight;
+  let gathered = [];
+  const draw = () => {
+    append(log, gathered.join(""));
+    gathered = [];
+  };
   const source = new EventSource(log.dataset.logEvents);
-  source.addEventListener("lines", (event) => append(log, event.data));
+  source.addEventListener("lines", (event) => {
+    if (gathered.push(event.data) === 1) setTimeout(draw, GATHER_MS);
+  });
   source.addEventListener("end", () => {
     source.close();
     const foot = log.parentElement.querySelector(".log-foot");
@@ -21,14 +29,20 @@ export function followLog() {
 
 function append(log, html) {
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR;
+  const fresh = document.createElement("template");
+  fresh.innerHTML = html;
+  const lines = [...fresh.content.children];
   let block = log.querySelector(".block:last-of-type");
-  if (!block || block.childElementCount >= BLOCK) {
-    block = document.createElement("div");
-    block.className = "block";
-    log.append(block);
+  while (lines.length > 0) {
+    if (!block || block.childElementCount >= BLOCK) {
+      block = document.createElement("div");
+      block.className = "block";
+      log.append(block);
+    }
+    block.append(...lines.splice(0, BLOCK - block.childElementCount));
   }
-  block.insertAdjacentHTML("beforeend", html);
+  if (!atEnd) return;
   const blocks = log.querySelectorAll(".block");
-  if (atEnd && blocks.length > KEEP) blocks[0].remove();
-  if (atEnd) log.scrollTop = log.scrollHeight;
+  for (let spare = 0; spare < blocks.length - KEEP; spare += 1) blocks[spare].remove();
+  log.scrollTop = log.scrollHeight;
 }
