@@ -8,7 +8,7 @@ use std::path::Path;
 
 use roadstead_web::view::{LogLine, LoginPage, Permission};
 use roadstead_web::{CONTENT_SECURITY_POLICY, assets, log_lines, render, urls};
-use samples::{releases, runs};
+use samples::{releases, runs, services};
 
 const HOSTILE: &str = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>&{{7*7}}";
 
@@ -217,7 +217,7 @@ fn what_others_wrote_is_escaped() {
             .for_each(|line| line.text = HOSTILE.into());
     }
 
-    let mut service = releases::service();
+    let mut service = services::service();
     service.project = HOSTILE.into();
     service.service = HOSTILE.into();
     service.confirm = Some(HOSTILE.into());
@@ -288,7 +288,7 @@ fn no_template_switches_escaping_off() {
 
 #[test]
 fn a_viewer_gets_no_working_button() {
-    let html = render(&releases::service_viewer()).unwrap();
+    let html = render(&services::service_viewer()).unwrap();
     for action in ["/promote\"", "/approve\"", "/resume\"", "/hold\""] {
         assert!(!html.contains(action), "{action}");
     }
@@ -303,7 +303,7 @@ fn a_viewer_gets_no_working_button() {
 
 #[test]
 fn guarded_environments_ask_for_their_name() {
-    let mut page = releases::service();
+    let mut page = services::service();
     assert_eq!(
         render(&page).unwrap().matches("name=\"confirm\"").count(),
         2

@@ -4,6 +4,7 @@
 pub(crate) mod operations;
 pub(crate) mod releases;
 pub(crate) mod runs;
+pub(crate) mod services;
 
 use roadstead_web::render;
 use roadstead_web::view::{Commit, ErrorPage, Frame, LoginPage, Notice, Role, Time, Tone, Viewer};
@@ -29,8 +30,8 @@ pub(crate) fn pages() -> Vec<(&'static str, String)> {
             "deployment-waiting",
             render(&releases::deployment_waiting()),
         ),
-        ("service", render(&releases::service())),
-        ("service-viewer", render(&releases::service_viewer())),
+        ("service", render(&services::service())),
+        ("service-viewer", render(&services::service_viewer())),
         ("deliveries", render(&operations::deliveries())),
         ("runners", render(&operations::runners())),
         ("tokens", render(&operations::tokens())),
