@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup teardown demo test check bench
+# check and test would wait for each other's lock on the target directory anyway.
+.NOTPARALLEL:
 
 help: ## says what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,10 +16,12 @@ teardown: ## stops the Docker Engine that setup started, if it did
 
 demo: setup ## tells the whole story on this machine; ARGS="--keep" leaves the dashboard up
 	cargo build --package roadstead-cli
-	target/debug/roadstead demo $(ARGS)
+	"$${CARGO_TARGET_DIR:-target}/debug/roadstead" demo $(ARGS)
 
-test: setup ## every test, none skipped
-	cargo nextest run --workspace --profile ci
+# nextest runs no documentation tests. They come first, so that its summary has the last word.
+test: setup ## every test, none skipped; ARGS is handed to nextest
+	@if grep -rqE --include='*.rs' '^ *//[/!] ```' */src; then set -x; cargo test --workspace --doc; fi
+	cargo nextest run --workspace --profile ci $(ARGS)
 
 check: setup ## format and lints, warnings are errors
 	cargo fmt --all --check
