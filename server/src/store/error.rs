@@ -39,6 +39,12 @@ pub enum StoreError {
         /// What it said.
         reason: String,
     },
+    /// The work itself broke off; nothing that it wrote is stored.
+    #[error("a defect: the work panicked: {message}")]
+    Panicked {
+        /// What the panic said.
+        message: String,
+    },
     /// The database refused a statement: a defect, or a schema that does not fit.
     #[error("the database refused a statement: {0}")]
     Db(#[source] diesel::result::Error),

@@ -1,0 +1,290 @@
+//! Who works on which job: claims, leases and heartbeats.
+
+use super::attempts::{self, lease_end};
+use super::codec::{Row, json, micros, signed};
+use super::commit::{self, By};
+use super::conn::AnyConnection;
+use super::schema::{attempts as attempt_rows, runners, runs};
+use super::{Attempt, Claim, Heard, Offer, Report, Result, Store, lane, runs as run_rows};
+use diesel::prelude::*;
+use jiff::{SignedDuration, Timestamp};
+use roadstead_pipelines::fact::{Change, RunFact};
+use roadstead_pipelines::id::{RunId, StepName};
+use roadstead_pipelines::run::{Run, RunState};
+use roadstead_pipelines::spec::Pipeline;
+use roadstead_protocol::{ACCEPT_SECONDS, AttemptRef, HEARTBEAT_SECONDS};
+
+/// Other servers may be claiming the same jobs: so many of the oldest are tried.
+const CANDIDATES: i64 = 16;
+
+/// Steps in the file's order, each after those it needs.
+fn ordered_steps(pipeline: &Pipeline) -> Vec<&StepName> {
+    let mut ordered: Vec<&StepName> = vec![];
+    let mut left: Vec<_> = pipeline.steps.iter().collect();
+    while !left.is_empty() {
+        let ready = left
+            .iter()
+            .position(|(_, step)| step.needs.iter().all(|need| ordered.contains(&need)))
+            // A checked file has no circle; with one, the file's order is as good as any.
+            .unwrap_or(0);
+        ordered.push(left.remove(ready).0);
+    }
+    ordered
+}
+
+/// The oldest job that waits for a runner.
+fn candidates(connection: &mut AnyConnection) -> Result<Vec<RunId>> {
+    let found: Vec<String> = runs::table
+        .filter(runs::word.eq("queued"))
+        .order((runs::created_at, runs::id))
+        .limit(CANDIDATES)
+        .select(runs::id)
+        .load(connection)?;
+    found
+        .iter()
+        .map(|id| Row("run", id).word("id", id))
+        .collect()
+}
+
+fn claim(
+    connection: &mut AnyConnection,
+    run: &RunId,
+    runner: &str,
+    token_hash: &str,
+    now: Timestamp,
+) -> Result<Option<Claim>> {
+    let project = run.project();
+    lane::bump(connection, &project)?;
+    // Read only now that the lane is ours: another server may have been faster.
+    let found = run_rows::find(connection, run)?;
+    let RunState::Queued {
+        attempt: number, ..
+    } = found.state
+    else {
+        return Ok(None);
+    };
+    let change = Change::Run {
+        run: run.clone(),
+        fact: RunFact::JobClaimed {
+            attempt: number,
+            runner: runner.to_owned(),
+        },
+    };
+    commit::apply(connection, &project, &change, By { actor: runner, now })?;
+    let attempt = Attempt {
+        id: format!("{run}.a{number}"),
+        run: run.clone(),
+        number,
+        runner: runner.to_owned(),
+        claimed_at: now,
+        accepted_at: None,
+        lease_until: now + SignedDuration::from_secs(ACCEPT_SECONDS.cast_signed()),
+        ended_at: None,
+        outcome: None,
+    };
+    let steps: Vec<&str> = found
+        .pipeline
+        .as_ref()
+        .map(|pipeline| {
+            ordered_steps(pipeline)
+                .into_iter()
+                .map(StepName::as_str)
+                .collect()
+        })
+        .unwrap_or_default();
+    attempts::insert(connection, &attempt, token_hash, &steps)?;
+    let run: Run = run_rows::find(connection, run)?;
+    Ok(Some(Claim {
+        attempt: attempt.id,
+        number,
+        run,
+    }))
+}
+
+/// What a runner has to hear, and the attempts whose lease goes on.
+fn hear(
+    connection: &mut AnyConnection,
+    runner: &str,
+    running: &[AttemptRef],
+) -> Result<(Heard, Vec<Attempt>)> {
+    let drain: Option<bool> = runners::table
+        .find(runner)
+        .select(runners::drain)
+        .first(connection)
+        .optional()?;
+    let mut heard = Heard {
+        drain: drain.unwrap_or(false),
+        ..Heard::default()
+    };
+    let mut alive = vec![];
+    for named in running {
+        let found = match attempts::find(connection, &named.attempt) {
+            Ok(found) => Some(found),
+            Err(super::StoreError::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let ours = found.filter(|attempt| {
+            attempt.runner == runner
+                && u64::from(attempt.number) == named.fence
+                && attempt.ended_at.is_none()
+        });
+        let Some(attempt) = ours else {
+            heard.lost.push(named.attempt.clone());
+            continue;
+        };
+        if attempts::is_being_cancelled(connection, &attempt)? {
+            heard.cancel.push(named.attempt.clone());
+        }
+        alive.push(attempt);
+    }
+    Ok((heard, alive))
+}
+
+/// Whether the rows say already what this heartbeat would make them say, to one heartbeat: a poll
+/// that looks again every second need not write each time.
+fn is_fresh(
+    connection: &mut AnyConnection,
+    runner: &str,
+    alive: &[Attempt],
+    offer: Option<&Offer>,
+    now: Timestamp,
+) -> Result<bool> {
+    let slack = SignedDuration::from_secs(HEARTBEAT_SECONDS.cast_signed());
+    let row: Option<(i64, i64, String)> = runners::table
+        .find(runner)
+        .select((runners::last_seen_at, runners::free_slots, runners::labels))
+        .first(connection)
+        .optional()?;
+    let Some((last_seen_at, free_slots, labels)) = row else {
+        return Ok(true);
+    };
+    let same_offer = match offer {
+        None => true,
+        Some(offer) => i64::from(offer.free_slots) == free_slots && json(&offer.labels)? == labels,
+    };
+    let leases = alive
+        .iter()
+        .all(|attempt| attempt.lease_until >= lease_end(now) - slack);
+    Ok(same_offer && leases && last_seen_at >= micros(now - slack))
+}
+
+impl Store {
+    /// Gives the oldest queued job to a runner, leased for [`ACCEPT_SECONDS`]. `token_hash` is the
+    /// hash of the new attempt's token. A draining runner gets nothing.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Unavailable`].
+    pub async fn claim_job(
+        &self,
+        runner: &str,
+        token_hash: String,
+        now: Timestamp,
+    ) -> Result<Option<Claim>> {
+        // Most polls find nothing: they are not to wait for the writer.
+        if self.read(candidates).await?.is_empty() {
+            return Ok(None);
+        }
+        let runner = runner.to_owned();
+        self.write(move |c| {
+            let drain: Option<bool> = runners::table
+                .find(&runner)
+                .select(runners::drain)
+                .first(c)
+                .optional()?;
+            if drain == Some(true) {
+                return Ok(None);
+            }
+            for run in candidates(c)? {
+                if let Some(claim) = claim(c, &run, &runner, &token_hash, now)? {
+                    return Ok(Some(claim));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
+    /// The runner works on the attempt from now on, leased for [`roadstead_protocol::LEASE_SECONDS`].
+    ///
+    /// # Errors
+    /// [`super::StoreError::NotFound`] when there is no such attempt.
+    pub async fn accept_attempt(&self, attempt: &str, now: Timestamp) -> Result<Report> {
+        let id = attempt.to_owned();
+        self.write(move |c| {
+            let open = attempt_rows::table
+                .find(&id)
+                .filter(attempt_rows::ended_at.is_null())
+                .filter(attempt_rows::accepted_at.is_null());
+            let accepted = diesel::update(open)
+                .set((
+                    attempt_rows::accepted_at.eq(Some(micros(now))),
+                    attempt_rows::lease_until.eq(micros(lease_end(now))),
+                ))
+                .execute(c)?;
+            if accepted == 1 {
+                return Ok(Report::Recorded);
+            }
+            Ok(match attempts::find(c, &id)?.ended_at {
+                None => Report::Repeated,
+                Some(_) => Report::Lost,
+            })
+        })
+        .await
+    }
+
+    /// Prolongs the leases of what a runner runs, and tells it what to stop. With an offer (in a
+    /// poll) also stores what the runner says of itself.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Unavailable`].
+    pub async fn heartbeat(
+        &self,
+        runner: &str,
+        running: Vec<AttemptRef>,
+        offer: Option<Offer>,
+        now: Timestamp,
+    ) -> Result<Heard> {
+        let (name, named, said) = (runner.to_owned(), running.clone(), offer.clone());
+        let (heard, fresh) = self
+            .read(move |c| {
+                let (heard, alive) = hear(c, &name, &named)?;
+                let fresh = is_fresh(c, &name, &alive, said.as_ref(), now)?;
+                Ok((heard, fresh))
+            })
+            .await?;
+        if fresh {
+            return Ok(heard);
+        }
+        let runner = runner.to_owned();
+        self.write(move |c| {
+            let (mut heard, alive) = hear(c, &runner, &running)?;
+            for attempt in alive {
+                let open = attempt_rows::table
+                    .find(&attempt.id)
+                    .filter(attempt_rows::ended_at.is_null());
+                // Zero: its lease ran out on another server just now.
+                let prolonged = diesel::update(open)
+                    .set(attempt_rows::lease_until.eq(micros(lease_end(now))))
+                    .execute(c)?;
+                if prolonged == 0 {
+                    heard.cancel.retain(|id| *id != attempt.id);
+                    heard.lost.push(attempt.id);
+                }
+            }
+            diesel::update(runners::table.find(&runner))
+                .set(runners::last_seen_at.eq(micros(now)))
+                .execute(c)?;
+            if let Some(offer) = &offer {
+                diesel::update(runners::table.find(&runner))
+                    .set((
+                        runners::labels.eq(json(&offer.labels)?),
+                        runners::free_slots.eq(i64::from(offer.free_slots)),
+                        runners::disk_free_bytes.eq(Some(signed(offer.disk_free_bytes))),
+                    ))
+                    .execute(c)?;
+            }
+            Ok(heard)
+        })
+        .await
+    }
+}

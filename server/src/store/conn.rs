@@ -1,0 +1,216 @@
+//! One connection, to either database: opening it, and the only way in which a transaction begins
+//! and ends.
+//!
+//! Transactions go through the enum's own transaction manager, never through raw statements: with
+//! those a nested transaction would silently commit the outer one on PostgreSQL.
+
+use super::{Result, StoreError};
+use diesel::connection::{
+    AnsiTransactionManager, Connection as _, SimpleConnection, TransactionManager,
+};
+use diesel::{PgConnection, QueryResult, QueryableByName, RunQueryDsl, SqliteConnection};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+/// A connection to SQLite or PostgreSQL. Only rooms of the store look inside.
+#[derive(diesel::MultiConnection)]
+pub enum AnyConnection {
+    /// The embedded database.
+    Sqlite(SqliteConnection),
+    /// The database for several servers.
+    Postgres(PgConnection),
+}
+
+type Manager = <AnyConnection as diesel::Connection>::TransactionManager;
+
+/// Which database, read from a URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Address {
+    Sqlite(PathBuf),
+    Postgres(String),
+}
+
+impl Address {
+    /// Reads `sqlite:PATH`, `postgres://…` or `postgresql://…`.
+    pub(super) fn parse(url: &str) -> Result<Self> {
+        if let Some(path) = url.strip_prefix("sqlite:")
+            && !path.is_empty()
+        {
+            return Ok(Self::Sqlite(PathBuf::from(path)));
+        }
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            return Ok(Self::Postgres(url.to_owned()));
+        }
+        Err(StoreError::unavailable(
+            "the store's url has to be `sqlite:PATH` or `postgres://user:password@host/database`",
+        ))
+    }
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Changes rows.
+    Write,
+    /// Sees one snapshot and changes nothing.
+    Read,
+}
+
+/// The oldest SQLite without known faults in what is used here (WAL after a crash).
+const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
+
+#[derive(QueryableByName)]
+struct Version {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    version: String,
+}
+
+impl AnyConnection {
+    /// Connects and sets the session up.
+    pub(super) fn connect(address: &Address, access: Access) -> Result<Self> {
+        match address {
+            Address::Sqlite(path) => {
+                let refused =
+                    |error: String| StoreError::unavailable(format!("{}: {error}", path.display()));
+                let text = path
+                    .to_str()
+                    .ok_or_else(|| refused("the path is not UTF-8".into()))?;
+                let mut connection =
+                    SqliteConnection::establish(text).map_err(|e| refused(e.to_string()))?;
+                // busy_timeout first: setting WAL needs the lock for a moment.
+                let query_only = if access == Access::Read { "ON" } else { "OFF" };
+                connection.batch_execute(&format!(
+                    "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; \
+                     PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
+                     PRAGMA query_only = {query_only};"
+                ))?;
+                check_version(&mut connection)?;
+                Ok(Self::Sqlite(connection))
+            }
+            Address::Postgres(url) => PgConnection::establish(url)
+                .map(Self::Postgres)
+                .map_err(|error| StoreError::unavailable(error.to_string())),
+        }
+    }
+
+    fn begin(&mut self, access: Access) -> QueryResult<()> {
+        match (self, access) {
+            // Immediate: a deferred one fails with "locked" when it first writes after a read.
+            (Self::Sqlite(c), Access::Write) => {
+                AnsiTransactionManager::begin_transaction_sql(c, "BEGIN IMMEDIATE")
+            }
+            (Self::Sqlite(c), Access::Read) => {
+                AnsiTransactionManager::begin_transaction_sql(c, "BEGIN")
+            }
+            (Self::Postgres(c), Access::Write) => {
+                AnsiTransactionManager::begin_transaction_sql(c, "BEGIN")
+            }
+            (Self::Postgres(c), Access::Read) => AnsiTransactionManager::begin_transaction_sql(
+                c,
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            ),
+        }
+    }
+
+    /// Opens the outer transaction of a batch.
+    pub(super) fn begin_batch(&mut self) -> Result<()> {
+        Ok(self.begin(Access::Write)?)
+    }
+
+    /// Commits the outer transaction; after an error nothing of it is stored.
+    pub(super) fn commit(&mut self) -> Result<()> {
+        match Manager::commit_transaction(self) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.roll_back();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Gives the innermost open transaction up.
+    pub(super) fn roll_back(&mut self) {
+        if let Err(error) = Manager::rollback_transaction(self) {
+            // The connection is then marked broken and not used again.
+            tracing::warn!("a transaction could not be rolled back: {error}");
+        }
+    }
+
+    /// Whether the connection can still be used outside a transaction.
+    pub(super) fn is_broken(&mut self) -> bool {
+        use diesel::connection::TransactionManagerStatus;
+        match Manager::transaction_manager_status_mut(self) {
+            TransactionManagerStatus::Valid(status) => status.transaction_depth().is_some(),
+            TransactionManagerStatus::InError => true,
+        }
+    }
+
+    /// Runs `work` in a transaction of its own, with its panics as errors.
+    pub(super) fn transact<T>(
+        &mut self,
+        access: Access,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        self.begin(access)?;
+        match guarded(self, work) {
+            Ok(value) => self.commit().map(|()| value),
+            Err(error) => {
+                self.roll_back();
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs `work` in a savepoint of the open batch. The outer `Err` says that the batch is lost.
+    pub(super) fn in_savepoint<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<Result<T>> {
+        Manager::begin_transaction(self)?;
+        match guarded(self, work) {
+            Ok(value) => {
+                Manager::commit_transaction(self)?;
+                Ok(Ok(value))
+            }
+            Err(error) => {
+                Manager::rollback_transaction(self)?;
+                Ok(Err(error))
+            }
+        }
+    }
+}
+
+/// A panic of one caller's closure is that caller's error and nobody else's.
+fn guarded<T>(
+    connection: &mut AnyConnection,
+    work: impl FnOnce(&mut AnyConnection) -> Result<T>,
+) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(|| work(connection))) {
+        Ok(result) => result,
+        Err(panic) => {
+            let message = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "no message".into());
+            Err(StoreError::Panicked { message })
+        }
+    }
+}
+
+fn check_version(connection: &mut SqliteConnection) -> Result<()> {
+    let found: Version =
+        diesel::sql_query("SELECT sqlite_version() AS version").get_result(connection)?;
+    let mut parts = found
+        .version
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let numbers = [(); 3].map(|()| parts.next().unwrap_or(0));
+    if numbers < OLDEST_SQLITE {
+        return Err(StoreError::unavailable(format!(
+            "SQLite {} is too old: 3.51.3 or later is needed",
+            found.version
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! Webhook calls as rows: stored before they are answered, each at most once.
+
+use super::codec::{Row, micros};
+use super::conn::AnyConnection;
+use super::schema::deliveries;
+use super::{Accepted, Decision, Delivery, NewDelivery, Result, Store, StoreError, lane, runs};
+use diesel::prelude::*;
+use roadstead_pipelines::id::{ProjectName, RunId};
+
+type Record = (
+    i64,
+    String,
+    String,
+    String,
+    String,
+    i64,
+    String,
+    String,
+    Option<String>,
+    Option<i64>,
+);
+
+const COLUMNS: (
+    deliveries::id,
+    deliveries::project,
+    deliveries::forge,
+    deliveries::delivery_id,
+    deliveries::event,
+    deliveries::received_at,
+    deliveries::decision,
+    deliveries::reason,
+    deliveries::run,
+    deliveries::redelivery_of,
+) = (
+    deliveries::id,
+    deliveries::project,
+    deliveries::forge,
+    deliveries::delivery_id,
+    deliveries::event,
+    deliveries::received_at,
+    deliveries::decision,
+    deliveries::reason,
+    deliveries::run,
+    deliveries::redelivery_of,
+);
+
+fn read(record: Record) -> Result<Delivery> {
+    let (id, project, forge, delivery_id, event, received_at, decision, reason, run, of) = record;
+    let key = id.to_string();
+    let row = Row("delivery", &key);
+    Ok(Delivery {
+        id,
+        project: row.word("project", &project)?,
+        received_at: row.time(received_at)?,
+        run: run.map(|run| row.word("run", &run)).transpose()?,
+        redelivery_of: of,
+        forge,
+        delivery_id,
+        event,
+        decision,
+        reason,
+    })
+}
+
+/// The same push, whoever tells of it and however often. A person who redelivers wants it again.
+fn semantic_key(new: &NewDelivery) -> Option<String> {
+    match (&new.decision, new.redelivery_of) {
+        (Decision::Build { git_ref, commit }, None) => {
+            Some(format!("{} {git_ref} {commit} {}", new.project, new.event))
+        }
+        _ => None,
+    }
+}
+
+/// What is stored of the decision.
+struct Outcome {
+    decision: &'static str,
+    reason: String,
+    semantic_key: Option<String>,
+    run: Option<RunId>,
+}
+
+/// The run of an earlier delivery; the outer `None` says that there is no such delivery.
+fn earlier_run(found: Option<Option<String>>, row: &Row<'_>) -> Result<Option<Option<RunId>>> {
+    found
+        .map(|run| run.map(|id| row.word("run", &id)).transpose())
+        .transpose()
+}
+
+fn accept(connection: &mut AnyConnection, new: &NewDelivery) -> Result<Accepted> {
+    // The lane first: another server may be storing the same call.
+    if !matches!(new.decision, Decision::Ignore { .. }) {
+        lane::bump(connection, &new.project)?;
+    }
+    let row = Row("delivery", &new.delivery_id);
+    let same_call = deliveries::table
+        .filter(deliveries::project.eq(new.project.as_str()))
+        .filter(deliveries::delivery_id.eq(&new.delivery_id))
+        .select(deliveries::run)
+        .first(connection)
+        .optional()?;
+    if let Some(run) = earlier_run(same_call, &row)? {
+        return Ok(Accepted::Duplicate { run });
+    }
+    let semantic_key = semantic_key(new);
+    let same_push = match &semantic_key {
+        Some(key) => deliveries::table
+            .filter(deliveries::semantic_key.eq(Some(key)))
+            .select(deliveries::run)
+            .first(connection)
+            .optional()?,
+        None => None,
+    };
+    let (accepted, outcome) = match (&new.decision, earlier_run(same_push, &row)?) {
+        (Decision::Ignore { reason }, _) => {
+            let outcome = Outcome {
+                decision: "ignored",
+                reason: reason.clone(),
+                semantic_key: None,
+                run: None,
+            };
+            (Accepted::Ignored, outcome)
+        }
+        (Decision::Build { .. }, Some(run)) => {
+            let outcome = Outcome {
+                decision: "duplicate",
+                reason: "this push was delivered before".into(),
+                semantic_key: None,
+                run: run.clone(),
+            };
+            (Accepted::Duplicate { run }, outcome)
+        }
+        (Decision::Build { git_ref, commit }, None) => {
+            let actor = format!("{} webhook", new.forge);
+            let run = runs::create(
+                connection,
+                &new.project,
+                commit,
+                git_ref,
+                &actor,
+                new.received_at,
+            )?;
+            let outcome = Outcome {
+                decision: "built",
+                reason: String::new(),
+                semantic_key,
+                run: Some(run.clone()),
+            };
+            (Accepted::Run(run), outcome)
+        }
+    };
+    diesel::insert_into(deliveries::table)
+        .values((
+            deliveries::project.eq(new.project.as_str()),
+            deliveries::forge.eq(&new.forge),
+            deliveries::delivery_id.eq(&new.delivery_id),
+            deliveries::semantic_key.eq(outcome.semantic_key),
+            deliveries::event.eq(&new.event),
+            deliveries::received_at.eq(micros(new.received_at)),
+            deliveries::body.eq(&new.body),
+            deliveries::decision.eq(outcome.decision),
+            deliveries::reason.eq(outcome.reason),
+            deliveries::run.eq(outcome.run.as_ref().map(RunId::as_str)),
+            deliveries::redelivery_of.eq(new.redelivery_of),
+        ))
+        .execute(connection)?;
+    Ok(accepted)
+}
+
+impl Store {
+    /// Stores a webhook call and, when it asks for one, its run, in one transaction. The same call,
+    /// or the same push told again, makes no second run.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is no such project; [`StoreError::Unavailable`]: then
+    /// nothing may be acknowledged.
+    pub async fn accept_delivery(&self, delivery: NewDelivery) -> Result<Accepted> {
+        self.write(move |c| accept(c, &delivery)).await
+    }
+
+    /// A project's deliveries, newest first; `before` is a delivery's number.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn list_deliveries(
+        &self,
+        project: &ProjectName,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<Delivery>> {
+        let project = project.clone();
+        self.read(move |c| {
+            let found: Vec<Record> = deliveries::table
+                .filter(deliveries::project.eq(project.as_str()))
+                .filter(deliveries::id.lt(before.unwrap_or(i64::MAX)))
+                .order(deliveries::id.desc())
+                .limit(i64::from(limit))
+                .select(COLUMNS)
+                .load(c)?;
+            found.into_iter().map(read).collect()
+        })
+        .await
+    }
+
+    /// A delivery and its body. To deliver it again: decide on the body again, and
+    /// [`Store::accept_delivery`] with `redelivery_of` set and a new `delivery_id`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn get_delivery(&self, id: i64) -> Result<(Delivery, String)> {
+        self.read(move |c| {
+            let found: Option<(Record, String)> = deliveries::table
+                .find(id)
+                .select((COLUMNS, deliveries::body))
+                .first(c)
+                .optional()?;
+            let (record, body) =
+                found.ok_or_else(|| StoreError::not_found(format!("delivery {id}")))?;
+            Ok((read(record)?, body))
+        })
+        .await
+    }
+}

@@ -1,0 +1,297 @@
+//! Effects as rows: stored once under their key, leased by executors, finished with the facts that
+//! they brought in one transaction.
+
+use super::codec::{Row, json, micros};
+use super::commit::{self, By};
+use super::conn::AnyConnection;
+use super::schema::effects;
+use super::{EffectRow, EffectState, Result, Store, StoreError, lane};
+use diesel::prelude::*;
+use jiff::Timestamp;
+use roadstead_pipelines::effect::Effect;
+use roadstead_pipelines::fact::Change;
+use roadstead_pipelines::id::ProjectName;
+
+type Record = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    i64,
+    i64,
+    Option<i64>,
+    Option<String>,
+    i64,
+    Option<i64>,
+);
+
+fn read(record: Record) -> Result<EffectRow> {
+    let (key, project, _, effect, state, attempts, not_before, _, last_error, created_at, _) =
+        record;
+    let row = Row("effect", &key);
+    let state = match state.as_str() {
+        "pending" => EffectState::Pending,
+        "leased" => EffectState::Leased,
+        "done" => EffectState::Done,
+        "failed" => EffectState::Failed,
+        other => return Err(row.broken(format!("state: {other}"))),
+    };
+    Ok(EffectRow {
+        project: row.word("project", &project)?,
+        effect: row.json("effect", &effect)?,
+        state,
+        attempts: row.number("attempts", attempts)?,
+        not_before: row.time(not_before)?,
+        last_error,
+        created_at: row.time(created_at)?,
+        key,
+    })
+}
+
+fn find(connection: &mut AnyConnection, key: &str) -> Result<EffectRow> {
+    let found: Option<Record> = effects::table.find(key).first(connection).optional()?;
+    read(found.ok_or_else(|| StoreError::not_found(format!("effect {key}")))?)
+}
+
+/// Which of these keys are stored.
+fn known(connection: &mut AnyConnection, keys: &[String]) -> Result<Vec<String>> {
+    Ok(effects::table
+        .filter(effects::key.eq_any(keys.iter().map(String::as_str)))
+        .select(effects::key)
+        .load(connection)?)
+}
+
+/// Stores effects whose key is new. One that is stored stays as it is, done or not: its facts came
+/// with its end, so a plan that still needs it waits for something else.
+pub(super) fn store_new(
+    connection: &mut AnyConnection,
+    project: &ProjectName,
+    planned: &[Effect],
+    now: Timestamp,
+) -> Result<()> {
+    let keys: Vec<String> = planned.iter().map(Effect::key).collect();
+    let mut stored = known(connection, &keys)?;
+    for (effect, key) in planned.iter().zip(keys) {
+        if stored.contains(&key) {
+            continue;
+        }
+        diesel::insert_into(effects::table)
+            .values((
+                effects::key.eq(&key),
+                effects::project.eq(project.as_str()),
+                effects::subject.eq(effect.subject()),
+                effects::effect.eq(json(effect)?),
+                effects::state.eq("pending"),
+                effects::attempts.eq(0),
+                effects::not_before.eq(micros(now)),
+                effects::created_at.eq(micros(now)),
+            ))
+            .execute(connection)?;
+        stored.push(key);
+    }
+    Ok(())
+}
+
+/// Effects of a run or deployment, oldest first.
+pub(super) fn of_subject(connection: &mut AnyConnection, subject: &str) -> Result<Vec<EffectRow>> {
+    let found: Vec<Record> = effects::table
+        .filter(effects::subject.eq(subject))
+        .order((effects::created_at, effects::key))
+        .load(connection)?;
+    found.into_iter().map(read).collect()
+}
+
+/// Makes what was leased due again.
+pub(super) fn release_leases(connection: &mut AnyConnection) -> Result<()> {
+    diesel::update(effects::table.filter(effects::state.eq("leased")))
+        .set((
+            effects::state.eq("pending"),
+            effects::leased_until.eq(None::<i64>),
+        ))
+        .execute(connection)?;
+    Ok(())
+}
+
+/// Keys of effects that are due, the longest due first; on PostgreSQL they are locked, and those
+/// that another server has locked are left to it.
+fn due(connection: &mut AnyConnection, limit: u32, now: Timestamp) -> Result<Vec<String>> {
+    let query = effects::table
+        .filter(effects::finished_at.is_null())
+        .filter(effects::not_before.le(micros(now)))
+        .filter(
+            effects::leased_until
+                .is_null()
+                .or(effects::leased_until.lt(micros(now))),
+        )
+        .order((effects::not_before, effects::key))
+        .limit(i64::from(limit))
+        .select(effects::key);
+    Ok(match connection {
+        AnyConnection::Sqlite(c) => query.load(c)?,
+        AnyConnection::Postgres(c) => query.for_update().skip_locked().load(c)?,
+    })
+}
+
+/// How an effect ends.
+enum End<'a> {
+    Done,
+    Failed(&'a str),
+}
+
+fn finish(
+    connection: &mut AnyConnection,
+    key: &str,
+    end: &End<'_>,
+    changes: &[Change],
+    now: Timestamp,
+) -> Result<()> {
+    let project = find(connection, key)?.project;
+    lane::bump(connection, &project)?;
+    let (state, error) = match end {
+        End::Done => ("done", None),
+        End::Failed(error) => ("failed", Some(*error)),
+    };
+    let open = effects::table
+        .find(key)
+        .filter(effects::finished_at.is_null());
+    let finished = diesel::update(open)
+        .set((
+            effects::state.eq(state),
+            effects::finished_at.eq(Some(micros(now))),
+            effects::leased_until.eq(None::<i64>),
+            effects::last_error.eq(error),
+        ))
+        .execute(connection)?;
+    if finished == 0 {
+        // Two executors did it, which effects allow; the first one's facts count.
+        return Ok(());
+    }
+    let by = By {
+        actor: "Roadstead",
+        now,
+    };
+    commit::apply_what_fits(connection, &project, changes, by)
+}
+
+impl Store {
+    /// Those of `planned` that are not stored yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn effects_not_stored(&self, planned: Vec<Effect>) -> Result<Vec<Effect>> {
+        if planned.is_empty() {
+            return Ok(planned);
+        }
+        self.read(move |c| {
+            let keys: Vec<String> = planned.iter().map(Effect::key).collect();
+            let stored = known(c, &keys)?;
+            let mut planned = planned;
+            planned.retain(|effect| !stored.contains(&effect.key()));
+            Ok(planned)
+        })
+        .await
+    }
+
+    /// At most `limit` effects that are due, leased until `until`. One whose lease ran out is due.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn lease_effects(
+        &self,
+        limit: u32,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<EffectRow>> {
+        // Mostly nothing is due: looking is not to wait for the writer.
+        let any = self
+            .read(move |c| {
+                let earliest: Option<i64> = effects::table
+                    .filter(effects::finished_at.is_null())
+                    .filter(effects::not_before.le(micros(now)))
+                    .filter(
+                        effects::leased_until
+                            .is_null()
+                            .or(effects::leased_until.lt(micros(now))),
+                    )
+                    .select(effects::not_before)
+                    .first(c)
+                    .optional()?;
+                Ok(earliest.is_some())
+            })
+            .await?;
+        if !any {
+            return Ok(vec![]);
+        }
+        self.write(move |c| {
+            let mut leased = vec![];
+            for key in due(c, limit, now)? {
+                diesel::update(effects::table.find(&key))
+                    .set((
+                        effects::state.eq("leased"),
+                        effects::leased_until.eq(Some(micros(until))),
+                        effects::attempts.eq(effects::attempts + 1),
+                    ))
+                    .execute(c)?;
+                leased.push(find(c, &key)?);
+            }
+            Ok(leased)
+        })
+        .await
+    }
+
+    /// Marks an effect done and applies what it brought. Facts that no longer fit are dropped, with
+    /// an event; finishing twice changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is no such effect.
+    pub async fn finish_effect(
+        &self,
+        key: &str,
+        changes: Vec<Change>,
+        now: Timestamp,
+    ) -> Result<()> {
+        let key = key.to_owned();
+        self.write(move |c| finish(c, &key, &End::Done, &changes, now))
+            .await
+    }
+
+    /// Gives an effect up for good; `changes` tell its run or deployment.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is no such effect.
+    pub async fn fail_effect(
+        &self,
+        key: &str,
+        changes: Vec<Change>,
+        error: &str,
+        now: Timestamp,
+    ) -> Result<()> {
+        let (key, error) = (key.to_owned(), error.to_owned());
+        self.write(move |c| finish(c, &key, &End::Failed(&error), &changes, now))
+            .await
+    }
+
+    /// An effect is tried again, not before `not_before`; `error` says why.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn retry_effect(&self, key: &str, not_before: Timestamp, error: &str) -> Result<()> {
+        let (key, error) = (key.to_owned(), error.to_owned());
+        self.write(move |c| {
+            let open = effects::table
+                .find(&key)
+                .filter(effects::finished_at.is_null());
+            diesel::update(open)
+                .set((
+                    effects::state.eq("pending"),
+                    effects::not_before.eq(micros(not_before)),
+                    effects::leased_until.eq(None::<i64>),
+                    effects::last_error.eq(Some(&error)),
+                ))
+                .execute(c)?;
+            Ok(())
+        })
+        .await
+    }
+}

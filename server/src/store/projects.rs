@@ -1,0 +1,139 @@
+//! Projects and their lanes' birth.
+
+use super::codec::{Row, micros};
+use super::conn::AnyConnection;
+use super::schema::{deployments, lanes, projects, runs};
+use super::{Project, Result, Store, StoreError};
+use diesel::prelude::*;
+use jiff::Timestamp;
+use roadstead_pipelines::id::ProjectName;
+
+type Record = (String, String, String, i64);
+
+fn read((name, repository, webhook_secret, created_at): Record) -> Result<Project> {
+    let row = Row("project", &name);
+    Ok(Project {
+        name: row.word("name", &name)?,
+        created_at: row.time(created_at)?,
+        repository,
+        webhook_secret,
+    })
+}
+
+pub(super) fn all(connection: &mut AnyConnection) -> Result<Vec<Project>> {
+    let found: Vec<Record> = projects::table.order(projects::name).load(connection)?;
+    found.into_iter().map(read).collect()
+}
+
+/// A project that a reconciler may have to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneMark {
+    /// The project.
+    pub project: ProjectName,
+    /// Grows with every change of what a decision may rest on.
+    pub generation: i64,
+    /// A run or deployment is not over, so time alone may change what follows.
+    pub live: bool,
+}
+
+impl Store {
+    /// Makes a project, or changes its address and key.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn upsert_project(
+        &self,
+        name: ProjectName,
+        repository: String,
+        webhook_secret: String,
+        now: Timestamp,
+    ) -> Result<()> {
+        self.write(move |c| {
+            let changed = diesel::update(projects::table.find(name.as_str()))
+                .set((
+                    projects::repository.eq(&repository),
+                    projects::webhook_secret.eq(&webhook_secret),
+                ))
+                .execute(c)?;
+            if changed == 1 {
+                return Ok(());
+            }
+            diesel::insert_into(projects::table)
+                .values((
+                    projects::name.eq(name.as_str()),
+                    projects::repository.eq(&repository),
+                    projects::webhook_secret.eq(&webhook_secret),
+                    projects::created_at.eq(micros(now)),
+                ))
+                .execute(c)?;
+            diesel::insert_into(lanes::table)
+                .values((
+                    lanes::project.eq(name.as_str()),
+                    lanes::generation.eq(0),
+                    lanes::next_run.eq(1),
+                    lanes::next_release.eq(1),
+                    lanes::next_deployment.eq(1),
+                ))
+                .execute(c)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Every project, by name.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn list_projects(&self) -> Result<Vec<Project>> {
+        self.read(all).await
+    }
+
+    /// One project.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn get_project(&self, name: &ProjectName) -> Result<Project> {
+        let name = name.clone();
+        self.read(move |c| {
+            let found: Option<Record> = projects::table.find(name.as_str()).first(c).optional()?;
+            let found = found.ok_or_else(|| StoreError::not_found(format!("project `{name}`")))?;
+            read(found)
+        })
+        .await
+    }
+
+    /// Every lane, cheaply: to tell whether there is anything to plan.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn lane_marks(&self) -> Result<Vec<LaneMark>> {
+        self.read(|c| {
+            let lanes: Vec<(String, i64)> = lanes::table
+                .select((lanes::project, lanes::generation))
+                .order(lanes::project)
+                .load(c)?;
+            let mut live: Vec<String> = runs::table
+                .filter(runs::ended_at.is_null())
+                .select(runs::project)
+                .distinct()
+                .load(c)?;
+            let deploying: Vec<String> = deployments::table
+                .filter(deployments::ended_at.is_null())
+                .select(deployments::project)
+                .distinct()
+                .load(c)?;
+            live.extend(deploying);
+            lanes
+                .into_iter()
+                .map(|(project, generation)| {
+                    Ok(LaneMark {
+                        project: Row("lane", &project).word("project", &project)?,
+                        generation,
+                        live: live.contains(&project),
+                    })
+                })
+                .collect()
+        })
+        .await
+    }
+}

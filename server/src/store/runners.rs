@@ -1,0 +1,121 @@
+//! Runners as rows. A runner's id is its name: one that registers again under its name takes the
+//! place of the one before, whose credential then ends.
+
+use super::codec::{Row, json, micros};
+use super::conn::AnyConnection;
+use super::schema::{attempts, runners};
+use super::{Result, Runner, Store, StoreError};
+use diesel::prelude::*;
+use jiff::Timestamp;
+
+type Record = (String, String, String, i64, i64, Option<i64>, i64, bool);
+
+fn read(connection: &mut AnyConnection, record: Record) -> Result<Runner> {
+    let (id, _, labels, registered_at, last_seen_at, disk_free_bytes, free_slots, drain) = record;
+    let row = Row("runner", &id);
+    let running = attempts::table
+        .filter(attempts::runner.eq(&id))
+        .filter(attempts::ended_at.is_null())
+        .order(attempts::id)
+        .select(attempts::id)
+        .load(connection)?;
+    Ok(Runner {
+        labels: row.json("labels", &labels)?,
+        registered_at: row.time(registered_at)?,
+        last_seen_at: row.time(last_seen_at)?,
+        disk_free_bytes: disk_free_bytes.map(i64::unsigned_abs),
+        free_slots: row.number("free_slots", free_slots)?,
+        name: id.clone(),
+        id,
+        drain,
+        running,
+    })
+}
+
+fn find(connection: &mut AnyConnection, id: &str) -> Result<Option<Runner>> {
+    let found: Option<Record> = runners::table.find(id).first(connection).optional()?;
+    found.map(|record| read(connection, record)).transpose()
+}
+
+impl Store {
+    /// Makes a runner, or gives the one with this name a new credential.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn register_runner(
+        &self,
+        name: &str,
+        credential_hash: String,
+        labels: Vec<String>,
+        now: Timestamp,
+    ) -> Result<Runner> {
+        let id = name.to_owned();
+        self.write(move |c| {
+            let values = (
+                runners::credential_hash.eq(&credential_hash),
+                runners::labels.eq(json(&labels)?),
+                runners::registered_at.eq(micros(now)),
+                runners::last_seen_at.eq(micros(now)),
+                runners::free_slots.eq(0_i64),
+                runners::drain.eq(false),
+            );
+            if find(c, &id)?.is_some() {
+                diesel::update(runners::table.find(&id))
+                    .set(values)
+                    .execute(c)?;
+            } else {
+                diesel::insert_into(runners::table)
+                    .values((runners::id.eq(&id), values))
+                    .execute(c)?;
+            }
+            find(c, &id)?.ok_or_else(|| StoreError::not_found(format!("runner {id}")))
+        })
+        .await
+    }
+
+    /// The runner that a credential belongs to.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn runner_by_credential(&self, credential_hash: &str) -> Result<Option<Runner>> {
+        let credential_hash = credential_hash.to_owned();
+        self.read(move |c| {
+            let found: Option<Record> = runners::table
+                .filter(runners::credential_hash.eq(&credential_hash))
+                .first(c)
+                .optional()?;
+            found.map(|record| read(c, record)).transpose()
+        })
+        .await
+    }
+
+    /// Every runner, by name, with what it runs.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn list_runners(&self) -> Result<Vec<Runner>> {
+        self.read(|c| {
+            let found: Vec<Record> = runners::table.order(runners::id).load(c)?;
+            found.into_iter().map(|record| read(c, record)).collect()
+        })
+        .await
+    }
+
+    /// A draining runner gets no more work.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn set_drain(&self, runner: &str, drain: bool) -> Result<()> {
+        let id = runner.to_owned();
+        self.write(move |c| {
+            let changed = diesel::update(runners::table.find(&id))
+                .set(runners::drain.eq(drain))
+                .execute(c)?;
+            match changed {
+                0 => Err(StoreError::not_found(format!("runner {id}"))),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,262 @@
+//! Runs as rows, and what pages show of them.
+
+use super::codec::{Row, json, micros, signed};
+use super::conn::AnyConnection;
+use super::events::{self, Line};
+use super::schema::runs;
+use super::{Result, RunDetail, RunLine, Store, StoreError, attempts, effects, lane};
+use diesel::prelude::*;
+use jiff::Timestamp;
+use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
+use roadstead_pipelines::run::{Run, RunState};
+use serde_json::json;
+
+#[derive(Queryable, Insertable, AsChangeset)]
+#[diesel(table_name = runs, treat_none_as_null = true, treat_none_as_default_value = false)]
+pub(super) struct Record {
+    id: String,
+    project: String,
+    number: i64,
+    commit_sha: String,
+    git_ref: String,
+    message: String,
+    author: String,
+    created_at: i64,
+    ended_at: Option<i64>,
+    word: String,
+    state: String,
+    pipeline: Option<String>,
+    variables: String,
+    repositories: String,
+}
+
+/// When a run was over.
+fn ended_at(state: &RunState) -> Option<Timestamp> {
+    match state {
+        RunState::Fetching
+        | RunState::Preparing
+        | RunState::Queued { .. }
+        | RunState::Building { .. }
+        | RunState::Cancelling { .. }
+        | RunState::Confirming { .. }
+        | RunState::Confirmed { .. } => None,
+        RunState::Succeeded { at, .. }
+        | RunState::Skipped { at, .. }
+        | RunState::Failed { at, .. }
+        | RunState::TimedOut { at, .. }
+        | RunState::Cancelled { at, .. } => Some(*at),
+    }
+}
+
+impl Record {
+    fn of(run: &Run) -> Result<Self> {
+        Ok(Self {
+            id: run.id.to_string(),
+            project: run.project.to_string(),
+            number: signed(run.id.number()),
+            commit_sha: run.commit.to_string(),
+            git_ref: run.git_ref.clone(),
+            message: run.message.clone(),
+            author: run.author.clone(),
+            created_at: micros(run.created_at),
+            ended_at: ended_at(&run.state).map(micros),
+            word: run.state.word().to_owned(),
+            state: json(&run.state)?,
+            pipeline: run.pipeline.as_ref().map(json).transpose()?,
+            variables: json(&run.variables)?,
+            repositories: json(&run.repositories)?,
+        })
+    }
+
+    pub(super) fn read(self) -> Result<Run> {
+        let row = Row("run", &self.id);
+        Ok(Run {
+            id: row.word("id", &self.id)?,
+            project: row.word("project", &self.project)?,
+            commit: row.word("commit_sha", &self.commit_sha)?,
+            created_at: row.time(self.created_at)?,
+            pipeline: self
+                .pipeline
+                .as_deref()
+                .map(|text| row.json("pipeline", text))
+                .transpose()?,
+            variables: row.json("variables", &self.variables)?,
+            repositories: row.json("repositories", &self.repositories)?,
+            state: row.json("state", &self.state)?,
+            git_ref: self.git_ref,
+            message: self.message,
+            author: self.author,
+        })
+    }
+}
+
+pub(super) fn find(connection: &mut AnyConnection, id: &RunId) -> Result<Run> {
+    let found: Option<Record> = runs::table.find(id.as_str()).first(connection).optional()?;
+    found
+        .ok_or_else(|| StoreError::not_found(format!("run {id}")))?
+        .read()
+}
+
+pub(super) fn save(connection: &mut AnyConnection, run: &Run) -> Result<()> {
+    diesel::update(runs::table.find(run.id.as_str()))
+        .set(Record::of(run)?)
+        .execute(connection)?;
+    Ok(())
+}
+
+/// Makes a run with the next number, and its event.
+pub(super) fn create(
+    connection: &mut AnyConnection,
+    project: &ProjectName,
+    commit: &CommitSha,
+    git_ref: &str,
+    actor: &str,
+    now: Timestamp,
+) -> Result<RunId> {
+    let number = lane::take_run_number(connection, project)?;
+    let id = RunId::new(project, number);
+    let run = Run::asked_for(id.clone(), commit.clone(), git_ref.to_owned(), now);
+    diesel::insert_into(runs::table)
+        .values(Record::of(&run)?)
+        .execute(connection)?;
+    let line = Line {
+        at: now,
+        project: Some(project),
+        subject: id.as_str(),
+        actor,
+        what: "asked_for",
+        detail: &json!({ "commit": commit, "git_ref": git_ref }),
+    };
+    events::add(connection, &line)?;
+    Ok(id)
+}
+
+type LineRecord = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    i64,
+    Option<i64>,
+    String,
+);
+
+fn read_line(record: LineRecord) -> Result<RunLine> {
+    let (id, commit, git_ref, message, author, created_at, ended_at, state) = record;
+    let row = Row("run", &id);
+    Ok(RunLine {
+        id: row.word("id", &id)?,
+        commit: row.word("commit_sha", &commit)?,
+        created_at: row.time(created_at)?,
+        ended_at: row.maybe_time(ended_at)?,
+        state: row.json("state", &state)?,
+        git_ref,
+        message,
+        author,
+    })
+}
+
+/// Runs of a project with a number below `before`, newest first.
+pub(super) fn lines(
+    connection: &mut AnyConnection,
+    project: &ProjectName,
+    before: Option<u64>,
+    limit: u32,
+) -> Result<Vec<RunLine>> {
+    let found: Vec<LineRecord> = runs::table
+        .filter(runs::project.eq(project.as_str()))
+        .filter(runs::number.lt(before.map_or(i64::MAX, signed)))
+        .order(runs::number.desc())
+        .limit(i64::from(limit))
+        .select((
+            runs::id,
+            runs::commit_sha,
+            runs::git_ref,
+            runs::message,
+            runs::author,
+            runs::created_at,
+            runs::ended_at,
+            runs::state,
+        ))
+        .load(connection)?;
+    found.into_iter().map(read_line).collect()
+}
+
+impl Store {
+    /// Makes a run that a person asks for: a retry, or one by API.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is no such project.
+    pub async fn ask_for_run(
+        &self,
+        project: &ProjectName,
+        commit: CommitSha,
+        git_ref: String,
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<RunId> {
+        let (project, actor) = (project.clone(), actor.to_owned());
+        self.write(move |c| create(c, &project, &commit, &git_ref, &actor, now))
+            .await
+    }
+
+    /// A project's runs, newest first; `before` is a run's number.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn list_runs(
+        &self,
+        project: &ProjectName,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<RunLine>> {
+        let project = project.clone();
+        self.read(move |c| lines(c, &project, before, limit)).await
+    }
+
+    /// A run with its attempts, steps and effects.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn get_run(&self, id: &RunId) -> Result<RunDetail> {
+        let id = id.clone();
+        self.read(move |c| {
+            let run = find(c, &id)?;
+            let (attempts, steps) = attempts::of_run(c, &id)?;
+            Ok(RunDetail {
+                ended_at: ended_at(&run.state),
+                effects: effects::of_subject(c, id.as_str())?,
+                run,
+                attempts,
+                steps,
+            })
+        })
+        .await
+    }
+
+    /// The commit of the newest run for a ref: what a gap filler compares a branch's head with.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn newest_commit(
+        &self,
+        project: &ProjectName,
+        git_ref: &str,
+    ) -> Result<Option<CommitSha>> {
+        let (project, git_ref) = (project.clone(), git_ref.to_owned());
+        self.read(move |c| {
+            let found: Option<(String, String)> = runs::table
+                .filter(runs::project.eq(project.as_str()))
+                .filter(runs::git_ref.eq(&git_ref))
+                .order(runs::number.desc())
+                .select((runs::id, runs::commit_sha))
+                .first(c)
+                .optional()?;
+            found
+                .map(|(id, commit)| Row("run", &id).word("commit_sha", &commit))
+                .transpose()
+        })
+        .await
+    }
+}

@@ -1,0 +1,229 @@
+//! Tables as both databases have them. A test compares this with what the databases report.
+
+diesel::table! {
+    projects (name) {
+        name -> Text,
+        repository -> Text,
+        webhook_secret -> Text,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    lanes (project) {
+        project -> Text,
+        generation -> BigInt,
+        next_run -> BigInt,
+        next_release -> BigInt,
+        next_deployment -> BigInt,
+        pipeline -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    runs (id) {
+        id -> Text,
+        project -> Text,
+        number -> BigInt,
+        commit_sha -> Text,
+        git_ref -> Text,
+        message -> Text,
+        author -> Text,
+        created_at -> BigInt,
+        ended_at -> Nullable<BigInt>,
+        word -> Text,
+        state -> Text,
+        pipeline -> Nullable<Text>,
+        variables -> Text,
+        repositories -> Text,
+    }
+}
+
+diesel::table! {
+    deliveries (id) {
+        id -> BigInt,
+        project -> Text,
+        forge -> Text,
+        delivery_id -> Text,
+        semantic_key -> Nullable<Text>,
+        event -> Text,
+        received_at -> BigInt,
+        body -> Text,
+        decision -> Text,
+        reason -> Text,
+        run -> Nullable<Text>,
+        redelivery_of -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    attempts (id) {
+        id -> Text,
+        run -> Text,
+        number -> BigInt,
+        runner -> Text,
+        token_hash -> Text,
+        claimed_at -> BigInt,
+        accepted_at -> Nullable<BigInt>,
+        lease_until -> BigInt,
+        ended_at -> Nullable<BigInt>,
+        outcome -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    steps (attempt, name) {
+        attempt -> Text,
+        name -> Text,
+        position -> BigInt,
+        state -> Text,
+        started_at -> Nullable<BigInt>,
+        ended_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    releases (id) {
+        id -> Text,
+        project -> Text,
+        number -> BigInt,
+        run -> Nullable<Text>,
+        commit_sha -> Text,
+        message -> Text,
+        author -> Text,
+        images -> Text,
+        variables -> Text,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    deployments (id) {
+        id -> Text,
+        project -> Text,
+        number -> BigInt,
+        environment -> Text,
+        service -> Text,
+        release -> Text,
+        kind -> Text,
+        asked_by -> Text,
+        created_at -> BigInt,
+        ended_at -> Nullable<BigInt>,
+        word -> Text,
+        state -> Text,
+    }
+}
+
+diesel::table! {
+    places (project, environment, service) {
+        project -> Text,
+        environment -> Text,
+        service -> Text,
+        hold -> Nullable<Text>,
+        newest_tried -> Nullable<Text>,
+        status -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    approvals (project, environment, service, release, by_whom) {
+        project -> Text,
+        environment -> Text,
+        service -> Text,
+        release -> Text,
+        by_whom -> Text,
+        role -> Text,
+        approved_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    effects (key) {
+        key -> Text,
+        project -> Text,
+        subject -> Text,
+        effect -> Text,
+        state -> Text,
+        attempts -> BigInt,
+        not_before -> BigInt,
+        leased_until -> Nullable<BigInt>,
+        last_error -> Nullable<Text>,
+        created_at -> BigInt,
+        finished_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    events (sequence) {
+        sequence -> BigInt,
+        at -> BigInt,
+        project -> Nullable<Text>,
+        subject -> Text,
+        actor -> Text,
+        what -> Text,
+        detail -> Text,
+    }
+}
+
+diesel::table! {
+    users (name) {
+        name -> Text,
+        password_hash -> Text,
+        role -> Text,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    sessions (token_hash) {
+        token_hash -> Text,
+        user_name -> Text,
+        created_at -> BigInt,
+        expires_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    api_tokens (id) {
+        id -> Text,
+        token_hash -> Text,
+        name -> Text,
+        role -> Text,
+        created_by -> Text,
+        created_at -> BigInt,
+        last_used_at -> Nullable<BigInt>,
+        revoked_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    runners (id) {
+        id -> Text,
+        credential_hash -> Text,
+        labels -> Text,
+        registered_at -> BigInt,
+        last_seen_at -> BigInt,
+        disk_free_bytes -> Nullable<BigInt>,
+        free_slots -> BigInt,
+        drain -> Bool,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(
+    projects,
+    lanes,
+    runs,
+    deliveries,
+    attempts,
+    steps,
+    releases,
+    deployments,
+    places,
+    approvals,
+    effects,
+    events,
+    users,
+    sessions,
+    api_tokens,
+    runners
+);

@@ -1,0 +1,322 @@
+//! Reads one project as a plan needs it, on one snapshot.
+
+use super::codec::{Row, json, micros};
+use super::conn::AnyConnection;
+use super::lane::{self, Lane};
+use super::schema::{approvals, places, runs};
+use super::{Overview, Result, Store, deployments, projects, releases, runs as run_rows};
+use diesel::prelude::*;
+use roadstead_pipelines::deployment::{DeploymentState, Kind, TakenBackBy};
+use roadstead_pipelines::id::{DeploymentId, Place, ProjectName, ReleaseId};
+use roadstead_pipelines::observation::PlaceStatus;
+use roadstead_pipelines::world::{Approval, Hold, PlaceState, World};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// So many of the newest releases are candidates or may be promoted by a button.
+const NEWEST_RELEASES: u32 = 50;
+
+/// Reads a project.
+pub(super) fn load(connection: &mut AnyConnection, project: &ProjectName) -> Result<World> {
+    let lane = lane::get(connection, project)?;
+    let live_runs: Vec<run_rows::Record> = runs::table
+        .filter(runs::project.eq(project.as_str()))
+        .filter(runs::ended_at.is_null())
+        .load(connection)?;
+    let mut found_runs = BTreeMap::new();
+    for record in live_runs {
+        let run = record.read()?;
+        found_runs.insert(run.id.clone(), run);
+    }
+
+    let live = deployments::live(connection, project)?;
+    let mentioned: BTreeSet<DeploymentId> = live
+        .iter()
+        .filter_map(|deployment| match (&deployment.state, &deployment.kind) {
+            (
+                DeploymentState::RollingBack {
+                    by: TakenBackBy::Deployment { rollback },
+                    ..
+                },
+                _,
+            ) => Some(rollback.clone()),
+            (_, Kind::Rollback { of }) => of.clone(),
+            _ => None,
+        })
+        .collect();
+    let mut found_deployments = BTreeMap::new();
+    for deployment in deployments::some(connection, &mentioned)?
+        .into_iter()
+        .chain(live)
+    {
+        found_deployments.insert(deployment.id.clone(), deployment);
+    }
+
+    let found_places = load_places(connection, project)?;
+    let wanted: BTreeSet<ReleaseId> = found_deployments
+        .values()
+        .map(|deployment| &deployment.release)
+        .chain(found_places.values().flat_map(|place| {
+            place
+                .verified
+                .iter()
+                .map(|verified| &verified.release)
+                .chain(
+                    place
+                        .status
+                        .iter()
+                        .filter_map(|status| status.release.as_ref()),
+                )
+        }))
+        .cloned()
+        .collect();
+    let mut found_releases = BTreeMap::new();
+    let newest = releases::newest(connection, project, None, NEWEST_RELEASES)?;
+    for release in releases::some(connection, &wanted)?
+        .into_iter()
+        .chain(newest)
+    {
+        found_releases.insert(release.id.clone(), release);
+    }
+
+    let Lane {
+        project: name,
+        generation,
+        next_release,
+        next_deployment,
+        pipeline,
+        ..
+    } = lane;
+    let row = Row("lane", &name);
+    Ok(World {
+        project: project.clone(),
+        generations: BTreeMap::from([(project.clone(), generation)]),
+        next_release: row.number("next_release", next_release)?,
+        next_deployment: row.number("next_deployment", next_deployment)?,
+        pipeline: pipeline
+            .map(|text| row.json("pipeline", &text))
+            .transpose()?,
+        runs: found_runs,
+        releases: found_releases,
+        deployments: found_deployments,
+        places: found_places,
+    })
+}
+
+type PlaceRecord = (
+    String,
+    String,
+    String,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
+
+fn load_places(
+    connection: &mut AnyConnection,
+    project: &ProjectName,
+) -> Result<BTreeMap<Place, PlaceState>> {
+    let mut found = BTreeMap::new();
+    let records: Vec<PlaceRecord> = places::table
+        .filter(places::project.eq(project.as_str()))
+        .load(connection)?;
+    for (_, environment, service, hold, newest_tried, status) in records {
+        let key = format!("{project} {environment}/{service}");
+        let row = Row("place", &key);
+        let place = Place {
+            environment: row.word("environment", &environment)?,
+            service: row.word("service", &service)?,
+        };
+        let state = PlaceState {
+            hold: hold.map(|text| row.json("hold", &text)).transpose()?,
+            approvals: vec![],
+            verified: deployments::verified(connection, project, &place)?,
+            newest_tried: newest_tried
+                .map(|id| row.word("newest_tried", &id))
+                .transpose()?,
+            status: status.map(|text| row.json("status", &text)).transpose()?,
+        };
+        found.insert(place, state);
+    }
+    let said: Vec<(String, String, String, String, String, String, i64)> = approvals::table
+        .filter(approvals::project.eq(project.as_str()))
+        .order(approvals::approved_at)
+        .load(connection)?;
+    for (_, environment, service, release, by, role, at) in said {
+        let key = format!("{project} {environment}/{service} {release} {by}");
+        let row = Row("approval", &key);
+        let place = Place {
+            environment: row.word("environment", &environment)?,
+            service: row.word("service", &service)?,
+        };
+        let approval = Approval {
+            release: row.word("release", &release)?,
+            role: row.word("role", &role)?,
+            at: row.time(at)?,
+            by,
+        };
+        found.entry(place).or_default().approvals.push(approval);
+    }
+    Ok(found)
+}
+
+/// One change to a place's row; the lane has to be moved on already.
+pub(super) enum PlaceChange<'a> {
+    Hold(Option<&'a Hold>),
+    /// A forward deployment of this release was opened.
+    Tried(&'a ReleaseId),
+    /// A rollback was opened.
+    Touched,
+    Status(&'a PlaceStatus),
+}
+
+pub(super) fn change_place(
+    connection: &mut AnyConnection,
+    project: &ProjectName,
+    place: &Place,
+    change: &PlaceChange<'_>,
+) -> Result<()> {
+    let key = (
+        project.as_str(),
+        place.environment.as_str(),
+        place.service.as_str(),
+    );
+    let known: Option<Option<String>> = places::table
+        .find(key)
+        .select(places::newest_tried)
+        .first(connection)
+        .optional()?;
+    if known.is_none() {
+        diesel::insert_into(places::table)
+            .values((
+                places::project.eq(project.as_str()),
+                places::environment.eq(place.environment.as_str()),
+                places::service.eq(place.service.as_str()),
+            ))
+            .execute(connection)?;
+    }
+    let row = diesel::update(places::table.find(key));
+    match change {
+        PlaceChange::Hold(hold) => {
+            let hold = hold.map(json).transpose()?;
+            row.set(places::hold.eq(hold)).execute(connection)?;
+        }
+        PlaceChange::Tried(release) => {
+            let newest = known
+                .flatten()
+                .and_then(|id| ReleaseId::parse(&id))
+                .map_or(0, |id| id.number());
+            if release.number() > newest {
+                row.set(places::newest_tried.eq(Some(release.as_str())))
+                    .execute(connection)?;
+            }
+        }
+        PlaceChange::Touched => {}
+        PlaceChange::Status(status) => {
+            row.set(places::status.eq(Some(json(status)?)))
+                .execute(connection)?;
+        }
+    }
+    Ok(())
+}
+
+/// Stores an approval; saying it twice changes nothing.
+pub(super) fn approve(
+    connection: &mut AnyConnection,
+    project: &ProjectName,
+    place: &Place,
+    approval: &Approval,
+) -> Result<()> {
+    let key = (
+        project.as_str(),
+        place.environment.as_str(),
+        place.service.as_str(),
+        approval.release.as_str(),
+        approval.by.as_str(),
+    );
+    let known: Option<String> = approvals::table
+        .find(key)
+        .select(approvals::by_whom)
+        .first(connection)
+        .optional()?;
+    if known.is_none() {
+        diesel::insert_into(approvals::table)
+            .values((
+                approvals::project.eq(project.as_str()),
+                approvals::environment.eq(place.environment.as_str()),
+                approvals::service.eq(place.service.as_str()),
+                approvals::release.eq(approval.release.as_str()),
+                approvals::by_whom.eq(&approval.by),
+                approvals::role.eq(approval.role.as_str()),
+                approvals::approved_at.eq(micros(approval.at)),
+            ))
+            .execute(connection)?;
+    }
+    Ok(())
+}
+
+impl Store {
+    /// A project as a plan needs it, with the generation it was read at.
+    ///
+    /// # Errors
+    /// [`super::StoreError::NotFound`]; [`super::StoreError::Data`].
+    pub async fn load_world(&self, project: &ProjectName) -> Result<World> {
+        let project = project.clone();
+        self.read(move |c| load(c, &project)).await
+    }
+
+    /// Stores what was seen of a place. The lane moves on when a plan could come out differently.
+    ///
+    /// # Errors
+    /// [`super::StoreError::NotFound`] when there is no such project.
+    pub async fn save_place_status(
+        &self,
+        project: &ProjectName,
+        place: Place,
+        status: PlaceStatus,
+    ) -> Result<()> {
+        let project = project.clone();
+        self.write(move |c| {
+            let key = (
+                project.as_str(),
+                place.environment.as_str(),
+                place.service.as_str(),
+            );
+            let before: Option<Option<String>> = places::table
+                .find(key)
+                .select(places::status)
+                .first(c)
+                .optional()?;
+            // A status that cannot be read any more is replaced.
+            let before: Option<PlaceStatus> = before
+                .flatten()
+                .and_then(|text| serde_json::from_str(&text).ok());
+            if before.is_none_or(|before| !before.says_the_same_as(&status)) {
+                lane::bump(c, &project)?;
+            }
+            change_place(c, &project, &place, &PlaceChange::Status(&status))
+        })
+        .await
+    }
+
+    /// Every project with its world and newest run.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Unavailable`]; [`super::StoreError::Data`].
+    pub async fn overview(&self) -> Result<Vec<Overview>> {
+        self.read(|c| {
+            projects::all(c)?
+                .into_iter()
+                .map(|project| {
+                    let world = load(c, &project.name)?;
+                    let newest_run = run_rows::lines(c, &project.name, None, 1)?.pop();
+                    Ok(Overview {
+                        world,
+                        newest_run,
+                        project,
+                    })
+                })
+                .collect()
+        })
+        .await
+    }
+}
