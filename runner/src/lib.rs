@@ -1,1 +1,273 @@
-//! placeholder
+//! The runner: takes attempts from a server, runs their steps in containers, builds and pushes
+//! images, and tells how it went.
+//!
+//! Owns one data folder, a share of one Docker Engine (what carries its label) and outbound calls
+//! to one server; it opens no port. It trusts neither the repository's files nor the steps' words,
+//! and holds no forge credentials. The server decides what runs; a runner decides nothing but how
+//! much it takes.
+//!
+//! | room | owns |
+//! |---|---|
+//! | [`run`], `poll`, `heartbeat`, `board` | the conversation with the server and what runs here |
+//! | `client` | the protocol's calls, tries and credentials |
+//! | `attempt`, `steps`, `limits`, `stop` | one attempt, the order of its steps, how they end |
+//! | `sources`, `checkout`, `workspace` | files of a commit |
+//! | `engine`, `registry` | containers, networks, images |
+//! | `build`, `logins` | contexts, BuildKit, pushes |
+//! | `logs`, `mask` | logs on their way, secrets out of them |
+//! | `state`, `sweep`, `disk` | what survives this process, and room for more |
+//!
+//! Idle it needs little memory; give it a current-thread runtime or two workers.
+
+mod attempt;
+mod board;
+mod build;
+mod checkout;
+mod client;
+mod disk;
+mod engine;
+mod heartbeat;
+mod limits;
+mod logins;
+mod logs;
+mod mask;
+mod poll;
+mod registry;
+mod sources;
+mod state;
+mod steps;
+mod stop;
+mod sweep;
+mod workspace;
+
+pub use mask::Secret;
+pub use reqwest::Url;
+pub use tokio_util::sync::CancellationToken;
+
+use anyhow::{Context, bail};
+use board::Board;
+use bollard::Docker;
+use build::ImageBuilder;
+use client::{Backoff, CallError, Client};
+use engine::Engine;
+use roadstead_protocol::{Register, Registered};
+use sources::Sources;
+use state::{Identity, State, is_plain_name};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use workspace::Workspaces;
+
+/// Free bytes below which a runner takes no work, unless its [`Config`] says otherwise.
+pub const DISK_WATERMARK_BYTES: u64 = 2 << 30;
+
+/// How a runner is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The server's address; its path may have a prefix.
+    pub server: Url,
+    /// Trades for the runner's own credential; not needed once it has one in its data folder.
+    pub registration_token: Option<Secret>,
+    /// How people call this runner: 1–64 characters.
+    pub name: String,
+    /// Free words that steps may ask for.
+    pub labels: Vec<String>,
+    /// Folder for the credential, sources, workspaces and logs under way; one process at a time.
+    pub data: PathBuf,
+    /// How many attempts run at a time, at least 1; as many steps of one attempt.
+    pub slots: usize,
+    /// Docker Engine's socket; without one `DOCKER_HOST`, or else the usual place.
+    pub docker_socket: Option<PathBuf>,
+    /// Free bytes in `data` below which no work is taken; see [`DISK_WATERMARK_BYTES`].
+    pub disk_watermark_bytes: u64,
+}
+
+/// What the rooms share.
+struct Runner {
+    labels: Vec<String>,
+    slots: usize,
+    data: PathBuf,
+    disk_watermark_bytes: u64,
+    credential: Secret,
+    client: Client,
+    engine: Engine,
+    builder: ImageBuilder,
+    board: Board,
+    sources: Sources,
+    workspaces: Workspaces,
+    spools: Workspaces,
+    state: Arc<State>,
+}
+
+impl Runner {
+    /// Works on the data folder in a thread that may wait for the disk.
+    async fn with_state<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&State) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let state = Arc::clone(&self.state);
+        tokio::task::spawn_blocking(move || work(&state))
+            .await
+            .context("a thread that keeps notes panicked")?
+    }
+}
+
+/// Runs until the server drains this runner or `shutdown` is cancelled; then attempts are stopped
+/// and reported, which takes at most about 40 s. Prints `runner ready` on a line of its own once
+/// the server knows the runner and it polls for work.
+///
+/// A server that does not answer is waited for.
+///
+/// # Errors
+/// A configuration that cannot work, a data folder in use, no Docker Engine, a refused
+/// registration, or a server that forgot this runner.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    if config.slots == 0 {
+        bail!("a runner needs at least one slot");
+    }
+    if config.name.is_empty() || config.name.chars().count() > 64 {
+        bail!(
+            "a runner's name has 1 to 64 characters; `{}` does not",
+            config.name
+        );
+    }
+    let client = Client::new(&config.server)?;
+    let data = config.data.clone();
+    let state = Arc::new(tokio::task::spawn_blocking(move || State::open(&data)).await??);
+    let workspaces = Workspaces::new(absolute(&state.subfolder("workspaces"))?);
+    let spools = Workspaces::new(state.subfolder("spool"));
+    let docker = Engine::connect(config.docker_socket.as_deref()).await?;
+
+    let known = state.identity()?;
+    let old_engine = known
+        .as_ref()
+        .map(|known| Engine::new(docker.clone(), &known.runner_id));
+    let unfinished = sweep::sweep(&state, old_engine.as_ref(), &[&workspaces, &spools]).await?;
+
+    let identity = tokio::select! {
+        identity = sign_in(&client, &config, &state, known) => identity?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let runner = Arc::new(assemble(
+        config, client, docker, state, identity, workspaces, spools,
+    ));
+    tracing::info!(
+        runner = runner.engine.runner_id(),
+        slots = runner.slots,
+        "polls for work"
+    );
+    println!("runner ready");
+    let reporting = tokio::spawn(sweep::report(Arc::clone(&runner), unfinished));
+    let end = tokio::select! {
+        end = poll::run(&runner, &shutdown) => end,
+        () = heartbeat::run(&runner) => Ok(()),
+    };
+    reporting.abort();
+    end
+}
+
+fn assemble(
+    config: Config,
+    client: Client,
+    docker: Docker,
+    state: Arc<State>,
+    identity: Identity,
+    workspaces: Workspaces,
+    spools: Workspaces,
+) -> Runner {
+    let engine = Engine::new(docker, &identity.runner_id);
+    Runner {
+        labels: config.labels,
+        slots: config.slots,
+        data: config.data,
+        disk_watermark_bytes: config.disk_watermark_bytes,
+        credential: identity.credential,
+        client,
+        builder: ImageBuilder::new(engine.clone()),
+        engine,
+        board: Board::default(),
+        sources: Sources::new(state.subfolder("sources")),
+        workspaces,
+        spools,
+        state,
+    }
+}
+
+/// Docker Engine takes no relative path for a mount.
+fn absolute(path: &std::path::Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path)
+        .with_context(|| format!("cannot tell the whole path of {}", path.display()))
+}
+
+/// Makes sure that the server knows this runner, however long the server takes to come up.
+async fn sign_in(
+    client: &Client,
+    config: &Config,
+    state: &Arc<State>,
+    known: Option<Identity>,
+) -> anyhow::Result<Identity> {
+    if let Some(known) = known {
+        match patiently(|| client.heartbeat(&known.credential, vec![])).await {
+            Ok(_) => return Ok(known),
+            Err(CallError::Unauthorized(message)) => {
+                tracing::warn!(
+                    message,
+                    "the server does not know this runner; registers anew"
+                );
+            }
+            Err(error) => bail!("the server does not take this runner: {error}"),
+        }
+    }
+    let Some(token) = &config.registration_token else {
+        bail!(
+            "this runner has no credential that the server knows ({}); start it with a registration \
+             token",
+            state.identity_path().display()
+        );
+    };
+    let register = Register {
+        registration_token: token.expose().to_owned(),
+        name: config.name.clone(),
+        labels: config.labels.clone(),
+    };
+    let registered: Registered = match patiently(|| client.register(&register)).await {
+        Ok(registered) => registered,
+        Err(CallError::Unauthorized(message)) => {
+            bail!("the server does not accept the registration token: {message}")
+        }
+        Err(error) => bail!("cannot register this runner: {error}"),
+    };
+    if !is_plain_name(&registered.runner_id) {
+        bail!(
+            "the server gave a runner id that cannot be used: `{}`",
+            registered.runner_id
+        );
+    }
+    let identity = Identity {
+        runner_id: registered.runner_id.clone(),
+        credential: Secret::new(registered.credential.clone()),
+    };
+    let state = Arc::clone(state);
+    tokio::task::spawn_blocking(move || state.set_identity(&registered)).await??;
+    Ok(identity)
+}
+
+/// Asks again until the server answers, and says so each time the pauses have grown long.
+async fn patiently<T, F>(mut call: impl FnMut() -> F) -> Result<T, CallError>
+where
+    F: Future<Output = Result<T, CallError>>,
+{
+    let mut backoff = Backoff::new(Duration::MAX / 4);
+    let mut tries: u32 = 0;
+    loop {
+        match call().await {
+            Err(error) if error.is_transient() => {
+                if tries.is_multiple_of(8) {
+                    tracing::warn!(%error, "waits for the server");
+                }
+                tries += 1;
+                let pause = backoff.next_pause().unwrap_or(Duration::from_secs(5));
+                tokio::time::sleep(pause.min(Duration::from_secs(5))).await;
+            }
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! Calls the server: one method per call of the protocol.
+//!
+//! Owns credentials on the wire, what an answer means and how often a call is tried again. Knows
+//! nothing of steps or containers. Credentials never reach a log or an error's text.
+
+use crate::mask::Secret;
+use anyhow::Context;
+use bytes::Bytes;
+use rand::RngExt;
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use roadstead_protocol::{
+    AttemptRef, AttemptResult, COMMIT_HEADER, Heartbeat, HeartbeatReply, LOG_OFFSET_HEADER,
+    LogSeal, POLL_SECONDS, Poll, PollReply, Problem, Register, Registered, RegistryCredentials,
+    StepReport,
+};
+use serde::de::DeserializeOwned;
+use std::time::{Duration, Instant};
+
+/// How long one short call may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long nothing may arrive while sources stream in.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long results, step states and logs are offered to a server that does not answer.
+pub(crate) const RESULT_PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Why a call brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// 409: the lease is lost or the attempt has ended.
+    #[error("the attempt is no longer this runner's: {0}")]
+    Lost(String),
+    /// 401: the credential is not (or no longer) known.
+    #[error("the server does not accept the credential: {0}")]
+    Unauthorized(String),
+    /// 412 or 416: the server goes on at another byte of the log.
+    #[error("the server's log goes on at byte {0}")]
+    Offset(u64),
+    /// Another refusal that a second try would meet again.
+    #[error("the server refused with {status}: {message}")]
+    Refused {
+        /// HTTP status.
+        status: StatusCode,
+        /// The server's words.
+        message: String,
+    },
+    /// No usable answer; a second try may get one.
+    #[error("the server did not answer: {0}")]
+    Unreachable(String),
+}
+
+impl CallError {
+    pub(crate) fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable(_))
+    }
+}
+
+/// Pauses between tries: they double, with some chance in them so that runners do not knock in step.
+pub(crate) struct Backoff {
+    pause: Duration,
+    until: Instant,
+}
+
+impl Backoff {
+    /// Tries for at most `patience`.
+    pub(crate) fn new(patience: Duration) -> Self {
+        Self {
+            pause: FIRST_PAUSE,
+            until: Instant::now() + patience,
+        }
+    }
+
+    /// The next pause, or `None` when patience is at its end.
+    pub(crate) fn next_pause(&mut self) -> Option<Duration> {
+        if Instant::now() >= self.until {
+            return None;
+        }
+        let pause = self.pause.mul_f64(rand::rng().random_range(0.5..1.0));
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Some(pause)
+    }
+}
+
+/// Runs `call` until it brings an answer or a refusal, for at most `patience`.
+pub(crate) async fn retry<T, F>(
+    patience: Duration,
+    mut call: impl FnMut() -> F,
+) -> Result<T, CallError>
+where
+    F: Future<Output = Result<T, CallError>>,
+{
+    let mut backoff = Backoff::new(patience);
+    loop {
+        match call().await {
+            Err(error) if error.is_transient() => match backoff.next_pause() {
+                Some(pause) => {
+                    tracing::debug!(%error, ?pause, "trying again");
+                    tokio::time::sleep(pause).await;
+                }
+                None => return Err(error),
+            },
+            other => return other,
+        }
+    }
+}
+
+/// The runner's side of the protocol.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: Url,
+}
+
+impl Client {
+    /// Speaks to the server at `base`, whose path may have a prefix.
+    pub(crate) fn new(base: &Url) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("roadstead-runner/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .context("cannot set up the HTTP client")?;
+        anyhow::ensure!(
+            !base.cannot_be_a_base() && matches!(base.scheme(), "http" | "https"),
+            "the server's address {base} must begin with http:// or https://"
+        );
+        Ok(Self {
+            http,
+            base: base.clone(),
+        })
+    }
+
+    fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty()
+                .extend(["runner", "v1"])
+                .extend(segments);
+        }
+        url
+    }
+
+    fn request(&self, method: Method, url: Url, token: &Secret) -> RequestBuilder {
+        self.http.request(method, url).bearer_auth(token.expose())
+    }
+
+    /// Trades the registration token for a credential of this runner's own.
+    pub(crate) async fn register(&self, register: &Register) -> Result<Registered, CallError> {
+        let request = self
+            .http
+            .post(self.url(&["register"]))
+            .timeout(CALL_TIMEOUT)
+            .json(register);
+        read(request).await
+    }
+
+    /// Waits for work, at most [`POLL_SECONDS`] and a margin.
+    pub(crate) async fn poll(
+        &self,
+        credential: &Secret,
+        poll: &Poll,
+    ) -> Result<PollReply, CallError> {
+        let wait = Duration::from_secs(POLL_SECONDS) + CALL_TIMEOUT;
+        read(
+            self.request(Method::POST, self.url(&["poll"]), credential)
+                .timeout(wait)
+                .json(poll),
+        )
+        .await
+    }
+
+    /// Says that attempts are alive.
+    pub(crate) async fn heartbeat(
+        &self,
+        credential: &Secret,
+        running: Vec<AttemptRef>,
+    ) -> Result<HeartbeatReply, CallError> {
+        let request = self
+            .request(Method::POST, self.url(&["heartbeat"]), credential)
+            .timeout(CALL_TIMEOUT)
+            .json(&Heartbeat { running });
+        read(request).await
+    }
+
+    /// The calls of one attempt.
+    pub(crate) fn attempt(&self, attempt: AttemptRef, token: Secret) -> AttemptClient {
+        AttemptClient {
+            client: self.clone(),
+            attempt,
+            token,
+        }
+    }
+}
+
+/// The calls of one attempt, made with its own token.
+#[derive(Clone)]
+pub(crate) struct AttemptClient {
+    client: Client,
+    attempt: AttemptRef,
+    token: Secret,
+}
+
+impl AttemptClient {
+    pub(crate) fn fence(&self) -> u64 {
+        self.attempt.fence
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.attempt.attempt
+    }
+
+    fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+        let mut path = vec!["attempts", self.id()];
+        path.extend(segments);
+        self.client
+            .request(method, self.client.url(&path), &self.token)
+    }
+
+    /// Takes the assignment.
+    pub(crate) async fn accept(&self) -> Result<(), CallError> {
+        done(
+            self.request(Method::POST, &["accept"])
+                .timeout(CALL_TIMEOUT),
+        )
+        .await
+    }
+
+    /// Asks for a pack with the commit, given that all objects of `have` are here already. The
+    /// answer is still streaming; with it comes the commit that the server says is at its tip.
+    pub(crate) async fn sources(
+        &self,
+        have: Option<&str>,
+    ) -> Result<(Option<String>, Response), CallError> {
+        let mut request = self.request(Method::GET, &["sources"]);
+        if let Some(have) = have {
+            request = request.query(&[("have", have)]);
+        }
+        let response = send(request).await?;
+        let tip = header(&response, COMMIT_HEADER);
+        Ok((tip, response))
+    }
+
+    /// A login for the registry that images are pushed to.
+    pub(crate) async fn registry_credentials(&self) -> Result<RegistryCredentials, CallError> {
+        read(
+            self.request(Method::GET, &["registry-credentials"])
+                .timeout(CALL_TIMEOUT),
+        )
+        .await
+    }
+
+    /// Tells how a step stands.
+    pub(crate) async fn report_step(
+        &self,
+        step: &str,
+        report: &StepReport,
+    ) -> Result<(), CallError> {
+        done(
+            self.request(Method::PUT, &["steps", step])
+                .timeout(CALL_TIMEOUT)
+                .json(report),
+        )
+        .await
+    }
+
+    /// Sends bytes of a step's log that begin at `offset`.
+    pub(crate) async fn append_log(
+        &self,
+        step: &str,
+        offset: u64,
+        bytes: Bytes,
+    ) -> Result<(), CallError> {
+        let request = self
+            .request(Method::PATCH, &["steps", step, "log"])
+            .query(&[("offset", offset)])
+            .header("content-type", "application/octet-stream")
+            .timeout(CALL_TIMEOUT)
+            .body(bytes);
+        done(request).await
+    }
+
+    /// Closes a step's log.
+    pub(crate) async fn seal_log(&self, step: &str, seal: &LogSeal) -> Result<(), CallError> {
+        let request = self
+            .request(Method::POST, &["steps", step, "log", "seal"])
+            .timeout(CALL_TIMEOUT)
+            .json(seal);
+        done(request).await
+    }
+
+    /// Tells how the attempt ended.
+    pub(crate) async fn put_result(&self, result: &AttemptResult) -> Result<(), CallError> {
+        done(
+            self.request(Method::PUT, &["result"])
+                .timeout(CALL_TIMEOUT)
+                .json(result),
+        )
+        .await
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, CallError> {
+    send(request).await?.json().await.map_err(unreachable)
+}
+
+async fn done(request: RequestBuilder) -> Result<(), CallError> {
+    send(request).await.map(drop)
+}
+
+async fn send(request: RequestBuilder) -> Result<Response, CallError> {
+    let response = request.send().await.map_err(unreachable)?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    if matches!(
+        status,
+        StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::PRECONDITION_FAILED
+    ) && let Some(offset) =
+        header(&response, LOG_OFFSET_HEADER).and_then(|text| text.parse().ok())
+    {
+        return Err(CallError::Offset(offset));
+    }
+    let message = match response.bytes().await {
+        Ok(body) => serde_json::from_slice::<Problem>(&body)
+            .map(|problem| problem.message)
+            .unwrap_or_else(|_| String::from_utf8_lossy(&body).chars().take(300).collect()),
+        Err(error) => error.without_url().to_string(),
+    };
+    Err(match status {
+        StatusCode::CONFLICT => CallError::Lost(message),
+        StatusCode::UNAUTHORIZED => CallError::Unauthorized(message),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+            CallError::Unreachable(format!("{status}: {message}"))
+        }
+        status if status.is_server_error() => {
+            CallError::Unreachable(format!("{status}: {message}"))
+        }
+        status => CallError::Refused { status, message },
+    })
+}
+
+fn header(response: &Response, name: &str) -> Option<String> {
+    Some(response.headers().get(name)?.to_str().ok()?.to_owned())
+}
+
+/// reqwest's own text says only "error sending request"; the reason is in its sources.
+fn unreachable(error: reqwest::Error) -> CallError {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(inner) = source {
+        text = inner.to_string();
+        source = inner.source();
+    }
+    CallError::Unreachable(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_travel_as_one_path_segment() {
+        let client = Client::new(&Url::parse("http://127.0.0.1:1/prefix/").unwrap()).unwrap();
+        assert_eq!(
+            client.url(&["attempts", "a/../b?c"]).as_str(),
+            "http://127.0.0.1:1/prefix/runner/v1/attempts/a%2F..%2Fb%3Fc"
+        );
+    }
+
+    #[test]
+    fn an_address_without_http_is_refused_at_once() {
+        assert!(Client::new(&Url::parse("ftp://host/").unwrap()).is_err());
+        assert!(Client::new(&Url::parse("mailto:someone@example.org").unwrap()).is_err());
+    }
+
+    #[tokio::test]
+    async fn only_silence_is_tried_again() {
+        let mut calls = 0;
+        let answer = retry(Duration::from_secs(60), || {
+            calls += 1;
+            let call = calls;
+            async move {
+                if call < 3 {
+                    Err(CallError::Unreachable("refused".into()))
+                } else {
+                    Ok(call)
+                }
+            }
+        })
+        .await;
+        assert_eq!(answer.unwrap(), 3);
+
+        let mut calls = 0;
+        let answer: Result<(), _> = retry(Duration::from_secs(60), || {
+            calls += 1;
+            async { Err(CallError::Lost("gone".into())) }
+        })
+        .await;
+        assert!(matches!(answer, Err(CallError::Lost(_))));
+        assert_eq!(calls, 1);
+    }
+}

@@ -1,0 +1,562 @@
+//! Runs steps as containers on Docker Engine.
+//!
+//! Owns every container and network of this runner: each carries the attempt's and the runner's
+//! label, and is removed when its step ends, however it ends. Knows nothing of the server. A
+//! step's network is its own, so that sidecars of steps that run side by side never meet.
+
+use crate::{
+    limits::{Limits, StepEnd},
+    logs::StepLog,
+    registry::{self, RegistryTries},
+    stop::StopReason,
+};
+use anyhow::{Context, bail};
+use bollard::{
+    API_DEFAULT_VERSION, Docker,
+    container::{AttachContainerResults, LogOutput},
+    errors::Error as DockerError,
+    models::{
+        ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType,
+        NetworkCreateRequest, NetworkingConfig,
+    },
+    query_parameters::{
+        AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, CreateImageOptionsBuilder,
+        InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
+        ListImagesOptionsBuilder, ListNetworksOptionsBuilder, LogsOptionsBuilder,
+        RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, StartContainerOptions,
+        WaitContainerOptions,
+    },
+};
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use roadstead_protocol::{CANCEL_GRACE_SECONDS, Sidecar};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    pin::Pin,
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Label with the attempt's id.
+pub(crate) const ATTEMPT_LABEL: &str = "roadstead.attempt";
+/// Label with the runner's id.
+pub(crate) const RUNNER_LABEL: &str = "roadstead.runner";
+/// Where a step finds its files.
+const WORKSPACE: &str = "/workspace";
+/// Calls with a context or a long build behind them answer late; steps have their own timeout.
+const ENGINE_TIMEOUT_SECONDS: u64 = 3600;
+/// How long output may trickle in after the container's end.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How many lines of a sidecar a failed step's log shows.
+const SIDECAR_LINES: &str = "20";
+/// Frames of output that are written to the log at once.
+const FRAMES_AT_ONCE: usize = 256;
+const NOT_FOUND: u16 = 404;
+
+/// Docker Engine, on behalf of one runner.
+#[derive(Clone)]
+pub(crate) struct Engine {
+    docker: Docker,
+    runner_id: String,
+}
+
+/// What a step wants of a container.
+pub(crate) struct StepContainer<'a> {
+    pub(crate) attempt: &'a str,
+    /// The step's place in the job, which keeps names apart.
+    pub(crate) index: usize,
+    pub(crate) image: &'a str,
+    pub(crate) run: &'a str,
+    pub(crate) env: &'a BTreeMap<String, String>,
+    pub(crate) sidecars: &'a BTreeMap<String, Sidecar>,
+    pub(crate) workspace: &'a Path,
+}
+
+impl Engine {
+    /// Connects to the engine at `socket`, or where `DOCKER_HOST` says, or at the usual place.
+    pub(crate) async fn connect(socket: Option<&Path>) -> anyhow::Result<Docker> {
+        let docker = match socket {
+            Some(path) => Docker::connect_with_unix(
+                &path.to_string_lossy(),
+                ENGINE_TIMEOUT_SECONDS,
+                API_DEFAULT_VERSION,
+            ),
+            None => Docker::connect_with_defaults()
+                .map(|docker| docker.with_timeout(Duration::from_secs(ENGINE_TIMEOUT_SECONDS))),
+        };
+        let advice = "Docker Engine does not answer; start it, and see that this user may use it";
+        let docker = docker.context(advice)?;
+        tokio::time::timeout(Duration::from_secs(30), docker.negotiate_version())
+            .await
+            .context(advice)?
+            .context(advice)
+    }
+
+    pub(crate) fn new(docker: Docker, runner_id: &str) -> Self {
+        Self {
+            docker,
+            runner_id: runner_id.to_owned(),
+        }
+    }
+
+    pub(crate) fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    pub(crate) fn runner_id(&self) -> &str {
+        &self.runner_id
+    }
+
+    fn labels(&self, attempt: &str) -> HashMap<String, String> {
+        HashMap::from([
+            (ATTEMPT_LABEL.to_owned(), attempt.to_owned()),
+            (RUNNER_LABEL.to_owned(), self.runner_id.clone()),
+        ])
+    }
+
+    /// Runs a step to its end and leaves nothing of it behind.
+    ///
+    /// # Errors
+    /// When the engine fails; whatever the step itself does wrong is a [`StepEnd`].
+    pub(crate) async fn run_step(
+        &self,
+        step: &StepContainer<'_>,
+        limits: &Limits,
+        log: &StepLog,
+    ) -> anyhow::Result<StepEnd> {
+        let name = format!(
+            "roadstead-{}-{}-{}",
+            self.runner_id, step.attempt, step.index
+        );
+        let end = self.run_named(&name, step, limits, log).await;
+        let mut containers = vec![name.clone()];
+        containers.extend((0..step.sidecars.len()).map(|index| sidecar_name(&name, index)));
+        for container in &containers {
+            self.remove_container(container).await?;
+        }
+        self.remove_network(&name).await?;
+        end
+    }
+
+    async fn run_named(
+        &self,
+        name: &str,
+        step: &StepContainer<'_>,
+        limits: &Limits,
+        log: &StepLog,
+    ) -> anyhow::Result<StepEnd> {
+        let prepared = limits.guard(self.prepare(name, step, log)).await;
+        match prepared {
+            Err(interruption) => return Ok(interruption.into()),
+            Ok(Err(error)) => return Err(error),
+            Ok(Ok(Some(end))) => return Ok(end),
+            Ok(Ok(None)) => {}
+        }
+        let attach = AttachContainerOptionsBuilder::new()
+            .stream(true)
+            .stdout(true)
+            .stderr(true)
+            .build();
+        let AttachContainerResults { output, .. } = self
+            .docker
+            .attach_container(name, Some(attach))
+            .await
+            .context("cannot attach to the step's container")?;
+        if let Err(error) = self
+            .docker
+            .start_container(name, None::<StartContainerOptions>)
+            .await
+        {
+            return refused(error, "the step's container could not start");
+        }
+        let interrupted = self.follow(name, output, limits, log).await?;
+        if let Some(end) = interrupted {
+            return Ok(end);
+        }
+        let end = self.exit(name).await?;
+        if end != StepEnd::Succeeded {
+            self.show_sidecars(name, step, log).await?;
+        }
+        Ok(end)
+    }
+
+    /// Images, network, sidecars and the step's container; a [`StepEnd`] when the user's part of
+    /// that cannot be.
+    async fn prepare(
+        &self,
+        name: &str,
+        step: &StepContainer<'_>,
+        log: &StepLog,
+    ) -> anyhow::Result<Option<StepEnd>> {
+        let sidecar_images = step.sidecars.values().map(|sidecar| sidecar.image.as_str());
+        for image in std::iter::once(step.image).chain(sidecar_images) {
+            if let Some(end) = self.ensure_image(image, log).await? {
+                return Ok(Some(end));
+            }
+        }
+        self.docker
+            .create_network(NetworkCreateRequest {
+                name: name.to_owned(),
+                driver: Some("bridge".into()),
+                labels: Some(self.labels(step.attempt)),
+                ..Default::default()
+            })
+            .await
+            .context("cannot make the step's network")?;
+        for (index, (alias, sidecar)) in step.sidecars.iter().enumerate() {
+            let container = sidecar_name(name, index);
+            let body = ContainerCreateBody {
+                image: Some(registry::with_tag(&sidecar.image)),
+                env: Some(env_list(&sidecar.env)),
+                cmd: (!sidecar.command.is_empty()).then(|| sidecar.command.clone()),
+                ..self.container(step.attempt, name, Some(alias), "json-file")
+            };
+            if let Some(end) = self.create(&container, body).await? {
+                return Ok(Some(end));
+            }
+            let started = self
+                .docker
+                .start_container(&container, None::<StartContainerOptions>)
+                .await;
+            if let Err(error) = started {
+                return refused(error, &format!("sidecar `{alias}` could not start")).map(Some);
+            }
+        }
+        let mut body = ContainerCreateBody {
+            image: Some(registry::with_tag(step.image)),
+            entrypoint: Some(["/bin/sh", "-eu", "-c"].map(String::from).to_vec()),
+            cmd: Some(vec![step.run.to_owned()]),
+            env: Some(env_list(step.env)),
+            working_dir: Some(WORKSPACE.to_owned()),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            // The log is spooled by the runner; the engine would only write it a second time.
+            ..self.container(step.attempt, name, None, "none")
+        };
+        if let Some(host) = &mut body.host_config {
+            host.mounts = Some(vec![Mount {
+                typ: Some(MountType::BIND),
+                source: Some(step.workspace.to_string_lossy().into_owned()),
+                target: Some(WORKSPACE.to_owned()),
+                ..Default::default()
+            }]);
+        }
+        self.create(name, body).await
+    }
+
+    fn container(
+        &self,
+        attempt: &str,
+        network: &str,
+        alias: Option<&str>,
+        log_driver: &str,
+    ) -> ContainerCreateBody {
+        let endpoint = EndpointSettings {
+            aliases: alias.map(|alias| vec![alias.to_owned()]),
+            ..Default::default()
+        };
+        let log_options = (log_driver == "json-file")
+            .then(|| HashMap::from([("max-size".to_owned(), "1m".to_owned())]));
+        ContainerCreateBody {
+            labels: Some(self.labels(attempt)),
+            host_config: Some(HostConfig {
+                network_mode: Some(network.to_owned()),
+                security_opt: Some(vec!["no-new-privileges".to_owned()]),
+                // A shell as process 1 would not hear SIGTERM.
+                init: Some(true),
+                log_config: Some(HostConfigLogConfig {
+                    typ: Some(log_driver.to_owned()),
+                    config: log_options,
+                }),
+                ..Default::default()
+            }),
+            networking_config: Some(NetworkingConfig {
+                endpoints_config: Some(HashMap::from([(network.to_owned(), endpoint)])),
+            }),
+            ..Default::default()
+        }
+    }
+
+    async fn create(
+        &self,
+        name: &str,
+        body: ContainerCreateBody,
+    ) -> anyhow::Result<Option<StepEnd>> {
+        let options = CreateContainerOptionsBuilder::new().name(name).build();
+        match self.docker.create_container(Some(options), body).await {
+            Ok(_) => Ok(None),
+            Err(error) => refused(error, "the container could not be made").map(Some),
+        }
+    }
+
+    /// Pulls `image` when it is not here.
+    async fn ensure_image(&self, image: &str, log: &StepLog) -> anyhow::Result<Option<StepEnd>> {
+        let reference = registry::with_tag(image);
+        match self.docker.inspect_image(&reference).await {
+            Ok(_) => return Ok(None),
+            Err(error) if status(&error) == Some(NOT_FOUND) => {}
+            Err(error) => return Err(error).context("cannot ask Docker Engine for an image"),
+        }
+        log.line(&format!("pulling image {reference}")).await?;
+        let what = format!("image {reference} could not be pulled");
+        let mut tries = RegistryTries::new();
+        loop {
+            let options = CreateImageOptionsBuilder::new()
+                .from_image(&reference)
+                .build();
+            let pulled: Result<Vec<_>, _> = self
+                .docker
+                .create_image(Some(options), None, None)
+                .try_collect()
+                .await;
+            let message = match pulled {
+                Ok(_) => return Ok(None),
+                Err(error) => words(&error).with_context(|| what.clone())?,
+            };
+            if !registry::is_transient(&message) {
+                return Ok(Some(StepEnd::failed(format!("{what}: {message}"))));
+            }
+            if !tries.again(log, &what, &message).await? {
+                bail!("{what}: {message}");
+            }
+        }
+    }
+
+    /// Writes the container's output to the log until it ends; says how when it was made to end.
+    async fn follow(
+        &self,
+        name: &str,
+        output: Pin<Box<dyn Stream<Item = Result<LogOutput, DockerError>> + Send>>,
+        limits: &Limits,
+        log: &StepLog,
+    ) -> anyhow::Result<Option<StepEnd>> {
+        let mut output = output.ready_chunks(FRAMES_AT_ONCE);
+        let mut wait = self
+            .docker
+            .wait_container(name, None::<WaitContainerOptions>)
+            .boxed();
+        let mut interruption = None;
+        let mut output_ended = false;
+        let mut exited = false;
+        // Before an interruption nobody looks at it, after it the time for SIGKILL.
+        let mut kill_at = Instant::now();
+        let mut drained_at = Instant::now();
+        let mut killed = false;
+        while !(exited && output_ended) {
+            tokio::select! {
+                frames = output.next(), if !output_ended => match frames {
+                    Some(frames) => write_frames(frames, log).await?,
+                    None => output_ended = true,
+                },
+                // Its answer is an error for every status but 0; `exit` asks for the facts.
+                _ = wait.next(), if !exited => {
+                    exited = true;
+                    drained_at = Instant::now() + DRAIN;
+                }
+                () = tokio::time::sleep_until(drained_at), if exited => output_ended = true,
+                why = limits.interrupted(), if interruption.is_none() => {
+                    self.kill(name, "SIGTERM").await;
+                    kill_at = Instant::now() + Duration::from_secs(CANCEL_GRACE_SECONDS);
+                    interruption = Some(why);
+                }
+                () = tokio::time::sleep_until(kill_at), if interruption.is_some() && !killed => {
+                    self.kill(name, "SIGKILL").await;
+                    killed = true;
+                }
+                _ = limits.stop().wait_for(StopReason::Lost), if interruption.is_some() && !killed => {
+                    kill_at = Instant::now();
+                }
+            }
+        }
+        Ok(interruption.map(StepEnd::from))
+    }
+
+    async fn kill(&self, name: &str, signal: &str) {
+        let options = KillContainerOptionsBuilder::new().signal(signal).build();
+        if let Err(error) = self.docker.kill_container(name, Some(options)).await {
+            // It may have ended by itself; removal with force comes after in any case.
+            tracing::debug!(name, signal, %error, "the container took no signal");
+        }
+    }
+
+    async fn exit(&self, name: &str) -> anyhow::Result<StepEnd> {
+        let container = self
+            .docker
+            .inspect_container(name, None::<InspectContainerOptions>)
+            .await
+            .context("cannot ask how the step's container ended")?;
+        let state = container
+            .state
+            .context("Docker Engine does not tell the container's state")?;
+        if state.running == Some(true) {
+            bail!("the connection to the step's container was lost while it ran");
+        }
+        let exit_code = state
+            .exit_code
+            .context("Docker Engine does not tell the exit status")?;
+        Ok(match exit_code {
+            0 => StepEnd::Succeeded,
+            code => StepEnd::Failed {
+                exit_code: Some(code),
+                reason: if state.oom_killed == Some(true) {
+                    format!("the step ran out of memory and was killed (exit status {code})")
+                } else {
+                    format!("the step's commands ended with exit status {code}")
+                },
+            },
+        })
+    }
+
+    /// The last lines of the sidecars often tell why a step failed.
+    async fn show_sidecars(
+        &self,
+        name: &str,
+        step: &StepContainer<'_>,
+        log: &StepLog,
+    ) -> anyhow::Result<()> {
+        for (index, alias) in step.sidecars.keys().enumerate() {
+            log.line(&format!("--- the last lines of sidecar `{alias}`"))
+                .await?;
+            let options = LogsOptionsBuilder::new()
+                .stdout(true)
+                .stderr(true)
+                .tail(SIDECAR_LINES)
+                .build();
+            let mut lines = self.docker.logs(&sidecar_name(name, index), Some(options));
+            while let Some(Ok(line)) = lines.next().await {
+                log.write(&line.into_bytes()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_container(&self, name: &str) -> anyhow::Result<()> {
+        let options = RemoveContainerOptionsBuilder::new()
+            .force(true)
+            .v(true)
+            .build();
+        absent_is_fine(self.docker.remove_container(name, Some(options)).await)
+            .with_context(|| format!("cannot remove container {name}"))
+    }
+
+    async fn remove_network(&self, name: &str) -> anyhow::Result<()> {
+        absent_is_fine(self.docker.remove_network(name).await)
+            .with_context(|| format!("cannot remove network {name}"))
+    }
+
+    /// Removes every container, network and half-made image that carries this runner's label.
+    pub(crate) async fn sweep(&self) -> anyhow::Result<usize> {
+        let filters =
+            HashMap::from([("label", vec![format!("{RUNNER_LABEL}={}", self.runner_id)])]);
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let mut removed = 0;
+        for container in self.docker.list_containers(Some(options)).await? {
+            if let Some(id) = container.id {
+                self.remove_container(&id).await?;
+                removed += 1;
+            }
+        }
+        let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
+        for network in self.docker.list_networks(Some(options)).await? {
+            if let Some(id) = network.id {
+                self.remove_network(&id).await?;
+                removed += 1;
+            }
+        }
+        let filters = HashMap::from([("reference", vec![self.build_repository()])]);
+        let options = ListImagesOptionsBuilder::new().filters(&filters).build();
+        for tag in self
+            .docker
+            .list_images(Some(options))
+            .await?
+            .into_iter()
+            .flat_map(|image| image.repo_tags)
+        {
+            if tag.starts_with(&self.build_repository()) {
+                self.remove_tag(&tag).await?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// The repository whose tags hold images while they are built and pushed.
+    pub(crate) fn build_repository(&self) -> String {
+        format!("roadstead-build-{}", self.runner_id.to_lowercase())
+    }
+
+    /// Removes a tag; layers stay in the build cache.
+    pub(crate) async fn remove_tag(&self, tag: &str) -> anyhow::Result<()> {
+        let options = RemoveImageOptionsBuilder::new().build();
+        absent_is_fine(
+            self.docker
+                .remove_image(tag, Some(options), None)
+                .await
+                .map(drop),
+        )
+        .with_context(|| format!("cannot remove image tag {tag}"))
+    }
+}
+
+fn sidecar_name(step: &str, index: usize) -> String {
+    format!("{step}-sidecar-{index}")
+}
+
+fn env_list(env: &BTreeMap<String, String>) -> Vec<String> {
+    env.iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
+}
+
+async fn write_frames(
+    frames: Vec<Result<LogOutput, DockerError>>,
+    log: &StepLog,
+) -> anyhow::Result<()> {
+    let mut bytes = Vec::new();
+    for frame in frames {
+        let frame = frame.context("the step's output was cut off")?;
+        bytes.extend_from_slice(frame.as_ref());
+    }
+    log.write(&bytes)
+        .await
+        .context("cannot spool the step's log")
+}
+
+/// The HTTP status of an engine's answer.
+pub(crate) fn status(error: &DockerError) -> Option<u16> {
+    match error {
+        DockerError::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+/// What the engine or a registry behind it said; an error when the engine said nothing at all.
+pub(crate) fn words(error: &DockerError) -> anyhow::Result<String> {
+    match error {
+        DockerError::DockerResponseServerError { message, .. } => Ok(message.clone()),
+        DockerError::DockerStreamError { error } => Ok(error.clone()),
+        other => bail!("Docker Engine: {other}"),
+    }
+}
+
+/// A 4xx is the user's part (a command or an image that cannot be run), the rest the engine's.
+fn refused(error: DockerError, what: &str) -> anyhow::Result<StepEnd> {
+    match error {
+        DockerError::DockerResponseServerError {
+            status_code: 400..=499,
+            message,
+        } => Ok(StepEnd::failed(format!("{what}: {message}"))),
+        error => Err(error).with_context(|| what.to_owned()),
+    }
+}
+
+fn absent_is_fine(outcome: Result<(), DockerError>) -> Result<(), DockerError> {
+    match outcome {
+        // 409: another call is removing it this moment.
+        Err(error) if matches!(status(&error), Some(NOT_FOUND | 409)) => Ok(()),
+        outcome => outcome,
+    }
+}

@@ -1,0 +1,451 @@
+//! Goes through a job's steps: what is ready runs, what needs a failed step does not.
+//!
+//! Owns the order and what the steps together come to. Independent steps run side by side. A
+//! step's log and state travel to the server behind the work and never hold it up.
+
+use crate::{
+    attempt::Job,
+    build::{BuildEnd, ImageBuilder},
+    client::{AttemptClient, CallError, RESULT_PATIENCE, retry},
+    engine::{Engine, StepContainer},
+    limits::{Limits, StepEnd, shorten},
+    logins::Logins,
+    logs::{ShipError, StepLog},
+    stop::{StopReason, StopSignal},
+};
+use roadstead_protocol::{
+    BuiltImage, ImageBuild, Outcome, Step, StepAction, StepReport, StepState,
+};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+};
+
+/// What a job's steps need to run.
+pub(crate) struct StepRoom {
+    pub(crate) engine: Engine,
+    pub(crate) builder: ImageBuilder,
+    pub(crate) client: AttemptClient,
+    pub(crate) workspace: PathBuf,
+    pub(crate) spool: PathBuf,
+    pub(crate) stop: StopSignal,
+    /// Most steps that run side by side.
+    pub(crate) side_by_side: usize,
+}
+
+/// What the steps came to.
+#[derive(Debug)]
+pub(crate) struct StepsEnd {
+    pub(crate) outcome: Outcome,
+    pub(crate) images: Vec<BuiltImage>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Waiting,
+    Running,
+    Good,
+    Bad,
+}
+
+struct Ran {
+    index: usize,
+    end: StepEnd,
+    images: Vec<BuiltImage>,
+    /// Sends the rest of the log and the final state.
+    tail: JoinHandle<()>,
+}
+
+/// Runs all steps of `job` and waits until the server has their logs and states.
+pub(crate) async fn run(room: Arc<StepRoom>, job: Arc<Job>) -> StepsEnd {
+    let steps = &job.steps;
+    let (reporter, reports) = Reporter::start(room.client.clone(), room.stop.clone());
+    let mut places = vec![Place::Waiting; steps.len()];
+    let mut running: JoinSet<Ran> = JoinSet::new();
+    let mut tails = Vec::new();
+    let mut images = Vec::new();
+    let mut worst: Option<Outcome> = None;
+    loop {
+        let stopped = room.stop.reason();
+        let halted = stopped.is_some() || matches!(worst, Some(Outcome::Errored { .. }));
+        for index in settle(steps, &mut places, halted) {
+            let state = match stopped {
+                Some(reason) => {
+                    worst = worse(worst, &steps[index].name, StepEnd::Stopped(reason));
+                    StepState::Cancelled
+                }
+                None => StepState::Skipped,
+            };
+            reporter.report(&steps[index].name, state);
+        }
+        for index in ready(steps, &places) {
+            if running.len() >= room.side_by_side {
+                break;
+            }
+            places[index] = Place::Running;
+            running.spawn(run_one(
+                Arc::clone(&room),
+                Arc::clone(&job),
+                index,
+                reporter.clone(),
+            ));
+        }
+        let Some(ran) = running.join_next().await else {
+            break;
+        };
+        match ran {
+            Ok(ran) => {
+                tails.push(ran.tail);
+                images.extend(ran.images);
+                places[ran.index] = if ran.end == StepEnd::Succeeded {
+                    Place::Good
+                } else {
+                    Place::Bad
+                };
+                worst = worse(worst, &steps[ran.index].name, ran.end);
+            }
+            Err(error) => {
+                // A panic is the runner's fault; which step it was shows in its unfinished state.
+                let reason = format!("a step's task broke off: {error}");
+                worst = worse(worst, "", StepEnd::Errored { reason });
+            }
+        }
+    }
+    for tail in tails {
+        let _ = tail.await;
+    }
+    drop(reporter);
+    let _ = reports.await;
+    images.sort_by(|a: &BuiltImage, b| a.name.cmp(&b.name));
+    StepsEnd {
+        outcome: worst.unwrap_or(Outcome::Succeeded),
+        images,
+    }
+}
+
+/// Marks the steps that can never run, and names them.
+fn settle(steps: &[Step], places: &mut [Place], halted: bool) -> Vec<usize> {
+    let mut settled = Vec::new();
+    // The order respects `needs`, so one pass sees every step after what it needs.
+    for (index, step) in steps.iter().enumerate() {
+        let blocked = halted || needs(steps, step).any(|need| places[need] == Place::Bad);
+        if places[index] == Place::Waiting && blocked {
+            places[index] = Place::Bad;
+            settled.push(index);
+        }
+    }
+    settled
+}
+
+fn ready(steps: &[Step], places: &[Place]) -> Vec<usize> {
+    steps
+        .iter()
+        .enumerate()
+        .filter(|(index, step)| {
+            places[*index] == Place::Waiting
+                && needs(steps, step).all(|need| places[need] == Place::Good)
+        })
+        .map(|(index, _)| index)
+        .collect()
+}
+
+fn needs<'a>(steps: &'a [Step], step: &'a Step) -> impl Iterator<Item = usize> + 'a {
+    steps
+        .iter()
+        .enumerate()
+        .filter(|(_, other)| step.needs.contains(&other.name))
+        .map(|(index, _)| index)
+}
+
+/// The first bad end stands, but the runner's own failure outweighs the user's: another attempt
+/// may tell more.
+fn worse(present: Option<Outcome>, step: &str, end: StepEnd) -> Option<Outcome> {
+    let fresh = match end {
+        StepEnd::Succeeded => return present,
+        StepEnd::Failed { reason, .. } => Outcome::Failed {
+            step: step.to_owned(),
+            reason: shorten(&reason),
+        },
+        StepEnd::TimedOut => Outcome::TimedOut {
+            step: step.to_owned(),
+        },
+        StepEnd::Stopped(StopReason::Cancelled) => Outcome::Cancelled,
+        StepEnd::Stopped(_) => Outcome::Errored {
+            reason: "the runner was stopped".to_owned(),
+        },
+        StepEnd::Errored { reason } => Outcome::Errored {
+            reason: shorten(&if step.is_empty() {
+                reason
+            } else {
+                format!("step `{step}`: {reason}")
+            }),
+        },
+    };
+    match (&present, &fresh) {
+        (None, _) => Some(fresh),
+        (Some(Outcome::Errored { .. }), _) => present,
+        (Some(_), Outcome::Errored { .. }) => Some(fresh),
+        _ => present,
+    }
+}
+
+async fn run_one(room: Arc<StepRoom>, job: Arc<Job>, index: usize, reporter: Reporter) -> Ran {
+    let step = &job.steps[index];
+    reporter.report(&step.name, StepState::Running);
+    let log = match StepLog::create(&room.spool.join(format!("{index}.log"))).await {
+        Ok(log) => log,
+        Err(error) => {
+            let end = StepEnd::Errored {
+                reason: format!("cannot spool the step's log: {error}"),
+            };
+            reporter.report(&step.name, end.state());
+            return Ran {
+                index,
+                end,
+                images: vec![],
+                tail: tokio::spawn(async {}),
+            };
+        }
+    };
+    let shipping = tokio::spawn({
+        let (log, room, name) = (log.clone(), Arc::clone(&room), step.name.clone());
+        async move { ship(&log, &room, &name).await }
+    });
+    let mut images = Vec::new();
+    let limits = Limits::start(Duration::from_secs(step.timeout_seconds), room.stop.clone());
+    let mut end = match perform(&room, &job, index, &limits, &log, &mut images).await {
+        Ok(end) => end,
+        Err(error) => StepEnd::Errored {
+            reason: format!("{error:#}"),
+        },
+    };
+    if end == StepEnd::TimedOut {
+        // A log that cannot take this line shows in `close`.
+        let _ = log
+            .line(&format!("timed out after {} s", step.timeout_seconds))
+            .await;
+    }
+    if let Err(error) = log.close().await {
+        end = StepEnd::Errored {
+            reason: format!("cannot spool the step's log: {error}"),
+        };
+    }
+    let (name, state) = (step.name.clone(), end.state());
+    let tail = tokio::spawn(async move {
+        let _ = shipping.await;
+        reporter.report(&name, state);
+    });
+    Ran {
+        index,
+        end,
+        images,
+        tail,
+    }
+}
+
+async fn perform(
+    room: &StepRoom,
+    job: &Job,
+    index: usize,
+    limits: &Limits,
+    log: &StepLog,
+    images: &mut Vec<BuiltImage>,
+) -> anyhow::Result<StepEnd> {
+    match &job.steps[index].action {
+        StepAction::Run {
+            image,
+            run,
+            env,
+            sidecars,
+        } => {
+            let mut environment = job.environment.clone();
+            environment.extend(env.clone());
+            let container = StepContainer {
+                attempt: room.client.id(),
+                index,
+                image,
+                run,
+                env: &environment,
+                sidecars,
+                workspace: &room.workspace,
+            };
+            room.engine.run_step(&container, limits, log).await
+        }
+        StepAction::Build { images: wanted } => {
+            build(room, index, wanted, limits, log, images).await
+        }
+    }
+}
+
+async fn build(
+    room: &StepRoom,
+    index: usize,
+    wanted: &[ImageBuild],
+    limits: &Limits,
+    log: &StepLog,
+    images: &mut Vec<BuiltImage>,
+) -> anyhow::Result<StepEnd> {
+    for (number, image) in wanted.iter().enumerate() {
+        let name = format!("{}-{index}-{number}", room.client.id());
+        let built = room
+            .builder
+            .build_and_push(
+                image,
+                &room.workspace,
+                &name,
+                &Logins::new(&room.client),
+                limits,
+                log,
+            )
+            .await?;
+        match built {
+            BuildEnd::Pushed(image) => images.push(image),
+            BuildEnd::Ended(end) => return Ok(end),
+        }
+    }
+    Ok(StepEnd::Succeeded)
+}
+
+/// Sends a log until the server has it, or has no use for it.
+async fn ship(log: &StepLog, room: &StepRoom, step: &str) {
+    let shipped = tokio::select! {
+        shipped = log.ship(&room.client, step) => shipped,
+        _ = room.stop.wait_for(StopReason::Lost) => return,
+    };
+    match shipped {
+        Ok(()) => {}
+        Err(ShipError::Call(CallError::Lost(_))) => room.stop.stop(StopReason::Lost),
+        Err(error) => tracing::warn!(attempt = room.client.id(), step, %error, "gives up on a log"),
+    }
+}
+
+/// Tells the server how steps stand, one after the other and without holding anybody up.
+#[derive(Clone)]
+struct Reporter(mpsc::UnboundedSender<(String, StepState)>);
+
+impl Reporter {
+    fn start(client: AttemptClient, stop: StopSignal) -> (Self, JoinHandle<()>) {
+        let (sender, mut reports) = mpsc::unbounded_channel::<(String, StepState)>();
+        let task = tokio::spawn(async move {
+            while let Some((step, state)) = reports.recv().await {
+                let report = StepReport {
+                    fence: client.fence(),
+                    state,
+                };
+                let call = retry(RESULT_PATIENCE, || client.report_step(&step, &report));
+                let reported = tokio::select! {
+                    reported = call => reported,
+                    _ = stop.wait_for(StopReason::Lost) => return,
+                };
+                match reported {
+                    Ok(()) => {}
+                    Err(CallError::Lost(_)) => {
+                        stop.stop(StopReason::Lost);
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::warn!(attempt = client.id(), step, %error, "cannot report a step");
+                    }
+                }
+            }
+        });
+        (Self(sender), task)
+    }
+
+    fn report(&self, step: &str, state: StepState) {
+        // Closed only when the attempt is lost, and then nobody wants to know.
+        let _ = self.0.send((step.to_owned(), state));
+    }
+}
+
+/// What a step finds in its environment besides its own variables.
+pub(crate) fn environment(
+    project: &str,
+    run: &str,
+    commit: &str,
+    git_ref: &str,
+) -> BTreeMap<String, String> {
+    [
+        ("CI", "true"),
+        ("ROADSTEAD", "true"),
+        ("ROADSTEAD_PROJECT", project),
+        ("ROADSTEAD_RUN", run),
+        ("ROADSTEAD_COMMIT", commit),
+        ("ROADSTEAD_REF", git_ref),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(name: &str, needs: &[&str]) -> Step {
+        Step {
+            name: name.into(),
+            needs: needs.iter().map(ToString::to_string).collect(),
+            timeout_seconds: 1,
+            action: StepAction::Build { images: vec![] },
+        }
+    }
+
+    #[test]
+    fn what_needs_a_failed_step_never_runs_and_the_rest_does() {
+        let steps = [
+            step("a", &[]),
+            step("b", &["a"]),
+            step("c", &["b"]),
+            step("d", &[]),
+        ];
+        let mut places = vec![Place::Waiting; 4];
+        assert_eq!(ready(&steps, &places), [0, 3]);
+        places[0] = Place::Bad;
+        assert_eq!(settle(&steps, &mut places, false), [1, 2]);
+        assert_eq!(ready(&steps, &places), [3]);
+        assert_eq!(settle(&steps, &mut places, false), Vec::<usize>::new());
+        assert_eq!(settle(&steps, &mut places, true), [3]);
+    }
+
+    #[test]
+    fn a_step_is_ready_when_all_that_it_needs_went_well() {
+        let steps = [step("a", &[]), step("b", &[]), step("c", &["a", "b"])];
+        assert_eq!(
+            ready(&steps, &[Place::Good, Place::Running, Place::Waiting]),
+            Vec::<usize>::new()
+        );
+        assert_eq!(
+            ready(&steps, &[Place::Good, Place::Good, Place::Waiting]),
+            [2]
+        );
+    }
+
+    #[test]
+    fn the_first_failure_stands_unless_the_runner_itself_failed() {
+        let outcome = worse(None, "a", StepEnd::failed("first"));
+        let outcome = worse(outcome, "b", StepEnd::TimedOut);
+        assert_eq!(
+            outcome,
+            Some(Outcome::Failed {
+                step: "a".into(),
+                reason: "first".into()
+            })
+        );
+        let outcome = worse(
+            outcome,
+            "c",
+            StepEnd::Errored {
+                reason: "disk".into(),
+            },
+        );
+        let outcome = worse(outcome, "d", StepEnd::failed("late"));
+        assert_eq!(
+            outcome,
+            Some(Outcome::Errored {
+                reason: "step `c`: disk".into()
+            })
+        );
+        assert_eq!(worse(None, "a", StepEnd::Succeeded), None);
+    }
+}
