@@ -1,8 +1,9 @@
 //! The server: takes webhooks and buttons, plans, acts, tells.
 //!
-//! `http` and the runner API only record facts and wake the `reconciler`, which loads a world, plans
+//! `http` and the runner API only record facts and ring a bell; the `reconciler` loads a world, plans
 //! and commits; the `executor` performs effects through the `adapters`; the `observer` looks at ECS.
-//! Only `store` knows Diesel; only `adapters` know git, forges and AWS.
+//! Only `store` knows Diesel; only `adapters` know git, registries and AWS. Everything that matters is
+//! in the store: a server that dies leaves nothing behind that the next one needs.
 
 pub mod adapters;
 pub mod clock;
@@ -12,5 +13,8 @@ pub mod http;
 pub mod logs;
 pub mod observer;
 pub mod reconciler;
+mod start;
 pub mod store;
 pub mod wake;
+
+pub use start::{Finding, check, serve};

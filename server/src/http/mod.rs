@@ -23,7 +23,6 @@ use roadstead_pipelines::id::ProjectName;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 
 /// What handlers share.
 pub struct App {
@@ -32,9 +31,9 @@ pub struct App {
     /// Step logs.
     pub logs: LogStore,
     /// Mirrors, for runners' sources.
-    pub sources: Arc<Sources>,
+    pub sources: Sources,
     /// Credentials for runners' pushes.
-    pub registry: Arc<Registry>,
+    pub registry: Registry,
     /// Wakes the reconciler, and the pages that watch.
     pub bell: Bell,
     /// Settings.

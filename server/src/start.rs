@@ -1,0 +1,172 @@
+//! Puts the rooms together, and takes them apart in order.
+
+use crate::adapters::aws::Aws;
+use crate::adapters::cluster::Cluster;
+use crate::adapters::probes::Probes;
+use crate::adapters::registry::Registry;
+use crate::adapters::sources::{Remote, Sources};
+use crate::config::Config;
+use crate::executor::Executor;
+use crate::http::{self, App, auth};
+use crate::logs::LogStore;
+use crate::observer::Observer;
+use crate::reconciler::Reconciler;
+use crate::store::{Store, StoreError};
+use crate::wake::Bell;
+use anyhow::Context;
+use roadstead_pipelines::id::ProjectName;
+use roadstead_pipelines::spec::Role;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Longest wait for requests under way when the server stops.
+const LAST_REQUESTS: Duration = Duration::from_secs(10);
+
+/// Runs a server until `shutdown` completes. Prints `server ready on http://…` once it answers.
+///
+/// # Errors
+/// When the database cannot be opened, the address is taken, or a folder cannot be made.
+pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&config.data)
+        .with_context(|| format!("cannot make the data folder {}", config.data.display()))?;
+    let store = Store::open(&config.store_url()).await.context("cannot open the database")?;
+    let (secrets, remotes) = set_up_projects(&config, &store).await?;
+    set_up_admin(&config, &store).await?;
+
+    let bell = Bell::default();
+    let stop = CancellationToken::new();
+    let sources = Sources::new(&config.data);
+    let aws = Aws::new(&config.aws);
+    let registry = Registry::new(aws.clone());
+    let cluster = Cluster::new(aws);
+    let reconciler = Reconciler::new(store.clone(), bell.clone());
+    let executor = Executor::new(
+        store.clone(),
+        sources.clone(),
+        registry.clone(),
+        cluster.clone(),
+        remotes,
+        bell.clone(),
+    );
+    let observer = Observer::new(store.clone(), cluster, Probes::new()?, bell.clone());
+    let logs = LogStore::new(config.data.join("logs")).context("cannot make the logs' folder")?;
+
+    let listener = http::bind(config.http.listen)?;
+    let address = listener.local_addr()?;
+    let app = App { store, logs, sources, registry, bell, config, secrets };
+    let server = http::server(actix_web::web::Data::new(app), listener)?;
+    let handle = server.handle();
+    let mut serving = tokio::spawn(server);
+    let workers = [
+        tokio::spawn(reconciler.run(stop.clone())),
+        tokio::spawn(executor.run(stop.clone())),
+        tokio::spawn(observer.run(stop.clone())),
+    ];
+    println!("server ready on http://{address}");
+    tokio::select! {
+        () = shutdown => {}
+        ended = &mut serving => ended?.context("the HTTP server ended")?,
+    }
+    tracing::info!("stopping");
+    stop.cancel();
+    // Long polls and event streams end with their clients; what stays after that is cut.
+    let _ = tokio::time::timeout(LAST_REQUESTS, handle.stop(true)).await;
+    for worker in workers {
+        let _ = tokio::time::timeout(LAST_REQUESTS, worker).await;
+    }
+    Ok(())
+}
+
+type Projects = (BTreeMap<ProjectName, String>, BTreeMap<ProjectName, Remote>);
+
+async fn set_up_projects(config: &Config, store: &Store) -> anyhow::Result<Projects> {
+    let (mut secrets, mut remotes) = (BTreeMap::new(), BTreeMap::new());
+    for project in &config.projects {
+        let name = ProjectName::parse(&project.name)?;
+        let (repository, secret) = (project.repository.clone(), project.webhook_secret.clone());
+        store.upsert_project(name.clone(), repository, secret.clone(), crate::clock::now()).await?;
+        secrets.insert(name.clone(), secret);
+        remotes.insert(name, Remote::from(project));
+    }
+    Ok((secrets, remotes))
+}
+
+/// The first administrator: with the configured password, which is set anew at each start, or with
+/// one that is printed this once.
+async fn set_up_admin(config: &Config, store: &Store) -> anyhow::Result<()> {
+    let name = &config.admin.name;
+    let known = store.get_user(name).await?.is_some();
+    let given = !config.admin.password.is_empty();
+    if known && !given {
+        return Ok(());
+    }
+    let password =
+        if given { config.admin.password.clone() } else { auth::new_secret("rsp")[..20].to_owned() };
+    let hash = tokio::task::spawn_blocking({
+        let password = password.clone();
+        move || auth::hash_password(&password)
+    });
+    let hash = hash.await?.map_err(|error| anyhow::anyhow!("{error}"))?;
+    if known {
+        store.set_password(name, &hash).await?;
+        return Ok(());
+    }
+    match store.create_user(name, &hash, Role::Admin, crate::clock::now()).await {
+        // Another server on the same database was faster.
+        Ok(()) | Err(StoreError::Conflict { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if !given {
+        println!("administrator `{name}`, password `{password}` (shown this once)");
+    }
+    Ok(())
+}
+
+/// What `check` found of one thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at.
+    pub what: String,
+    /// Whether it is as it has to be.
+    pub ok: bool,
+    /// What was seen, and what to do.
+    pub detail: String,
+}
+
+/// Looks at everything that the configuration names: data folder, database, repositories, registry.
+pub async fn check(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![];
+    let mut find = |what: String, seen: Result<String, String>| {
+        let ok = seen.is_ok();
+        let detail = seen.unwrap_or_else(|error| error);
+        findings.push(Finding { what, ok, detail });
+    };
+    let data = std::fs::create_dir_all(&config.data)
+        .and_then(|()| tempfile::tempfile_in(&config.data).map(drop))
+        .map(|()| format!("{} can be written", config.data.display()))
+        .map_err(|error| format!("{}: {error}", config.data.display()));
+    find("data folder".into(), data);
+    let store = async {
+        let store = Store::open(&config.store_url()).await?;
+        store.ping().await
+    };
+    let answer = store.await.map(|()| "answers".to_owned()).map_err(|error| error.to_string());
+    find("database".into(), answer);
+    if config.projects.is_empty() {
+        find("projects".into(), Err("there is none: add [[projects]]".into()));
+    }
+    let sources = Sources::new(&config.data);
+    for project in &config.projects {
+        let Ok(name) = ProjectName::parse(&project.name) else { continue };
+        let heads = sources.branch_heads(&name, &Remote::from(project)).await;
+        let seen = heads.map(|heads| format!("{} branches", heads.len())).map_err(|e| e.to_string());
+        find(format!("repository of {name}"), seen);
+    }
+    let registry = Registry::new(Aws::new(&config.aws));
+    let login = registry.push_credentials().await;
+    let seen = login.map(|login| format!("gives a login for {}", login.registry));
+    find("registry".into(), seen.map_err(|error| error.to_string()));
+    findings
+}
