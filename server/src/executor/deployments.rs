@@ -129,7 +129,7 @@ impl Executor {
         let deployment = self.store.get_deployment(id).await?.deployment;
         let DeploymentState::RollingBack {
             failure,
-            by: TakenBackBy::Ecs { ecs },
+            by: TakenBackBy::Ecs { ecs, .. },
             ..
         } = &deployment.state
         else {
