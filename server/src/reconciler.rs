@@ -68,7 +68,7 @@ impl Reconciler {
                     settled.insert(project, generation);
                 }
                 Ok(None) => {
-                    tracing::debug!(%project, "{project} keeps changing; planned again next time")
+                    tracing::debug!(%project, "{project} keeps changing; planned again next time");
                 }
                 Err(error) => {
                     tracing::error!(%project, "{project} could not be planned, trying again: {error}");
