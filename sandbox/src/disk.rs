@@ -17,7 +17,7 @@ use crate::services::AwsError;
 /// A file could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", path.display())]
-pub struct DiskError {
+pub(crate) struct DiskError {
     path: PathBuf,
     source: io::Error,
 }
@@ -29,7 +29,7 @@ impl From<DiskError> for AwsError {
 }
 
 /// One value in one file, read without waiting and changed one change at a time.
-pub struct Records<T> {
+pub(crate) struct Records<T> {
     path: PathBuf,
     current: RwLock<Arc<T>>,
     changing: tokio::sync::Mutex<()>,
@@ -40,7 +40,7 @@ where
     T: Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static,
 {
     /// Reads `path`; a file that does not exist is the default value.
-    pub fn open(path: PathBuf) -> Result<Self, DiskError> {
+    pub(crate) fn open(path: PathBuf) -> Result<Self, DiskError> {
         let value = read_json(&path)?.unwrap_or_default();
         Ok(Self {
             path,
@@ -50,13 +50,16 @@ where
     }
 
     /// The value as last stored.
-    pub fn read(&self) -> Arc<T> {
+    pub(crate) fn read(&self) -> Arc<T> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Stores the value as `change` leaves it, and only then shows it to readers. When `change` or
     /// the disk refuses, nothing has changed.
-    pub async fn change<R, E>(&self, change: impl FnOnce(&mut T) -> Result<R, E>) -> Result<R, E>
+    pub(crate) async fn change<R, E>(
+        &self,
+        change: impl FnOnce(&mut T) -> Result<R, E>,
+    ) -> Result<R, E>
     where
         E: From<DiskError>,
     {
@@ -78,7 +81,7 @@ where
 }
 
 /// Reads a JSON file; None when there is none.
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DiskError> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DiskError> {
     let failed = |source| DiskError {
         path: path.to_owned(),
         source,
@@ -93,7 +96,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DiskErro
 }
 
 /// Writes a JSON file, making its directory when needed.
-pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), DiskError> {
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), DiskError> {
     let failed = |source| DiskError {
         path: path.to_owned(),
         source,
@@ -104,7 +107,7 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), DiskError>
 }
 
 /// Replaces a file's content as a whole.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
     let temporary = path.with_extension(format!("{:016x}.tmp", rand::random::<u64>()));

@@ -37,7 +37,7 @@ struct Target {
 
 /// What is known of one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetView {
+pub(crate) struct TargetView {
     pub task_id: String,
     pub address: SocketAddr,
     pub health: Health,

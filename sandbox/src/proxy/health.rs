@@ -44,7 +44,7 @@ impl Check {
 
 /// A target's state with AWS's reason for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
+pub(crate) struct Health {
     pub state: TargetState,
     /// AWS's reason code and description; None when healthy.
     pub reason: Option<(&'static str, String)>,

@@ -27,8 +27,8 @@ use group::Group;
 use http::Client;
 use listener::{Branch, OpenListener};
 
-pub use group::TargetView;
-pub use records::{
+pub(crate) use group::TargetView;
+pub(crate) use records::{
     BalancerRecords, Forward, HealthCheckSettings, Listener, LoadBalancer, Matcher, TargetGroup,
 };
 
@@ -36,7 +36,7 @@ pub use records::{
 const BIND_ATTEMPTS: u32 = 20;
 
 /// Every load balancer, listener and target group of the sandbox.
-pub struct Balancer {
+pub(crate) struct Balancer {
     clock: Clock,
     client: Client,
     records: Records<BalancerRecords>,
@@ -53,14 +53,14 @@ struct Running {
 
 /// Why a change of the balancer's configuration did not happen.
 #[derive(Debug, thiserror::Error)]
-pub enum PortError {
+pub(crate) enum PortError {
     #[error("port {port} of 127.0.0.1 cannot be opened: {source}")]
     Taken { port: u16, source: std::io::Error },
 }
 
 impl Balancer {
     /// Opens what the data directory holds and listens again on the ports it had.
-    pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Arc<Self>> {
+    pub(crate) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Arc<Self>> {
         let records = Records::open(config.data.join("balancer.json"))?;
         let balancer = Self {
             clock,
@@ -80,13 +80,13 @@ impl Balancer {
     }
 
     /// The configuration as it is on disk.
-    pub fn records(&self) -> Arc<BalancerRecords> {
+    pub(crate) fn records(&self) -> Arc<BalancerRecords> {
         self.records.read()
     }
 
     /// Changes the configuration on disk and then makes it true: groups, weights and checks follow,
     /// and the ports of removed listeners are closed. New listeners come by `listen`.
-    pub async fn change<R, E: From<DiskError>>(
+    pub(crate) async fn change<R, E: From<DiskError>>(
         &self,
         change: impl FnOnce(&mut BalancerRecords) -> Result<R, E>,
     ) -> Result<R, E> {
@@ -97,7 +97,7 @@ impl Balancer {
 
     /// Opens a port (0: a free one) and stores the listener that `make` builds for it. The port is
     /// closed again when either fails.
-    pub async fn listen<E: From<DiskError> + From<PortError>>(
+    pub(crate) async fn listen<E: From<DiskError> + From<PortError>>(
         &self,
         arn: &str,
         port: u16,
@@ -120,12 +120,12 @@ impl Balancer {
     }
 
     /// The targets of a group; None when there is no such group.
-    pub fn targets(&self, target_group_arn: &str) -> Option<Vec<TargetView>> {
+    pub(crate) fn targets(&self, target_group_arn: &str) -> Option<Vec<TargetView>> {
         Some(self.group(target_group_arn)?.targets())
     }
 
     /// Closes listeners and health checks.
-    pub async fn shut_down(&self) {
+    pub(crate) async fn shut_down(&self) {
         let _turn = self.applying.lock().await;
         let running = std::mem::take(&mut *self.lock());
         for group in running.groups.values() {

@@ -11,14 +11,14 @@ use crate::clock::Time;
 
 /// Everything configured, by ARN, in order of creation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct BalancerRecords {
+pub(crate) struct BalancerRecords {
     pub target_groups: IndexMap<String, TargetGroup>,
     pub load_balancers: IndexMap<String, LoadBalancer>,
     pub listeners: IndexMap<String, Listener>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TargetGroup {
+pub(crate) struct TargetGroup {
     pub name: String,
     /// Only the default of a target registered without a port; targets here always have one.
     pub port: u16,
@@ -30,7 +30,7 @@ pub struct TargetGroup {
 
 /// How targets of a group are checked; times in seconds at AWS's pace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealthCheckSettings {
+pub(crate) struct HealthCheckSettings {
     pub path: String,
     pub interval_seconds: u32,
     /// Never scaled: what answers is real.
@@ -66,18 +66,18 @@ impl HealthCheckSettings {
 /// Which status codes are healthy: `200`, `200,302` or `200-299`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Matcher(String);
+pub(crate) struct Matcher(String);
 
 impl Matcher {
     /// Reads a matcher; None unless every code is from 200 to 499.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let valid = ranges(text).all(|range| {
             range.is_some_and(|(first, last)| 200 <= first && first <= last && last <= 499)
         });
         valid.then(|| Self(text.to_owned()))
     }
 
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
@@ -96,14 +96,14 @@ fn ranges(text: &str) -> impl Iterator<Item = Option<(u16, u16)>> {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LoadBalancer {
+pub(crate) struct LoadBalancer {
     pub name: String,
     pub scheme: String,
     pub created_at: Time,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Listener {
+pub(crate) struct Listener {
     pub load_balancer_arn: String,
     /// On 127.0.0.1.
     pub port: u16,
@@ -112,7 +112,7 @@ pub struct Listener {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Forward {
+pub(crate) struct Forward {
     pub target_group_arn: String,
     /// 0 to 999.
     pub weight: u32,

@@ -22,7 +22,7 @@ const LARGEST_REPLY: usize = 4 << 20;
 /// The registry did not answer as it should.
 #[derive(Debug, thiserror::Error)]
 #[error("the registry did not answer {method} {path}: {reason}")]
-pub struct RegistryError {
+pub(crate) struct RegistryError {
     method: Method,
     path: String,
     reason: String,
@@ -30,7 +30,7 @@ pub struct RegistryError {
 
 /// A manifest as it was pushed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     pub digest: String,
     pub media_type: String,
     pub content: Bytes,
@@ -54,14 +54,14 @@ struct SizedPart {
 
 impl Manifest {
     /// Bytes of the compressed layers; None for an index, which has none of its own.
-    pub fn size(&self) -> Option<u64> {
+    pub(crate) fn size(&self) -> Option<u64> {
         let content: Content = serde_json::from_slice(&self.content).ok()?;
         let layers = content.config.is_some().then_some(content.layers)?;
         Some(layers.iter().map(|layer| layer.size).sum())
     }
 
     /// What the image is an instance of: its artifact type or its configuration's media type.
-    pub fn artifact_type(&self) -> Option<String> {
+    pub(crate) fn artifact_type(&self) -> Option<String> {
         let content: Content = serde_json::from_slice(&self.content).ok()?;
         content.artifact_type.or(content.config?.media_type)
     }
@@ -90,9 +90,9 @@ impl Manifests<'_> {
         match response.status() {
             StatusCode::OK => header_text(&response, "docker-content-digest")
                 .map(Some)
-                .ok_or_else(|| failed(Method::HEAD, &path, "no digest in the reply")),
+                .ok_or_else(|| failed(&Method::HEAD, &path, &"no digest in the reply")),
             StatusCode::NOT_FOUND => Ok(None),
-            status => Err(failed(Method::HEAD, &path, status)),
+            status => Err(failed(&Method::HEAD, &path, &status)),
         }
     }
 
@@ -109,7 +109,11 @@ impl Manifests<'_> {
                 let digest = header_text(&response, "docker-content-digest");
                 let media_type = header_text(&response, header::CONTENT_TYPE.as_str());
                 let (Some(digest), Some(media_type)) = (digest, media_type) else {
-                    return Err(failed(Method::GET, &path, "no digest or type in the reply"));
+                    return Err(failed(
+                        &Method::GET,
+                        &path,
+                        &"no digest or type in the reply",
+                    ));
                 };
                 Ok(Some(Manifest {
                     digest,
@@ -118,7 +122,7 @@ impl Manifests<'_> {
                 }))
             }
             StatusCode::NOT_FOUND => Ok(None),
-            status => Err(failed(Method::GET, &path, status)),
+            status => Err(failed(&Method::GET, &path, &status)),
         }
     }
 
@@ -129,13 +133,13 @@ impl Manifests<'_> {
         match response.status() {
             StatusCode::OK => {
                 let list: Tags = serde_json::from_slice(&content)
-                    .map_err(|error| failed(Method::GET, &path, error))?;
+                    .map_err(|error| failed(&Method::GET, &path, &error))?;
                 let mut tags = list.tags.unwrap_or_default();
                 tags.sort_unstable();
                 Ok(tags)
             }
             StatusCode::NOT_FOUND => Ok(Vec::new()),
-            status => Err(failed(Method::GET, &path, status)),
+            status => Err(failed(&Method::GET, &path, &status)),
         }
     }
 
@@ -145,7 +149,7 @@ impl Manifests<'_> {
         let (response, _) = self.send(Method::DELETE, &path).await?;
         match response.status() {
             StatusCode::ACCEPTED | StatusCode::NOT_FOUND => Ok(()),
-            status => Err(failed(Method::DELETE, &path, status)),
+            status => Err(failed(&Method::DELETE, &path, &status)),
         }
     }
 
@@ -159,25 +163,25 @@ impl Manifests<'_> {
             .uri(format!("http://{}{path}", self.process.address()))
             .header(header::ACCEPT, ACCEPT)
             .body(full(Bytes::new()))
-            .map_err(|error| failed(method.clone(), path, error))?;
+            .map_err(|error| failed(&method, path, &error))?;
         let response = self
             .client
             .send(request)
             .await
-            .map_err(|error| failed(method.clone(), path, error))?;
+            .map_err(|error| failed(&method, path, &error))?;
         let (head, body) = response.into_parts();
         let content = Limited::new(body, LARGEST_REPLY)
             .collect()
             .await
-            .map_err(|error| failed(method, path, error))?
+            .map_err(|error| failed(&method, path, &error))?
             .to_bytes();
         Ok((Response::from_parts(head, ()), content))
     }
 }
 
-fn failed(method: Method, path: &str, reason: impl ToString) -> RegistryError {
+fn failed(method: &Method, path: &str, reason: &dyn std::fmt::Display) -> RegistryError {
     RegistryError {
-        method,
+        method: method.clone(),
         path: path.to_owned(),
         reason: reason.to_string(),
     }

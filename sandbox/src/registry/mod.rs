@@ -30,17 +30,17 @@ use crate::services::AwsError;
 use manifests::Manifests;
 use process::RegistryProcess;
 
-pub use manifests::{Manifest, RegistryError};
-pub use repositories::{EcrRecords, PushedImage, Repository, TagMutability};
+pub(crate) use manifests::{Manifest, RegistryError};
+pub(crate) use repositories::{EcrRecords, PushedImage, Repository, TagMutability};
 
 /// The user name that goes with every token.
-pub const TOKEN_USER: &str = "AWS";
+pub(crate) const TOKEN_USER: &str = "AWS";
 
 /// How long a token lasts; AWS's length, and real time, because clients plan with `expiresAt`.
 const TOKEN_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// The running registry.
-pub struct Registry {
+pub(crate) struct Registry {
     /// Where clients reach it, behind the token check.
     address: SocketAddr,
     clock: Clock,
@@ -58,14 +58,14 @@ pub struct Registry {
 
 /// Credentials for the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
+pub(crate) struct Token {
     pub password: String,
     pub expires_at: Time,
 }
 
 impl Registry {
     /// Starts the registry on a private port and the check on `config.registry_listen`.
-    pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Arc<Self>> {
+    pub(crate) async fn start(config: &Config, clock: Clock) -> anyhow::Result<Arc<Self>> {
         let directory = config.data.join("registry");
         std::fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
@@ -101,7 +101,7 @@ impl Registry {
     }
 
     /// Stops both; images stay in the data directory.
-    pub async fn shut_down(&self) {
+    pub(crate) async fn shut_down(&self) {
         self.stop.cancel();
         if let Some(server) = self.server.lock().await.take()
             && let Err(error) = server.await
@@ -112,17 +112,17 @@ impl Registry {
     }
 
     /// Where clients push and pull; also the host in every `repositoryUri`.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Repositories and pushes as last stored.
-    pub fn records(&self) -> Arc<EcrRecords> {
+    pub(crate) fn records(&self) -> Arc<EcrRecords> {
         self.records.read()
     }
 
     /// Stores a change of the repositories.
-    pub async fn change<R, E: From<DiskError>>(
+    pub(crate) async fn change<R, E: From<DiskError>>(
         &self,
         change: impl FnOnce(&mut EcrRecords) -> Result<R, E>,
     ) -> Result<R, E> {
@@ -130,7 +130,7 @@ impl Registry {
     }
 
     /// Makes a token; it survives a restart.
-    pub async fn issue_token(&self) -> Result<Token, DiskError> {
+    pub(crate) async fn issue_token(&self) -> Result<Token, DiskError> {
         let now = self.clock.now();
         let token = Token {
             password: new_password(),
@@ -148,7 +148,7 @@ impl Registry {
     }
 
     /// The password of the sandbox itself, for its own pulls.
-    pub fn own_password(&self) -> &str {
+    pub(crate) fn own_password(&self) -> &str {
         &self.own_password
     }
 
@@ -218,7 +218,7 @@ impl Registry {
     }
 
     /// The digest that a tag or digest stands for; None when there is no such image.
-    pub async fn digest(
+    pub(crate) async fn digest(
         &self,
         repository: &str,
         reference: &str,
@@ -227,7 +227,7 @@ impl Registry {
     }
 
     /// The manifest that a tag or digest stands for; None when there is no such image.
-    pub async fn manifest(
+    pub(crate) async fn manifest(
         &self,
         repository: &str,
         reference: &str,
@@ -236,12 +236,16 @@ impl Registry {
     }
 
     /// The tags of a repository, sorted.
-    pub async fn tags(&self, repository: &str) -> Result<Vec<String>, RegistryError> {
+    pub(crate) async fn tags(&self, repository: &str) -> Result<Vec<String>, RegistryError> {
         self.manifests().tags(repository).await
     }
 
     /// Deletes an image with all its tags.
-    pub async fn delete_image(&self, repository: &str, digest: &str) -> Result<(), AwsError> {
+    pub(crate) async fn delete_image(
+        &self,
+        repository: &str,
+        digest: &str,
+    ) -> Result<(), AwsError> {
         self.manifests().delete(repository, digest).await?;
         self.change(|records| {
             if let Some(repository) = records.repositories.get_mut(repository) {
@@ -254,13 +258,13 @@ impl Registry {
 
     /// Takes a tag from its image, which stays. The registry's API cannot do that; its storage is
     /// one directory per tag. `tag` must be one that `tags` gave.
-    pub async fn untag(&self, repository: &str, tag: &str) -> Result<(), AwsError> {
+    pub(crate) async fn untag(&self, repository: &str, tag: &str) -> Result<(), AwsError> {
         let tags = self.storage(repository).join("_manifests/tags").join(tag);
         remove_directory(&tags).await
     }
 
     /// Forgets everything pushed into a repository. Repositories below it in the name stay.
-    pub async fn clear(&self, repository: &str) -> Result<(), AwsError> {
+    pub(crate) async fn clear(&self, repository: &str) -> Result<(), AwsError> {
         for part in ["_manifests", "_layers", "_uploads"] {
             remove_directory(&self.storage(repository).join(part)).await?;
         }

@@ -8,14 +8,14 @@ use crate::clock::Time;
 
 /// Everything kept, in one file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct EcrRecords {
+pub(crate) struct EcrRecords {
     pub repositories: BTreeMap<String, Repository>,
     /// Hex SHA-256 of a token's password → when it ends. The passwords themselves are not kept.
     pub(super) tokens: BTreeMap<String, Time>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Repository {
+pub(crate) struct Repository {
     pub created_at: Time,
     pub mutability: TagMutability,
     /// By digest. An image that the registry has and that is not here was pushed just before a
@@ -24,14 +24,14 @@ pub struct Repository {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PushedImage {
+pub(crate) struct PushedImage {
     pub pushed_at: Time,
     pub media_type: String,
 }
 
 /// Which tags may be moved to another image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TagMutability {
+pub(crate) struct TagMutability {
     /// Tags stay where they are, except those that a filter names.
     pub immutable: bool,
     /// Patterns with `*` for tags to which the opposite applies.
@@ -40,13 +40,13 @@ pub struct TagMutability {
 
 impl TagMutability {
     /// Whether `tag` may be moved once it exists.
-    pub fn allows_moving(&self, tag: &str) -> bool {
+    pub(crate) fn allows_moving(&self, tag: &str) -> bool {
         let excluded = self.exclusions.iter().any(|filter| wildcard(filter, tag));
         self.immutable == excluded
     }
 
     /// AWS's name for it.
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match (self.immutable, self.exclusions.is_empty()) {
             (false, true) => "MUTABLE",
             (true, true) => "IMMUTABLE",

@@ -16,7 +16,7 @@ use crate::clock::Time;
 use crate::registry::{Manifest, Registry, Repository, TOKEN_USER, TagMutability};
 
 /// Answers one call of `AmazonEC2ContainerRegistry_V20150921`.
-pub async fn handle(app: &App, operation: &str, input: &Value) -> JsonResult {
+pub(crate) async fn handle(app: &App, operation: &str, input: &Value) -> JsonResult {
     let Some(registry) = app.registry.as_ref().map(Arc::clone) else {
         return Err(AwsError::client(
             "UnsupportedFeatureException",

@@ -10,7 +10,7 @@ const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
 /// Answers one call of the API version 2011-06-15. Every caller is the account's root, because the
 /// sandbox checks no signatures.
-pub async fn handle(app: &App, action: &str, _params: &Params) -> QueryResult {
+pub(crate) async fn handle(app: &App, action: &str, _params: &Params) -> QueryResult {
     if action != "GetCallerIdentity" {
         return Err(AwsError::unsupported_operation(action));
     }

@@ -12,11 +12,11 @@ use crate::services::AwsError;
 
 /// The form parameters of a call, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Params(pub IndexMap<String, String>);
+pub(crate) struct Params(pub IndexMap<String, String>);
 
 impl Params {
     /// Reads an `application/x-www-form-urlencoded` body. A parameter given twice is refused.
-    pub fn parse(body: &[u8]) -> Result<Self, AwsError> {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, AwsError> {
         let mut params = IndexMap::new();
         for (name, value) in url::form_urlencoded::parse(body) {
             if params
@@ -33,12 +33,12 @@ impl Params {
     }
 
     /// A parameter that may be absent.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
     /// A parameter that may not be absent.
-    pub fn required(&self, name: &str) -> Result<&str, AwsError> {
+    pub(crate) fn required(&self, name: &str) -> Result<&str, AwsError> {
         self.get(name).ok_or_else(|| {
             AwsError::client(
                 "ValidationError",
@@ -48,7 +48,12 @@ impl Params {
     }
 
     /// A whole number between two bounds, or None when it is absent.
-    pub fn number(&self, name: &str, least: u32, most: u32) -> Result<Option<u32>, AwsError> {
+    pub(crate) fn number(
+        &self,
+        name: &str,
+        least: u32,
+        most: u32,
+    ) -> Result<Option<u32>, AwsError> {
         let Some(text) = self.get(name) else {
             return Ok(None);
         };
@@ -62,14 +67,14 @@ impl Params {
     }
 
     /// The strings of a list, in the order of their numbers.
-    pub fn list(&self, name: &str) -> Vec<&str> {
+    pub(crate) fn list(&self, name: &str) -> Vec<&str> {
         (1..)
             .map_while(|number| self.get(&format!("{name}.member.{number}")))
             .collect()
     }
 
     /// The structures of a list, in the order of their numbers.
-    pub fn structures(&self, name: &str) -> Vec<Self> {
+    pub(crate) fn structures(&self, name: &str) -> Vec<Self> {
         (1..)
             .map(|number| self.structure(&format!("{name}.member.{number}")))
             .take_while(|structure| !structure.0.is_empty())
@@ -77,7 +82,7 @@ impl Params {
     }
 
     /// The members of a structure; empty when it is absent.
-    pub fn structure(&self, name: &str) -> Self {
+    pub(crate) fn structure(&self, name: &str) -> Self {
         let members = self.0.iter().filter_map(|(key, value)| {
             let member = key.strip_prefix(name)?.strip_prefix('.')?;
             Some((member.to_owned(), value.clone()))
@@ -87,7 +92,7 @@ impl Params {
 }
 
 /// The XML body of a successful answer: `result` under `<ActionResult>`.
-pub fn reply_body(action: &str, namespace: &str, result: &Value) -> String {
+pub(crate) fn reply_body(action: &str, namespace: &str, result: &Value) -> String {
     let mut content = String::new();
     write_members(&mut content, result);
     let request_id = request_id();
@@ -98,7 +103,7 @@ pub fn reply_body(action: &str, namespace: &str, result: &Value) -> String {
 }
 
 /// The XML body of a refusal.
-pub fn error_body(error: &AwsError, request_id: &str) -> String {
+pub(crate) fn error_body(error: &AwsError, request_id: &str) -> String {
     let blame = if error.status < 500 {
         "Sender"
     } else {

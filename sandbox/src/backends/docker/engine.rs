@@ -107,9 +107,8 @@ impl Engine {
             ipam,
             ..NetworkCreateRequest::default()
         };
-        let mut refused = match self.docker.create_network(request(None)).await {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
+        let Err(mut refused) = self.docker.create_network(request(None)).await else {
+            return Ok(());
         };
         // The engine's own pools hold about thirty networks. Beyond that, small ones from a range
         // that no network of the world may use (RFC 2544).
@@ -207,10 +206,7 @@ impl Engine {
                 .condition("not-running")
                 .build();
             // Its answer is only a hint that it is worth looking; the look decides.
-            self.docker
-                .wait_container(id, Some(options))
-                .next()
-                .await;
+            self.docker.wait_container(id, Some(options)).next().await;
             match self.inspect(id).await {
                 Ok(None) => return GONE,
                 Ok(Some(Seen { end: Some(end), .. })) => return end,

@@ -107,14 +107,23 @@ impl Journal {
     }
 
     /// The kept log; None until the container was closed.
-    pub(super) fn log(&self, task_id: &str, container: &str) -> anyhow::Result<Option<Vec<LogLine>>> {
-        let ended = self.entry(task_id, container)?.is_some_and(|it| it.end.is_some());
+    pub(super) fn log(
+        &self,
+        task_id: &str,
+        container: &str,
+    ) -> anyhow::Result<Option<Vec<LogLine>>> {
+        let ended = self
+            .entry(task_id, container)?
+            .is_some_and(|it| it.end.is_some());
         if !ended {
             return Ok(None);
         }
         let path = self.path(task_id, container, "log");
-        let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let text =
+            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let lines = text
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty());
         let lines = lines.map(|line| {
             let stored: StoredLine<'_> = serde_json::from_slice(line)?;
             Ok(LogLine {

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Connects to the Docker Engine, and fails when none answers. Images of `registry` are pulled with
 /// a token of the sandbox's own.
-pub async fn connect(
+pub(crate) async fn connect(
     config: &Config,
     clock: Clock,
     reports: Reports,

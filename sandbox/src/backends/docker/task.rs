@@ -15,9 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::{
     ContainerSpec, DependencyCondition, Reports, TaskEvent, TaskLaunch, TaskReport,
 };
-use super::definition::{
-    container, container_name, is_container_name, labels, network_name,
-};
+use super::definition::{container, container_name, is_container_name, labels, network_name};
 use super::engine::{Engine, Labelled, Seen, error_text};
 use super::journal::{End, Journal};
 use crate::clock::Clock;
@@ -73,7 +71,13 @@ impl Supervisor {
     pub(super) async fn run(self, stop: CancellationToken) {
         self.live(&stop).await;
         stop.cancelled().await;
-        end(&self.shared, &self.launch.task_id, Some(&self.launch), false).await;
+        end(
+            &self.shared,
+            &self.launch.task_id,
+            Some(&self.launch),
+            false,
+        )
+        .await;
         self.report(TaskEvent::Stopped);
     }
 
@@ -98,8 +102,15 @@ impl Supervisor {
         let Some(first) = launch.containers.first() else {
             return Err((String::new(), "the task has no containers".to_owned()));
         };
-        if let Some(odd) = launch.containers.iter().find(|it| !is_container_name(&it.name)) {
-            return Err((odd.name.clone(), "the container's name is not valid".to_owned()));
+        if let Some(odd) = launch
+            .containers
+            .iter()
+            .find(|it| !is_container_name(&it.name))
+        {
+            return Err((
+                odd.name.clone(),
+                "the container's name is not valid".to_owned(),
+            ));
         }
         let labels = labels(self.shared.engine.instance(), launch);
         self.shared
@@ -331,17 +342,31 @@ fn readiness(spec: &ContainerSpec, specs: &[ContainerSpec], phases: &[Phase]) ->
         let met = match (dependency.condition, phases[at]) {
             (_, Phase::Waiting) => false,
             (DependencyCondition::Start, _) => true,
-            (DependencyCondition::Healthy, Phase::Started { healthy: Some(true) }) => true,
-            (DependencyCondition::Healthy, Phase::Started { healthy: Some(false) }) => {
+            (
+                DependencyCondition::Healthy,
+                Phase::Started {
+                    healthy: Some(true),
+                },
+            ) => true,
+            (
+                DependencyCondition::Healthy,
+                Phase::Started {
+                    healthy: Some(false),
+                },
+            ) => {
                 return Readiness::Never(format!("dependency container {name} is unhealthy"));
             }
             (DependencyCondition::Healthy, Phase::Ended { .. }) => {
-                return Readiness::Never(format!("dependency container {name} stopped before it was healthy"));
+                return Readiness::Never(format!(
+                    "dependency container {name} stopped before it was healthy"
+                ));
             }
             (DependencyCondition::Complete, Phase::Ended { .. })
             | (DependencyCondition::Success, Phase::Ended { exit_code: 0 }) => true,
             (DependencyCondition::Success, Phase::Ended { exit_code }) => {
-                return Readiness::Never(format!("dependency container {name} exited with code {exit_code}"));
+                return Readiness::Never(format!(
+                    "dependency container {name} exited with code {exit_code}"
+                ));
             }
             (_, Phase::Started { .. }) => false,
         };
@@ -362,7 +387,10 @@ pub(super) async fn end(
 ) {
     let mut pause = Duration::from_millis(200);
     while let Err(error) = try_end(shared, task_id, launch, at_once).await {
-        tracing::warn!(task_id, "cannot clean up a task yet, trying again: {error:#}");
+        tracing::warn!(
+            task_id,
+            "cannot clean up a task yet, trying again: {error:#}"
+        );
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(10));
     }

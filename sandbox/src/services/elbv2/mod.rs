@@ -23,7 +23,7 @@ use crate::wire::query::{Params, reply_body};
 const NAMESPACE: &str = "http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/";
 
 /// Answers one call of the API version 2015-12-01.
-pub async fn handle(app: &App, action: &str, params: &Params) -> QueryResult {
+pub(crate) async fn handle(app: &App, action: &str, params: &Params) -> QueryResult {
     let (changed, result) = match action {
         "CreateTargetGroup" => (true, create_target_group(app, params).await?),
         "ModifyTargetGroup" => (true, modify_target_group(app, params).await?),

@@ -307,7 +307,7 @@ pub(super) fn describe_target_health(app: &App, params: &Params) -> Result<Value
             target_value(
                 target.address.ip(),
                 Some(target.address.port()),
-                json!({ "State": state, "Reason": reason, "Description": description }),
+                &json!({ "State": state, "Reason": reason, "Description": description }),
             )
         })
         .collect();
@@ -320,7 +320,7 @@ pub(super) fn describe_target_health(app: &App, params: &Params) -> Result<Value
         target_value(
             *ip,
             *port,
-            json!({
+            &json!({
                 "State": "unused",
                 "Reason": "Target.NotRegistered",
                 "Description": "Target is not registered to the target group",
@@ -330,7 +330,7 @@ pub(super) fn describe_target_health(app: &App, params: &Params) -> Result<Value
     Ok(json!({ "TargetHealthDescriptions": descriptions }))
 }
 
-fn target_value(ip: IpAddr, port: Option<u16>, health: Value) -> Value {
+fn target_value(ip: IpAddr, port: Option<u16>, health: &Value) -> Value {
     json!({
         "Target": { "Id": ip.to_string(), "Port": port },
         "HealthCheckPort": port.map(|port| port.to_string()),
