@@ -14,6 +14,13 @@ mod model;
 mod rollout;
 mod task;
 
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod scenarios;
+#[cfg(test)]
+mod world;
+
 pub(crate) use breaker::{Breaker, Threshold};
 pub(crate) use deployments::{StopRequest, begin, reconfigure, request_stop};
 pub(crate) use model::{

@@ -1,0 +1,253 @@
+//! An AWS client nobody here wrote rolls deployments on simulated tasks, over real HTTP.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use common::{Sandbox, tell};
+use roadstead_sandbox::BackendKind;
+use serde_json::{Value, json};
+
+/// Forty seconds become two fifths of one.
+const SCALE: f64 = 100.0;
+
+fn story(name: &str) {
+    let sandbox = Sandbox::start(BackendKind::Simulated, SCALE);
+    tell(&sandbox, &["--backend", "simulated", name]);
+}
+
+#[test]
+fn a_good_rollout_completes() {
+    story("good-rollout");
+}
+
+#[test]
+fn a_crash_trips_the_breaker_and_rolls_back() {
+    story("crash");
+}
+
+#[test]
+fn a_missing_image_rolls_back() {
+    story("missing-image");
+}
+
+#[test]
+fn failed_health_checks_roll_back() {
+    story("unhealthy");
+}
+
+#[test]
+fn a_stopped_service_deployment_rolls_back() {
+    story("stop-with-rollback");
+}
+
+#[test]
+fn a_newer_update_supersedes() {
+    story("supersede");
+}
+
+#[test]
+fn a_first_deployment_that_fails_stalls() {
+    story("first-fails");
+}
+
+#[test]
+fn a_task_runs_to_its_end() {
+    story("run-task");
+}
+
+#[test]
+fn wrong_requests_are_refused_as_aws_does() {
+    story("refusals");
+}
+
+/// One HTTP exchange; None when the connection closed without an answer.
+fn exchange(sandbox: &Sandbox, head: &str, body: &str) -> Option<(u16, String)> {
+    let address = sandbox.endpoint.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "{head}\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}
+
+fn call(sandbox: &Sandbox, operation: &str, body: &Value) -> Option<(u16, Value)> {
+    let head = format!(
+        "POST / HTTP/1.1\r\ncontent-type: application/x-amz-json-1.1\r\n\
+         x-amz-target: AmazonEC2ContainerServiceV20141113.{operation}"
+    );
+    let (status, body) = exchange(sandbox, &head, &body.to_string())?;
+    Some((status, serde_json::from_str(&body).unwrap()))
+}
+
+fn calls(sandbox: &Sandbox, filter: &str) -> Vec<Value> {
+    let head = format!("GET /_sandbox/calls?{filter} HTTP/1.1");
+    let (status, body) = exchange(sandbox, &head, "").unwrap();
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+fn inject(sandbox: &Sandbox, fault: &Value) {
+    let (status, body) = exchange(
+        sandbox,
+        "POST /_sandbox/faults HTTP/1.1",
+        &fault.to_string(),
+    )
+    .unwrap();
+    assert_eq!(status, 201, "{body}");
+}
+
+#[test]
+fn injected_faults_meet_calls_and_the_log_tells_which_took_effect() {
+    let sandbox = Sandbox::start(BackendKind::Simulated, SCALE);
+    let create = |name: &str| call(&sandbox, "CreateCluster", &json!({"clusterName": name}));
+
+    inject(
+        &sandbox,
+        &json!({"operation": "CreateCluster", "kind": "throttle", "times": 2}),
+    );
+    for _ in 0..2 {
+        let (status, body) = create("a").unwrap();
+        assert_eq!(status, 400);
+        assert_eq!(body["__type"], "ThrottlingException");
+    }
+    inject(
+        &sandbox,
+        &json!({"operation": "CreateCluster", "kind": "fail_after"}),
+    );
+    assert_eq!(create("a").unwrap().0, 500);
+    inject(
+        &sandbox,
+        &json!({"operation": "CreateCluster", "kind": "fail_before"}),
+    );
+    assert_eq!(create("b").unwrap().0, 500);
+    inject(
+        &sandbox,
+        &json!({"operation": "CreateCluster", "kind": "drop_reply"}),
+    );
+    assert_eq!(create("c"), None);
+    assert_eq!(create("c").unwrap().0, 200);
+
+    let (_, listed) = call(&sandbox, "ListClusters", &json!({})).unwrap();
+    let names: Vec<&str> = listed["clusterArns"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|arn| arn.as_str().unwrap().rsplit('/').next().unwrap())
+        .collect();
+    assert_eq!(names, ["a", "c"], "what failed before did not happen");
+
+    let all = calls(&sandbox, "operation=CreateCluster");
+    let seen: Vec<(Option<&str>, bool, u64)> = all
+        .iter()
+        .map(|call| {
+            (
+                call["fault"].as_str(),
+                call["effective"].as_bool().unwrap(),
+                call["status"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (Some("throttle"), false, 400),
+            (Some("throttle"), false, 400),
+            (Some("fail_after"), true, 500),
+            (Some("fail_before"), false, 500),
+            (Some("drop_reply"), true, 200),
+            (None, false, 200),
+        ]
+    );
+    assert_eq!(
+        calls(&sandbox, "operation=CreateCluster&effective=true").len(),
+        2
+    );
+
+    inject(&sandbox, &json!({"operation": "*", "kind": "throttle"}));
+    exchange(&sandbox, "DELETE /_sandbox/faults HTTP/1.1", "").unwrap();
+    assert_eq!(call(&sandbox, "ListClusters", &json!({})).unwrap().0, 200);
+    let (status, body) =
+        exchange(&sandbox, "POST /_sandbox/faults HTTP/1.1", "{\"kind\": 1}").unwrap();
+    assert_eq!(status, 400, "{body}");
+}
+
+#[test]
+fn state_and_call_log_survive_a_restart_and_the_page_shows_them() {
+    let sandbox = Sandbox::start(BackendKind::Simulated, SCALE);
+    let (status, _) = call(
+        &sandbox,
+        "RegisterTaskDefinition",
+        &json!({
+            "family": "kept",
+            "fromTheFuture": {"a": [1, 2.5]},
+            "containerDefinitions": [{"name": "app", "image": "i", "alsoNew": true}],
+        }),
+    )
+    .unwrap();
+    assert_eq!(status, 200);
+    call(&sandbox, "CreateCluster", &json!({"clusterName": "c<1>"})).unwrap();
+    call(&sandbox, "CreateCluster", &json!({"clusterName": "main"})).unwrap();
+    let (status, body) = call(
+        &sandbox,
+        "CreateService",
+        &json!({"cluster": "main", "serviceName": "web", "taskDefinition": "kept",
+                "desiredCount": 1}),
+    )
+    .unwrap();
+    assert_eq!(status, 200, "{body}");
+    let directory = sandbox.stop();
+
+    let sandbox = Sandbox::start_in(directory, BackendKind::Simulated, SCALE);
+    let (_, described) = call(
+        &sandbox,
+        "DescribeTaskDefinition",
+        &json!({"taskDefinition": "kept:1"}),
+    )
+    .unwrap();
+    let definition = &described["taskDefinition"];
+    assert_eq!(definition["fromTheFuture"], json!({"a": [1, 2.5]}));
+    assert_eq!(
+        definition["containerDefinitions"][0]["alsoNew"],
+        json!(true)
+    );
+    let (_, described) = call(
+        &sandbox,
+        "DescribeServices",
+        &json!({"cluster": "main", "services": ["web"]}),
+    )
+    .unwrap();
+    assert_eq!(described["services"][0]["desiredCount"], 1);
+    assert_eq!(calls(&sandbox, "operation=CreateService").len(), 1);
+    let (status, page) = exchange(&sandbox, "GET /_sandbox HTTP/1.1", "").unwrap();
+    assert_eq!(status, 200);
+    assert!(
+        page.contains("Service web") && page.contains("kept:1"),
+        "{page}"
+    );
+}
+
+#[test]
+fn what_is_no_aws_call_is_told_so() {
+    let sandbox = Sandbox::start(BackendKind::Simulated, SCALE);
+    let (status, body) = exchange(&sandbox, "POST / HTTP/1.1", "x").unwrap();
+    assert_eq!(status, 400);
+    assert!(body.contains("X-Amz-Target"), "{body}");
+    let (status, body) = call(&sandbox, "CreateCapacityProvider", &json!({})).unwrap();
+    assert_eq!(status, 400);
+    assert_eq!(body["__type"], "UnsupportedFeatureException");
+    let head = "POST / HTTP/1.1\r\nx-amz-target: AmazonEC2ContainerServiceV20141113.ListClusters";
+    let (status, body) = exchange(&sandbox, head, "{").unwrap();
+    assert_eq!(status, 400);
+    assert!(body.contains("SerializationException"), "{body}");
+    let (status, _) = exchange(&sandbox, "GET /_sandbox/nothing HTTP/1.1", "").unwrap();
+    assert_eq!(status, 404);
+}

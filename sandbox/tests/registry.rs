@@ -1,0 +1,246 @@
+//! ECR and the registry behind it, with a real Docker Engine that pushes and pulls.
+
+mod support;
+
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+use support::docker::{make_image, push, remove_image, remove_images_of, tag_image};
+use support::{Sandbox, http, unique};
+
+const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+/// A sandbox with an image of its own to push.
+struct Bench {
+    sandbox: Sandbox,
+    image: String,
+    password: String,
+    registry: String,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let sandbox = Sandbox::start().await;
+        let image = unique("roadstead-test");
+        make_image(&image, "one", "one", &[]).await;
+        make_image(&image, "two", "two", &[]).await;
+        let (password, registry) = sandbox.token().await;
+        Self {
+            sandbox,
+            image,
+            password,
+            registry,
+        }
+    }
+
+    async fn create(&self, repository: &str, mutability: &str) -> Value {
+        let input = json!({ "repositoryName": repository, "imageTagMutability": mutability });
+        self.sandbox.ecr("CreateRepository", input).await.unwrap()
+    }
+
+    /// Pushes the local image `which` as `repository:tag`.
+    async fn push(&self, which: &str, repository: &str, tag: &str) -> Result<(), String> {
+        self.push_with(which, repository, tag, &self.password).await
+    }
+
+    async fn push_with(
+        &self,
+        which: &str,
+        repository: &str,
+        tag: &str,
+        password: &str,
+    ) -> Result<(), String> {
+        let name = format!("{}/{repository}", self.registry);
+        tag_image(&format!("{}:{which}", self.image), &name, tag).await;
+        push(&name, tag, password).await
+    }
+
+    /// The digest as the registry itself answers it.
+    async fn digest(&self, repository: &str, tag: &str) -> Option<String> {
+        use base64::Engine;
+        let credentials = format!("AWS:{}", self.password);
+        let credentials = base64::prelude::BASE64_STANDARD.encode(credentials);
+        let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.registry);
+        let headers = [
+            ("authorization", &*format!("Basic {credentials}")),
+            ("accept", MANIFEST),
+        ];
+        let answer = http(Method::HEAD, &url, &headers, "").await.unwrap();
+        let digest = answer.headers.get("docker-content-digest")?;
+        Some(digest.to_str().unwrap().to_owned())
+    }
+
+    async fn images(&self, repository: &str, ids: Value) -> Vec<Value> {
+        let input = json!({ "repositoryName": repository, "imageIds": ids });
+        let answer = self.sandbox.ecr("DescribeImages", input).await.unwrap();
+        answer["imageDetails"].as_array().unwrap().clone()
+    }
+
+    async fn finish(self) {
+        remove_images_of(&self.registry).await;
+        for tag in ["one", "two"] {
+            remove_image(&format!("{}:{tag}", self.image)).await;
+        }
+        self.sandbox.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_need_a_token_and_a_repository() {
+    let bench = Bench::new().await;
+    let created = bench.create("team/web", "MUTABLE").await;
+    assert_eq!(
+        created["repository"]["repositoryUri"],
+        format!("{}/team/web", bench.registry)
+    );
+
+    let anonymous = http(
+        Method::GET,
+        &format!("http://{}/v2/", bench.registry),
+        &[],
+        "",
+    )
+    .await;
+    let anonymous = anonymous.unwrap();
+    assert_eq!(anonymous.status, StatusCode::UNAUTHORIZED);
+    let challenge = anonymous.headers["www-authenticate"].to_str().unwrap();
+    assert!(challenge.starts_with("Basic realm="), "{challenge}");
+
+    let wrong = bench.push_with("one", "team/web", "v1", "wrong").await;
+    let refusal = wrong.unwrap_err();
+    assert!(
+        refusal.contains("nauthorized") || refusal.contains("Not Authorized"),
+        "{refusal}"
+    );
+    assert_eq!(bench.digest("team/web", "v1").await, None);
+
+    let unknown = bench.push("one", "team/other", "v1").await.unwrap_err();
+    assert!(unknown.contains("'team/other' does not exist"), "{unknown}");
+
+    bench.push("one", "team/web", "v1").await.unwrap();
+    let digest = bench.digest("team/web", "v1").await.unwrap();
+    let described = bench
+        .images("team/web", json!([{ "imageTag": "v1" }]))
+        .await;
+    assert_eq!(described.len(), 1);
+    assert_eq!(described[0]["imageDigest"], digest);
+    assert_eq!(described[0]["imageTags"], json!(["v1"]));
+    assert_eq!(described[0]["imageManifestMediaType"], MANIFEST);
+    assert!(described[0]["imageSizeInBytes"].as_u64().unwrap() > 100_000);
+    bench.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn immutable_tags_stay_where_they_are() {
+    let bench = Bench::new().await;
+    bench.create("frozen", "IMMUTABLE").await;
+    bench.push("one", "frozen", "v1").await.unwrap();
+    let digest = bench.digest("frozen", "v1").await.unwrap();
+
+    let refusal = bench.push("two", "frozen", "v1").await.unwrap_err();
+    assert!(refusal.contains("immutable"), "{refusal}");
+    assert_eq!(bench.digest("frozen", "v1").await.as_ref(), Some(&digest));
+    bench.push("two", "frozen", "v2").await.unwrap();
+
+    let input = json!({ "repositoryName": "frozen", "imageTagMutability": "MUTABLE" });
+    let answer = bench.sandbox.ecr("PutImageTagMutability", input).await;
+    assert_eq!(answer.unwrap()["imageTagMutability"], "MUTABLE");
+    bench.push("two", "frozen", "v1").await.unwrap();
+    let moved = bench.digest("frozen", "v1").await.unwrap();
+    assert_ne!(moved, digest);
+    // The first image is still there, without a tag.
+    let described = bench
+        .images("frozen", json!([{ "imageDigest": digest }]))
+        .await;
+    assert_eq!(described[0].get("imageTags"), None);
+    bench.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_are_listed_got_and_deleted() {
+    let bench = Bench::new().await;
+    let ecr = |operation: &'static str, input: Value| bench.sandbox.ecr(operation, input);
+    bench.create("web", "MUTABLE").await;
+    let again = ecr("CreateRepository", json!({ "repositoryName": "web" })).await;
+    assert_eq!(again.unwrap_err().code, "RepositoryAlreadyExistsException");
+    let missing = ecr(
+        "DescribeRepositories",
+        json!({ "repositoryNames": ["none"] }),
+    )
+    .await;
+    assert_eq!(missing.unwrap_err().code, "RepositoryNotFoundException");
+
+    bench.push("one", "web", "v1").await.unwrap();
+    bench.push("one", "web", "stable").await.unwrap();
+    bench.push("two", "web", "v2").await.unwrap();
+    let (one, two) = (
+        bench.digest("web", "v1").await.unwrap(),
+        bench.digest("web", "v2").await.unwrap(),
+    );
+    let listed = ecr("ListImages", json!({ "repositoryName": "web" }))
+        .await
+        .unwrap();
+    assert_eq!(listed["imageIds"].as_array().unwrap().len(), 3);
+    let first = json!({ "repositoryName": "web", "maxResults": 2 });
+    let first = ecr("ListImages", first).await.unwrap();
+    assert_eq!(first["imageIds"].as_array().unwrap().len(), 2);
+    let rest = json!({ "repositoryName": "web", "maxResults": 2, "nextToken": first["nextToken"] });
+    let rest = ecr("ListImages", rest).await.unwrap();
+    assert_eq!(rest["imageIds"].as_array().unwrap().len(), 1);
+    assert_eq!(rest.get("nextToken"), None);
+
+    let ids = json!([{ "imageTag": "v1" }, { "imageTag": "v9" }]);
+    let got = json!({ "repositoryName": "web", "imageIds": ids });
+    let got = ecr("BatchGetImage", got).await.unwrap();
+    assert_eq!(
+        got["images"][0]["imageId"],
+        json!({ "imageDigest": one, "imageTag": "v1" })
+    );
+    let manifest = got["images"][0]["imageManifest"].as_str().unwrap();
+    assert!(manifest.contains("layers"), "{manifest}");
+    assert_eq!(got["failures"][0]["failureCode"], "ImageNotFound");
+    assert_eq!(got["failures"][0]["imageId"], json!({ "imageTag": "v9" }));
+    let none = json!({ "repositoryName": "web", "imageIds": [{ "imageTag": "v9" }] });
+    assert_eq!(
+        ecr("DescribeImages", none).await.unwrap_err().code,
+        "ImageNotFoundException"
+    );
+
+    let delete = |ids: Value| json!({ "repositoryName": "web", "imageIds": ids });
+    let by_tag = ecr(
+        "BatchDeleteImage",
+        delete(json!([{ "imageTag": "stable" }])),
+    )
+    .await;
+    assert_eq!(by_tag.unwrap()["imageIds"][0]["imageDigest"], one);
+    assert_eq!(bench.digest("web", "stable").await, None);
+    assert_eq!(bench.digest("web", "v1").await, Some(one));
+    let by_digest = ecr("BatchDeleteImage", delete(json!([{ "imageDigest": two }]))).await;
+    by_digest.unwrap();
+    assert_eq!(bench.digest("web", "v2").await, None);
+    assert_eq!(bench.images("web", json!([])).await.len(), 1);
+
+    let kept = ecr("DeleteRepository", json!({ "repositoryName": "web" })).await;
+    assert_eq!(kept.unwrap_err().code, "RepositoryNotEmptyException");
+    let forced = json!({ "repositoryName": "web", "force": true });
+    ecr("DeleteRepository", forced).await.unwrap();
+    bench.create("web", "MUTABLE").await;
+    assert_eq!(bench.images("web", json!([])).await, Vec::<Value>::new());
+    bench.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_repositories_and_images_survive_a_restart() {
+    let mut bench = Bench::new().await;
+    bench.create("web", "MUTABLE").await;
+    bench.push("one", "web", "v1").await.unwrap();
+    let before = bench.images("web", json!([])).await;
+    bench.sandbox.halt().await;
+    remove_images_of(&bench.registry).await;
+    bench.sandbox.resume().await;
+    // The port is another one, because the test asked for a free one; the old token still works.
+    bench.registry = bench.sandbox.token().await.1;
+    assert_eq!(bench.images("web", json!([])).await, before);
+    bench.push("two", "web", "v2").await.unwrap();
+    assert!(bench.digest("web", "v1").await.is_some());
+    bench.finish().await;
+}

@@ -1,0 +1,162 @@
+//! Images and containers for tests: everything is made from one static busybox, nothing is pulled.
+
+use std::collections::HashMap;
+
+use bollard::Docker;
+use bollard::auth::DockerCredentials;
+use bollard::models::ContainerSummary;
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+    PushImageOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    TagImageOptionsBuilder,
+};
+use futures_util::TryStreamExt;
+
+/// Where Debian's package `busybox-static` puts it.
+const BUSYBOX: &str = "/bin/busybox";
+
+pub async fn engine() -> Docker {
+    Docker::connect_with_defaults()
+        .unwrap()
+        .negotiate_version()
+        .await
+        .expect("these tests need a running Docker Engine")
+}
+
+/// Makes the image `name:tag` with busybox and a page that says `text`. It serves the page on port
+/// 80 unless it is told to run something else.
+pub async fn make_image(name: &str, tag: &str, text: &str, changes: &[&str]) {
+    let mut archive = tar::Builder::new(Vec::new());
+    let busybox = std::fs::read(BUSYBOX).expect("these tests need busybox-static");
+    append(&mut archive, "bin/busybox", 0o755, &busybox);
+    append(&mut archive, "www/index.html", 0o644, text.as_bytes());
+    for program in ["sh", "httpd", "sleep", "echo", "true", "false"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        archive
+            .append_link(&mut header, format!("bin/{program}"), "busybox")
+            .unwrap();
+    }
+    let archive = archive.into_inner().unwrap();
+    let mut instructions = vec![
+        r#"CMD ["/bin/httpd", "-f", "-p", "80", "-h", "/www"]"#,
+        "ENV PATH=/bin",
+    ];
+    instructions.extend(changes);
+    let options = CreateImageOptionsBuilder::default()
+        .from_src("-")
+        .repo(name)
+        .tag(tag)
+        .changes(instructions.into_iter().map(str::to_owned).collect())
+        .build();
+    engine()
+        .await
+        .create_image(
+            Some(options),
+            Some(bollard::body_full(archive.into())),
+            None,
+        )
+        .try_for_each(|_| std::future::ready(Ok(())))
+        .await
+        .unwrap();
+}
+
+fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, content: &[u8]) {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(mode);
+    header.set_size(content.len() as u64);
+    archive.append_data(&mut header, path, content).unwrap();
+}
+
+/// Gives an image a second name.
+pub async fn tag_image(image: &str, name: &str, tag: &str) {
+    let options = TagImageOptionsBuilder::default()
+        .repo(name)
+        .tag(tag)
+        .build();
+    engine()
+        .await
+        .tag_image(image, Some(options))
+        .await
+        .unwrap();
+}
+
+/// Pushes `name:tag`; the registry's refusal comes back as text.
+pub async fn push(name: &str, tag: &str, password: &str) -> Result<(), String> {
+    let credentials = DockerCredentials {
+        username: Some("AWS".to_owned()),
+        password: Some(password.to_owned()),
+        ..DockerCredentials::default()
+    };
+    let options = PushImageOptionsBuilder::default().tag(tag).build();
+    engine()
+        .await
+        .push_image(name, Some(options), Some(credentials))
+        .try_for_each(|_| std::future::ready(Ok(())))
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// Forgets an image; one that is not there is as good.
+pub async fn remove_image(image: &str) {
+    let options = RemoveImageOptionsBuilder::default().force(true).build();
+    let _ = engine()
+        .await
+        .remove_image(image, Some(options), None)
+        .await;
+}
+
+/// Removes every image of a registry that was one test's own.
+pub async fn remove_images_of(registry: &str) {
+    let images = engine()
+        .await
+        .list_images(None::<bollard::query_parameters::ListImagesOptions>)
+        .await
+        .unwrap();
+    for image in images {
+        let names = image.repo_tags.iter().chain(&image.repo_digests);
+        for name in names.filter(|name| name.starts_with(registry)) {
+            remove_image(name).await;
+        }
+    }
+}
+
+/// All containers of a sandbox, running or not.
+pub async fn containers(instance: &str) -> Vec<ContainerSummary> {
+    let options = ListContainersOptionsBuilder::default()
+        .all(true)
+        .filters(&labelled(instance))
+        .build();
+    engine().await.list_containers(Some(options)).await.unwrap()
+}
+
+/// The names of all networks of a sandbox.
+pub async fn networks(instance: &str) -> Vec<String> {
+    let options = ListNetworksOptionsBuilder::default()
+        .filters(&labelled(instance))
+        .build();
+    let networks = engine().await.list_networks(Some(options)).await.unwrap();
+    networks.into_iter().filter_map(|it| it.name).collect()
+}
+
+pub async fn remove_labelled(instance: &str) {
+    let engine = engine().await;
+    for container in containers(instance).await {
+        let options = RemoveContainerOptionsBuilder::default()
+            .force(true)
+            .v(true)
+            .build();
+        let _ = engine
+            .remove_container(&container.id.unwrap(), Some(options))
+            .await;
+    }
+    for network in networks(instance).await {
+        let _ = engine.remove_network(&network).await;
+    }
+}
+
+fn labelled(instance: &str) -> HashMap<String, Vec<String>> {
+    let label = format!("roadstead.sandbox={instance}");
+    HashMap::from([("label".to_owned(), vec![label])])
+}
