@@ -11,6 +11,8 @@ pub(crate) mod http;
 mod listener;
 mod records;
 pub(crate) mod registry_front;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

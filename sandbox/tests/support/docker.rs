@@ -15,7 +15,7 @@ use futures_util::TryStreamExt;
 /// Where Debian's package `busybox-static` puts it.
 const BUSYBOX: &str = "/bin/busybox";
 
-pub async fn engine() -> Docker {
+pub(crate) async fn engine() -> Docker {
     Docker::connect_with_defaults()
         .unwrap()
         .negotiate_version()
@@ -25,7 +25,7 @@ pub async fn engine() -> Docker {
 
 /// Makes the image `name:tag` with busybox and a page that says `text`. It serves the page on port
 /// 80 unless it is told to run something else.
-pub async fn make_image(name: &str, tag: &str, text: &str, changes: &[&str]) {
+pub(crate) async fn make_image(name: &str, tag: &str, text: &str, changes: &[&str]) {
     let mut archive = tar::Builder::new(Vec::new());
     let busybox = std::fs::read(BUSYBOX).expect("these tests need busybox-static");
     append(&mut archive, "bin/busybox", 0o755, &busybox);
@@ -70,7 +70,7 @@ fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, content: &
 }
 
 /// Gives an image a second name.
-pub async fn tag_image(image: &str, name: &str, tag: &str) {
+pub(crate) async fn tag_image(image: &str, name: &str, tag: &str) {
     let options = TagImageOptionsBuilder::default()
         .repo(name)
         .tag(tag)
@@ -83,7 +83,7 @@ pub async fn tag_image(image: &str, name: &str, tag: &str) {
 }
 
 /// Pushes `name:tag`; the registry's refusal comes back as text.
-pub async fn push(name: &str, tag: &str, password: &str) -> Result<(), String> {
+pub(crate) async fn push(name: &str, tag: &str, password: &str) -> Result<(), String> {
     let credentials = DockerCredentials {
         username: Some("AWS".to_owned()),
         password: Some(password.to_owned()),
@@ -99,7 +99,7 @@ pub async fn push(name: &str, tag: &str, password: &str) -> Result<(), String> {
 }
 
 /// Forgets an image; one that is not there is as good.
-pub async fn remove_image(image: &str) {
+pub(crate) async fn remove_image(image: &str) {
     let options = RemoveImageOptionsBuilder::default().force(true).build();
     let _ = engine()
         .await
@@ -108,7 +108,7 @@ pub async fn remove_image(image: &str) {
 }
 
 /// Removes every image of a registry that was one test's own.
-pub async fn remove_images_of(registry: &str) {
+pub(crate) async fn remove_images_of(registry: &str) {
     let images = engine()
         .await
         .list_images(None::<bollard::query_parameters::ListImagesOptions>)
@@ -116,14 +116,14 @@ pub async fn remove_images_of(registry: &str) {
         .unwrap();
     for image in images {
         let names = image.repo_tags.iter().chain(&image.repo_digests);
-        for name in names.filter(|name| name.starts_with(registry)) {
+        for name in names.filter(|name| name.starts_with(&format!("{registry}/"))) {
             remove_image(name).await;
         }
     }
 }
 
 /// All containers of a sandbox, running or not.
-pub async fn containers(instance: &str) -> Vec<ContainerSummary> {
+pub(crate) async fn containers(instance: &str) -> Vec<ContainerSummary> {
     let options = ListContainersOptionsBuilder::default()
         .all(true)
         .filters(&labelled(instance))
@@ -132,7 +132,7 @@ pub async fn containers(instance: &str) -> Vec<ContainerSummary> {
 }
 
 /// The names of all networks of a sandbox.
-pub async fn networks(instance: &str) -> Vec<String> {
+pub(crate) async fn networks(instance: &str) -> Vec<String> {
     let options = ListNetworksOptionsBuilder::default()
         .filters(&labelled(instance))
         .build();
@@ -140,7 +140,7 @@ pub async fn networks(instance: &str) -> Vec<String> {
     networks.into_iter().filter_map(|it| it.name).collect()
 }
 
-pub async fn remove_labelled(instance: &str) {
+pub(crate) async fn remove_labelled(instance: &str) {
     let engine = engine().await;
     for container in containers(instance).await {
         let options = RemoveContainerOptionsBuilder::default()

@@ -6,7 +6,7 @@
     reason = "each test binary compiles this module and uses a part of it"
 )]
 
-pub mod docker;
+pub(crate) mod docker;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -24,31 +24,31 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// How long anything may take before a test gives up; machines that run tests are slow.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An answer of the sandbox or of something behind it.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: StatusCode,
     pub headers: hyper::HeaderMap,
     pub body: Bytes,
 }
 
 impl Answer {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
 /// A refusal of an AWS call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub(crate) struct Refused {
     pub code: String,
     pub message: String,
 }
 
 /// Sends one HTTP request on a connection of its own.
-pub async fn http(
+pub(crate) async fn http(
     method: Method,
     url: &str,
     headers: &[(&str, &str)],
@@ -76,7 +76,7 @@ pub async fn http(
 }
 
 /// Looks again and again until `look` gives something.
-pub async fn eventually<T, Look>(what: &str, mut look: impl FnMut() -> Look) -> T
+pub(crate) async fn eventually<T, Look>(what: &str, mut look: impl FnMut() -> Look) -> T
 where
     Look: Future<Output = Option<T>>,
 {
@@ -94,7 +94,7 @@ where
 }
 
 /// A sandbox that runs in this process. Stopped and started again, it finds its state.
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     directory: TempDir,
     time_scale: f64,
     running: Option<Running>,
@@ -107,12 +107,12 @@ struct Running {
 }
 
 impl Sandbox {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_scaled(20.0).await
     }
 
     /// With waits that pass `time_scale` times faster than AWS's.
-    pub async fn start_scaled(time_scale: f64) -> Self {
+    pub(crate) async fn start_scaled(time_scale: f64) -> Self {
         let mut sandbox = Self {
             directory: tempfile::tempdir().unwrap(),
             time_scale,
@@ -123,7 +123,7 @@ impl Sandbox {
         sandbox
     }
 
-    pub fn data(&self) -> &Path {
+    pub(crate) fn data(&self) -> &Path {
         self.directory.path()
     }
 
@@ -132,7 +132,7 @@ impl Sandbox {
     }
 
     /// Starts again on the same data directory.
-    pub async fn resume(&mut self) {
+    pub(crate) async fn resume(&mut self) {
         assert!(self.running.is_none(), "the sandbox runs already");
         let mut config = Config::new(self.data());
         config.listen.set_port(0);
@@ -161,14 +161,14 @@ impl Sandbox {
     }
 
     /// Stops the sandbox; its containers go on.
-    pub async fn halt(&mut self) {
+    pub(crate) async fn halt(&mut self) {
         let running = self.running.take().unwrap();
         running.stop.send(()).unwrap();
         running.server.await.unwrap().unwrap();
     }
 
     /// Stops the sandbox and removes all that it labelled.
-    pub async fn finish(mut self) {
+    pub(crate) async fn finish(mut self) {
         if self.running.is_some() {
             self.halt().await;
         }
@@ -176,7 +176,7 @@ impl Sandbox {
     }
 
     /// The value of the label of this sandbox's containers.
-    pub fn instance(&self) -> String {
+    pub(crate) fn instance(&self) -> String {
         let text = std::fs::read_to_string(self.data().join("instance.json")).unwrap();
         serde_json::from_str(&text).unwrap()
     }
@@ -198,23 +198,23 @@ impl Sandbox {
         })
     }
 
-    pub async fn ecs(&self, operation: &str, input: Value) -> Result<Value, Refused> {
+    pub(crate) async fn ecs(&self, operation: &str, input: Value) -> Result<Value, Refused> {
         let target = format!("AmazonEC2ContainerServiceV20141113.{operation}");
         self.json(&target, &input).await
     }
 
-    pub async fn ecr(&self, operation: &str, input: Value) -> Result<Value, Refused> {
+    pub(crate) async fn ecr(&self, operation: &str, input: Value) -> Result<Value, Refused> {
         let target = format!("AmazonEC2ContainerRegistry_V20150921.{operation}");
         self.json(&target, &input).await
     }
 
-    pub async fn logs(&self, operation: &str, input: Value) -> Result<Value, Refused> {
+    pub(crate) async fn logs(&self, operation: &str, input: Value) -> Result<Value, Refused> {
         self.json(&format!("Logs_20140328.{operation}"), &input)
             .await
     }
 
     /// A call of the Query protocol; the whole XML comes back.
-    pub async fn query(&self, version: &str, form: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn query(&self, version: &str, form: &[(&str, &str)]) -> Answer {
         let mut body = url::form_urlencoded::Serializer::new(String::new());
         body.append_pair("Version", version);
         body.extend_pairs(form);
@@ -224,12 +224,12 @@ impl Sandbox {
             .unwrap()
     }
 
-    pub async fn elb(&self, form: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn elb(&self, form: &[(&str, &str)]) -> Answer {
         self.query("2015-12-01", form).await
     }
 
     /// A fresh registry token's password, and the registry's address.
-    pub async fn token(&self) -> (String, String) {
+    pub(crate) async fn token(&self) -> (String, String) {
         use base64::Engine;
         let answer = self.ecr("GetAuthorizationToken", json!({})).await.unwrap();
         let data = &answer["authorizationData"][0];
@@ -246,13 +246,13 @@ impl Sandbox {
 }
 
 /// The text of the first `<name>` in some XML.
-pub fn element(xml: &str, name: &str) -> Option<String> {
+pub(crate) fn element(xml: &str, name: &str) -> Option<String> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;
     Some(text.to_owned())
 }
 
 /// A name that no other test or run uses.
-pub fn unique(prefix: &str) -> String {
+pub(crate) fn unique(prefix: &str) -> String {
     format!("{prefix}-{:012x}", rand::random::<u64>() & 0xffff_ffff_ffff)
 }

@@ -1,0 +1,412 @@
+//! Tasks as real containers: how they start, end, log, and survive a restart of the sandbox.
+
+mod support;
+
+use hyper::Method;
+use serde_json::{Value, json};
+use support::docker::{containers, engine, make_image, networks, remove_image};
+use support::{Sandbox, eventually, http, unique};
+
+/// A sandbox and an image that is only on this machine.
+struct Bench {
+    sandbox: Sandbox,
+    image: String,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        Self::with_image(&[]).await
+    }
+
+    async fn with_image(changes: &[&str]) -> Self {
+        let name = unique("roadstead-test");
+        make_image(&name, "v1", "hello", changes).await;
+        let sandbox = Sandbox::start().await;
+        Self {
+            sandbox,
+            image: format!("{name}:v1"),
+        }
+    }
+
+    /// Container definition `name` that runs `script` in a shell, with more `members`.
+    fn container(&self, name: &str, script: &str, members: Value) -> Value {
+        let mut definition = json!({
+            "name": name,
+            "image": self.image,
+            "essential": true,
+            "memory": 64,
+            "command": ["/bin/sh", "-c", script],
+            "logConfiguration": {
+                "logDriver": "awslogs",
+                "options": {
+                    "awslogs-group": "/ecs/test",
+                    "awslogs-region": "us-east-1",
+                    "awslogs-stream-prefix": "app",
+                },
+            },
+        });
+        for (member, value) in members.as_object().unwrap() {
+            definition[member] = value.clone();
+        }
+        definition
+    }
+
+    /// Runs one task of these containers; its ARN.
+    async fn run(&self, containers: Value) -> String {
+        let family = unique("family");
+        let definition = json!({ "family": family, "containerDefinitions": containers });
+        self.sandbox
+            .ecs("RegisterTaskDefinition", definition)
+            .await
+            .unwrap();
+        // The second one finds it already there.
+        let _ = self.sandbox.ecs("CreateCluster", json!({})).await;
+        let ran = self
+            .sandbox
+            .ecs("RunTask", json!({ "taskDefinition": family }));
+        let ran = ran.await.unwrap();
+        ran["tasks"][0]["taskArn"].as_str().unwrap().to_owned()
+    }
+
+    async fn describe(&self, arn: &str) -> Value {
+        let input = json!({ "tasks": [arn] });
+        self.sandbox.ecs("DescribeTasks", input).await.unwrap()["tasks"][0].clone()
+    }
+
+    /// Waits until the task is in `status`, or has stopped instead, which fails the test.
+    async fn until(&self, arn: &str, status: &str) -> Value {
+        eventually(&format!("a task to be {status}"), || async {
+            let task = self.describe(arn).await;
+            let last = task["lastStatus"].as_str().unwrap().to_owned();
+            assert!(
+                last == status || last != "STOPPED",
+                "stopped instead: {task:#}"
+            );
+            (last == status).then_some(task)
+        })
+        .await
+    }
+
+    async fn stop(&self, arn: &str) {
+        let input = json!({ "task": arn, "reason": "the test is over" });
+        self.sandbox.ecs("StopTask", input).await.unwrap();
+    }
+
+    /// The lines of a container's stream; empty while there is none.
+    async fn lines(&self, arn: &str, container: &str) -> Vec<String> {
+        let task_id = arn.rsplit('/').next().unwrap();
+        let input = json!({
+            "logGroupName": "/ecs/test",
+            "logStreamName": format!("app/{container}/{task_id}"),
+            "startFromHead": true,
+        });
+        let Ok(answer) = self.sandbox.logs("GetLogEvents", input).await else {
+            return Vec::new();
+        };
+        let events = answer["events"].as_array().unwrap();
+        let lines = events
+            .iter()
+            .map(|event| event["message"].as_str().unwrap());
+        lines.map(str::to_owned).collect()
+    }
+
+    async fn finish(self) {
+        self.sandbox.finish().await;
+        remove_image(&self.image).await;
+    }
+}
+
+fn container<'a>(task: &'a Value, name: &str) -> &'a Value {
+    let containers = task["containers"].as_array().unwrap();
+    let found = containers.iter().find(|it| it["name"] == name);
+    found.unwrap_or_else(|| panic!("no container {name} in {task:#}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_ends_leaves_its_exit_code_and_its_log() {
+    let bench = Bench::new().await;
+    let script = "echo started $GREETING; echo oops >&2; sleep 2; exit 3";
+    let environment = json!({ "environment": [{ "name": "GREETING", "value": "well" }] });
+    let arn = bench
+        .run(json!([bench.container("app", script, environment)]))
+        .await;
+    eventually("the log of a running container", || async {
+        bench
+            .lines(&arn, "app")
+            .await
+            .contains(&"started well".to_owned())
+            .then_some(())
+    })
+    .await;
+    let task = bench.until(&arn, "STOPPED").await;
+    assert_eq!(task["stopCode"], "EssentialContainerExited", "{task:#}");
+    assert_eq!(task["stoppedReason"], "Essential container in task exited");
+    assert_eq!(container(&task, "app")["exitCode"], 3);
+
+    // Nothing is left of it but its log.
+    assert_eq!(containers(&bench.sandbox.instance()).await.len(), 0);
+    assert_eq!(
+        networks(&bench.sandbox.instance()).await,
+        Vec::<String>::new()
+    );
+    let mut lines = bench.lines(&arn, "app").await;
+    lines.sort();
+    assert_eq!(lines, ["oops", "started well"]);
+    bench.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_not_there_cannot_be_pulled() {
+    let bench = Bench::new().await;
+    let input = json!({ "repositoryName": "web" });
+    let created = bench.sandbox.ecr("CreateRepository", input).await.unwrap();
+    let uri = created["repository"]["repositoryUri"].as_str().unwrap();
+    let missing = json!({ "image": format!("{uri}:missing") });
+    let arn = bench
+        .run(json!([bench.container("app", "true", missing)]))
+        .await;
+    let task = bench.until(&arn, "STOPPED").await;
+    assert_eq!(task["stopCode"], "TaskFailedToStart", "{task:#}");
+    let reason = task["stoppedReason"].as_str().unwrap();
+    assert!(reason.starts_with("CannotPullContainerError: "), "{reason}");
+    assert!(
+        reason.contains("not found") || reason.contains("unknown"),
+        "{reason}"
+    );
+    assert_eq!(container(&task, "app").get("exitCode"), None);
+    bench.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_task_gets_sigterm_and_then_sigkill() {
+    let bench = Bench::new().await;
+    let polite = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 1; done";
+    let rude = "trap '' TERM; echo ready; while :; do sleep 1; done";
+    let timeout = json!({ "stopTimeout": 2 });
+    let patient = json!({ "stopTimeout": 60 });
+    let arn = bench
+        .run(json!([
+            bench.container("polite", polite, patient),
+            bench.container("rude", rude, timeout),
+        ]))
+        .await;
+    bench.until(&arn, "RUNNING").await;
+    for name in ["polite", "rude"] {
+        eventually("the trap to be set", || async {
+            bench
+                .lines(&arn, name)
+                .await
+                .contains(&"ready".to_owned())
+                .then_some(())
+        })
+        .await;
+    }
+    bench.stop(&arn).await;
+    let task = bench.until(&arn, "STOPPED").await;
+    assert_eq!(task["stopCode"], "UserInitiated", "{task:#}");
+    assert_eq!(task["stoppedReason"], "the test is over");
+    assert_eq!(container(&task, "polite")["exitCode"], 0);
+    assert_eq!(container(&task, "rude")["exitCode"], 137);
+    assert_eq!(bench.lines(&arn, "polite").await, ["ready", "bye"]);
+    bench.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_over_its_memory_limit_is_killed_and_says_so() {
+    let bench = Bench::new().await;
+    // Doubles a string until the limit.
+    let greedy = "x=0123456789abcdef; while :; do x=$x$x; done";
+    let arn = bench
+        .run(json!([bench.container(
+            "app",
+            greedy,
+            json!({ "memory": 16 })
+        )]))
+        .await;
+    let task = bench.until(&arn, "STOPPED").await;
+    let app = container(&task, "app");
+    assert_eq!(app["exitCode"], 137, "{task:#}");
+    let reason = app["reason"].as_str().unwrap_or_default();
+    assert!(reason.starts_with("OutOfMemoryError"), "{task:#}");
+    bench.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_start_in_the_order_of_their_dependencies() {
+    let bench = Bench::new().await;
+    let depends = |name: &str, condition: &str| json!({ "dependsOn": [{ "containerName": name, "condition": condition }] });
+    let init = bench.container("init", "echo init", json!({ "essential": false }));
+    let check = json!({
+        "dependsOn": [{ "containerName": "init", "condition": "SUCCESS" }],
+        "healthCheck": { "command": ["CMD-SHELL", "true"], "interval": 5, "timeout": 60, "retries": 10 },
+    });
+    let db = bench.container("db", "trap 'exit 0' TERM; while :; do sleep 1; done", check);
+    let app = bench.container("app", "echo app; sleep 1; exit 7", depends("db", "HEALTHY"));
+    let arn = bench.run(json!([app, db, init])).await;
+    let task = bench.until(&arn, "STOPPED").await;
+    assert_eq!(container(&task, "app")["exitCode"], 7, "{task:#}");
+    assert_eq!(container(&task, "init")["exitCode"], 0);
+    assert_eq!(container(&task, "db")["exitCode"], 0);
+
+    let failing = bench.container("init", "exit 9", json!({ "essential": false }));
+    let waiting = bench.container("app", "echo app", depends("init", "SUCCESS"));
+    let arn = bench.run(json!([failing, waiting])).await;
+    let task = bench.until(&arn, "STOPPED").await;
+    assert_eq!(task["stopCode"], "TaskFailedToStart", "{task:#}");
+    assert!(task.to_string().contains("exited with code 9"), "{task:#}");
+    assert_eq!(container(&task, "app").get("exitCode"), None);
+    bench.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_definitions_health_check_counts() {
+    let failing = "HEALTHCHECK --interval=1s --retries=1 CMD [\"/bin/false\"]";
+    let bench = Bench::with_image(&[failing]).await;
+    let forever = "trap 'exit 0' TERM; while :; do sleep 1; done";
+    let check = |command: &str| {
+        json!({ "healthCheck": {
+            "command": ["CMD-SHELL", command], "interval": 5, "timeout": 60, "retries": 2,
+        } })
+    };
+    for (check, expected) in [(check("true"), "HEALTHY"), (check("exit 1"), "UNHEALTHY")] {
+        let arn = bench
+            .run(json!([bench.container("app", forever, check)]))
+            .await;
+        eventually(&format!("the container to be {expected}"), || async {
+            let task = bench.describe(&arn).await;
+            let status = &container(&task, "app")["healthStatus"];
+            (status == expected).then_some(())
+        })
+        .await;
+        bench.stop(&arn).await;
+    }
+    // Without a check of the definition there is none at all.
+    let arn = bench
+        .run(json!([bench.container("app", forever, json!({}))]))
+        .await;
+    let task = bench.until(&arn, "RUNNING").await;
+    let id = container(&task, "app")["runtimeId"].as_str().unwrap();
+    let inspected = engine().await.inspect_container(id, None).await.unwrap();
+    assert_eq!(
+        inspected.config.unwrap().healthcheck.unwrap().test.unwrap(),
+        ["NONE"]
+    );
+    bench.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_adopts_what_runs_and_sweeps_what_nobody_knows() {
+    let mut bench = Bench::new().await;
+    let script = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 1; done";
+    let arn = bench
+        .run(json!([bench.container("app", script, json!({}))]))
+        .await;
+    let short = bench
+        .run(json!([bench.container(
+            "app",
+            "sleep 3; exit 5",
+            json!({})
+        )]))
+        .await;
+    let before = bench.until(&arn, "RUNNING").await;
+    bench.until(&short, "RUNNING").await;
+    bench.sandbox.halt().await;
+
+    // One more container with the sandbox's label, of a task that it never heard of.
+    let instance = bench.sandbox.instance();
+    let engine = engine().await;
+    let stray = bollard::models::ContainerCreateBody {
+        image: Some(bench.image.clone()),
+        labels: Some(std::collections::HashMap::from([
+            ("roadstead.sandbox".to_owned(), instance.clone()),
+            ("roadstead.task".to_owned(), "0".repeat(32)),
+            ("roadstead.container".to_owned(), "stray".to_owned()),
+        ])),
+        ..Default::default()
+    };
+    let none = None::<bollard::query_parameters::CreateContainerOptions>;
+    let stray = engine.create_container(none, stray).await.unwrap().id;
+    engine.start_container(&stray, None).await.unwrap();
+
+    bench.sandbox.resume().await;
+    assert!(engine.inspect_container(&stray, None).await.is_err());
+    let ended = bench.until(&short, "STOPPED").await;
+    assert_eq!(container(&ended, "app")["exitCode"], 5);
+    let after = bench.until(&arn, "RUNNING").await;
+    let runtime_id = |task: &Value| container(task, "app")["runtimeId"].clone();
+    assert_eq!(runtime_id(&after), runtime_id(&before));
+    bench.stop(&arn).await;
+    let stopped = bench.until(&arn, "STOPPED").await;
+    assert_eq!(container(&stopped, "app")["exitCode"], 0);
+    assert_eq!(bench.lines(&arn, "app").await, ["ready", "bye"]);
+    bench.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_published_port_answers_on_this_machine() {
+    let bench = Bench::new().await;
+    let web = json!([{
+        "name": "web",
+        "image": bench.image,
+        "memory": 64,
+        "portMappings": [{ "containerPort": 80, "hostPort": 0 }],
+        "stopTimeout": 2,
+    }]);
+    let arn = bench.run(web).await;
+    let task = bench.until(&arn, "RUNNING").await;
+    let binding = &container(&task, "web")["networkBindings"][0];
+    assert_eq!(binding["containerPort"], 80, "{task:#}");
+    let url = format!("http://127.0.0.1:{}/", binding["hostPort"]);
+    let text = eventually("the container to serve", || async {
+        let answer = http(Method::GET, &url, &[], "").await.ok()?;
+        answer.status.is_success().then(|| answer.text())
+    })
+    .await;
+    assert_eq!(text, "hello");
+    bench.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_found_by_group_stream_and_words() {
+    let bench = Bench::new().await;
+    let script = "for i in 1 2 3 4 5; do echo line $i; done; echo ERROR broken";
+    let arn = bench
+        .run(json!([bench.container("app", script, json!({}))]))
+        .await;
+    bench.until(&arn, "STOPPED").await;
+    let logs = |operation: &'static str, input: Value| bench.sandbox.logs(operation, input);
+    let groups = logs("DescribeLogGroups", json!({ "logGroupNamePrefix": "/ecs" }))
+        .await
+        .unwrap();
+    assert_eq!(groups["logGroups"][0]["logGroupName"], "/ecs/test");
+    let group = json!({ "logGroupName": "/ecs/test" });
+    let streams = logs("DescribeLogStreams", group).await.unwrap();
+    let stream = streams["logStreams"][0]["logStreamName"].as_str().unwrap();
+    assert_eq!(
+        stream,
+        format!("app/app/{}", arn.rsplit('/').next().unwrap())
+    );
+
+    let found = json!({ "logGroupName": "/ecs/test", "filterPattern": "ERROR" });
+    let found = logs("FilterLogEvents", found).await.unwrap();
+    assert_eq!(found["events"].as_array().unwrap().len(), 1);
+    assert_eq!(found["events"][0]["message"], "ERROR broken");
+    assert_eq!(found["events"][0]["logStreamName"], stream);
+
+    // The last two, and the two before them.
+    let mut page = json!({ "logGroupName": "/ecs/test", "logStreamName": stream, "limit": 2 });
+    let last = logs("GetLogEvents", page.clone()).await.unwrap();
+    assert_eq!(last["events"][0]["message"], "line 5");
+    page["nextToken"] = last["nextBackwardToken"].clone();
+    let earlier = logs("GetLogEvents", page.clone()).await.unwrap();
+    assert_eq!(earlier["events"][1]["message"], "line 4");
+    page["nextToken"] = last["nextForwardToken"].clone();
+    let later = logs("GetLogEvents", page).await.unwrap();
+    assert_eq!(later["events"], json!([]));
+    assert_eq!(later["nextForwardToken"], last["nextForwardToken"]);
+
+    let missing = json!({ "logGroupName": "/ecs/other", "logStreamName": "x" });
+    let refused = logs("GetLogEvents", missing).await.unwrap_err();
+    assert_eq!(refused.code, "ResourceNotFoundException");
+    bench.finish().await;
+}
