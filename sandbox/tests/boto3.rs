@@ -1,20 +1,114 @@
 //! An AWS client nobody here wrote rolls deployments on simulated tasks, over real HTTP.
 
-mod common;
+mod clients;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use common::{Sandbox, tell};
-use roadstead_sandbox::BackendKind;
+use clients::tell;
+use roadstead_sandbox::{BackendKind, Config, serve};
 use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 /// Forty seconds become two fifths of one.
 const SCALE: f64 = 100.0;
 
+/// Bounds a failure; nothing waits that long when all is well.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running sandbox. Dropping it stops it and removes its directory.
+struct Sandbox {
+    endpoint: String,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<anyhow::Result<()>>>,
+    directory: TempDir,
+}
+
+impl Sandbox {
+    /// Starts a sandbox with an empty data directory on free ports.
+    fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::start_in(directory)
+    }
+
+    /// Starts a sandbox with that data directory.
+    fn start_in(directory: TempDir) -> Self {
+        let free = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+        let endpoint_file = directory.path().join("endpoint");
+        if endpoint_file.exists() {
+            std::fs::remove_file(&endpoint_file).expect("the old endpoint goes");
+        }
+        let config = Config {
+            listen: free,
+            registry_listen: free,
+            backend: BackendKind::Simulated,
+            time_scale: SCALE,
+            ..Config::new(directory.path())
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()?
+                .block_on(serve(config, async {
+                    // A sender that is gone means stop, too.
+                    let _ = stopped.await;
+                }))
+        });
+        let deadline = Instant::now() + PATIENCE;
+        let endpoint = loop {
+            if let Ok(text) = std::fs::read_to_string(&endpoint_file) {
+                break text.trim().to_owned();
+            }
+            if thread.is_finished() {
+                panic!("the sandbox ended: {:?}", thread.join());
+            }
+            assert!(Instant::now() < deadline, "the sandbox does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        Self {
+            endpoint,
+            stop: Some(stop),
+            thread: Some(thread),
+            directory,
+        }
+    }
+
+    /// Stops the sandbox and gives back its data directory.
+    fn stop(mut self) -> TempDir {
+        self.end();
+        std::mem::replace(
+            &mut self.directory,
+            tempfile::tempdir().expect("a temporary directory"),
+        )
+    }
+
+    fn end(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            if !std::thread::panicking() {
+                ended
+                    .expect("the sandbox does not panic")
+                    .expect("the sandbox ends well");
+            }
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 fn story(name: &str) {
-    let sandbox = Sandbox::start(BackendKind::Simulated, SCALE);
-    tell(&sandbox, &["--backend", "simulated", name]);
+    let sandbox = Sandbox::start();
+    tell(&sandbox.endpoint, &["--backend", "simulated", name]);
 }
 
 #[test]
@@ -65,13 +159,13 @@ fn wrong_requests_are_refused_as_aws_does() {
 /// One HTTP exchange; None when the connection closed without an answer.
 fn exchange(sandbox: &Sandbox, head: &str, body: &str) -> Option<(u16, String)> {
     let address = sandbox.endpoint.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address).unwrap();
+    let mut stream = TcpStream::connect(address).expect("the sandbox accepts");
     write!(
         stream,
         "{head}\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
-    .unwrap();
+    .expect("the request leaves");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -85,14 +179,14 @@ fn call(sandbox: &Sandbox, operation: &str, body: &Value) -> Option<(u16, Value)
          x-amz-target: AmazonEC2ContainerServiceV20141113.{operation}"
     );
     let (status, body) = exchange(sandbox, &head, &body.to_string())?;
-    Some((status, serde_json::from_str(&body).unwrap()))
+    Some((status, serde_json::from_str(&body).expect("JSON")))
 }
 
 fn calls(sandbox: &Sandbox, filter: &str) -> Vec<Value> {
     let head = format!("GET /_sandbox/calls?{filter} HTTP/1.1");
-    let (status, body) = exchange(sandbox, &head, "").unwrap();
+    let (status, body) = exchange(sandbox, &head, "").expect("an answer");
     assert_eq!(status, 200, "{body}");
-    serde_json::from_str(&body).unwrap()
+    serde_json::from_str(&body).expect("JSON")
 }
 
 fn inject(sandbox: &Sandbox, fault: &Value) {
@@ -101,13 +195,13 @@ fn inject(sandbox: &Sandbox, fault: &Value) {
         "POST /_sandbox/faults HTTP/1.1",
         &fault.to_string(),
     )
-    .unwrap();
+    .expect("an answer");
     assert_eq!(status, 201, "{body}");
 }
 
 #[test]
 fn injected_faults_meet_calls_and_the_log_tells_which_took_effect() {
-    let sandbox = Sandbox::start(BackendKind::Simulated, SCALE);
+    let sandbox = Sandbox::start();
     let create = |name: &str| call(&sandbox, "CreateCluster", &json!({"clusterName": name}));
 
     inject(
@@ -182,7 +276,7 @@ fn injected_faults_meet_calls_and_the_log_tells_which_took_effect() {
 
 #[test]
 fn state_and_call_log_survive_a_restart_and_the_page_shows_them() {
-    let sandbox = Sandbox::start(BackendKind::Simulated, SCALE);
+    let sandbox = Sandbox::start();
     let (status, _) = call(
         &sandbox,
         "RegisterTaskDefinition",
@@ -192,7 +286,7 @@ fn state_and_call_log_survive_a_restart_and_the_page_shows_them() {
             "containerDefinitions": [{"name": "app", "image": "i", "alsoNew": true}],
         }),
     )
-    .unwrap();
+    .expect("an answer");
     assert_eq!(status, 200);
     call(&sandbox, "CreateCluster", &json!({"clusterName": "c<1>"})).unwrap();
     call(&sandbox, "CreateCluster", &json!({"clusterName": "main"})).unwrap();
@@ -206,7 +300,7 @@ fn state_and_call_log_survive_a_restart_and_the_page_shows_them() {
     assert_eq!(status, 200, "{body}");
     let directory = sandbox.stop();
 
-    let sandbox = Sandbox::start_in(directory, BackendKind::Simulated, SCALE);
+    let sandbox = Sandbox::start_in(directory);
     let (_, described) = call(
         &sandbox,
         "DescribeTaskDefinition",
@@ -236,8 +330,63 @@ fn state_and_call_log_survive_a_restart_and_the_page_shows_them() {
 }
 
 #[test]
+fn a_rollout_goes_on_after_a_restart() {
+    let sandbox = Sandbox::start();
+    call(&sandbox, "CreateCluster", &json!({"clusterName": "main"})).unwrap();
+    let register = |sandbox: &Sandbox, health: &str| {
+        let check = json!({"command": ["CMD-SHELL", "true"]});
+        let container = json!({"name": "app", "image": "i", "healthCheck": check,
+                               "dockerLabels": {"simulate.health": health}});
+        let input = json!({"family": "app", "containerDefinitions": [container]});
+        assert_eq!(
+            call(sandbox, "RegisterTaskDefinition", &input).unwrap().0,
+            200
+        );
+    };
+    let breaker = json!({"enable": true, "rollback": true});
+    let describe = |sandbox: &Sandbox| {
+        let input = json!({"cluster": "main", "services": ["web"]});
+        let (_, answer) = call(sandbox, "DescribeServices", &input).unwrap();
+        answer["services"][0]["deployments"].clone()
+    };
+    let settle = |sandbox: &Sandbox| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let deployments = describe(sandbox);
+            if deployments[0]["rolloutState"] == "COMPLETED" {
+                return deployments;
+            }
+            assert!(Instant::now() < deadline, "{deployments}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    register(&sandbox, "healthy@1s");
+    let create = json!({"cluster": "main", "serviceName": "web", "taskDefinition": "app",
+                        "desiredCount": 2,
+                        "deploymentConfiguration": {"deploymentCircuitBreaker": breaker}});
+    assert_eq!(call(&sandbox, "CreateService", &create).unwrap().0, 200);
+    let first = settle(&sandbox)[0]["id"].clone();
+
+    // Five seconds of waiting, again and again: the restart falls into the rollout.
+    register(&sandbox, "unhealthy@500s");
+    let update = json!({"cluster": "main", "service": "web", "taskDefinition": "app:2"});
+    assert_eq!(call(&sandbox, "UpdateService", &update).unwrap().0, 200);
+    let second = describe(&sandbox)[0]["id"].clone();
+    assert_ne!(first, second);
+    let sandbox = Sandbox::start_in(sandbox.stop());
+    assert_eq!(describe(&sandbox)[0]["id"], second, "still the wanted one");
+    let deployments = settle(&sandbox);
+    assert_eq!(deployments[0]["id"], first, "taken back by the new process");
+    assert_eq!(deployments.as_array().unwrap().len(), 1);
+    assert_eq!(
+        calls(&sandbox, "operation=UpdateService&effective=true").len(),
+        1
+    );
+}
+
+#[test]
 fn what_is_no_aws_call_is_told_so() {
-    let sandbox = Sandbox::start(BackendKind::Simulated, SCALE);
+    let sandbox = Sandbox::start();
     let (status, body) = exchange(&sandbox, "POST / HTTP/1.1", "x").unwrap();
     assert_eq!(status, 400);
     assert!(body.contains("X-Amz-Target"), "{body}");

@@ -1,0 +1,72 @@
+//! The same stories as in `boto3.rs`, on containers of Docker Engine.
+
+mod clients;
+mod support;
+
+use support::docker::{containers, make_image, networks, remove_image};
+use support::{Sandbox, unique};
+
+/// Health checks every quarter of a second, and two seconds for a task that nothing checks.
+const SCALE: f64 = 20.0;
+
+async fn story(name: &'static str) {
+    let repository = unique("roadstead-boto3");
+    make_image(&repository, "v1", "hello", &[]).await;
+    let image = format!("{repository}:v1");
+    let sandbox = Sandbox::start_scaled(SCALE).await;
+    let (endpoint, wanted) = (sandbox.endpoint.clone(), image.clone());
+    let told = tokio::task::spawn_blocking(move || {
+        let arguments = ["--backend", "docker", "--image", &wanted, name];
+        clients::tell(&endpoint, &arguments);
+    })
+    .await;
+    let instance = sandbox.instance();
+    let (left, connected) = (containers(&instance).await, networks(&instance).await);
+    sandbox.finish().await;
+    remove_image(&image).await;
+    if let Err(failed) = told {
+        std::panic::resume_unwind(failed.into_panic());
+    }
+    assert_eq!(left.len(), 0, "containers are left: {left:?}");
+    assert!(connected.is_empty(), "networks are left: {connected:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_rollout_completes() {
+    story("good-rollout").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_trips_the_breaker_and_rolls_back() {
+    story("crash").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_image_rolls_back() {
+    story("missing-image").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_health_checks_roll_back() {
+    story("unhealthy").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_service_deployment_rolls_back() {
+    story("stop-with-rollback").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_update_supersedes() {
+    story("supersede").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_deployment_that_fails_stalls() {
+    story("first-fails").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_runs_to_its_end() {
+    story("run-task").await;
+}
