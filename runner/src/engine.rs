@@ -364,7 +364,8 @@ impl Engine {
                     killed = true;
                 }
                 _ = limits.stop().wait_for(StopReason::Lost), if interruption.is_some() && !killed => {
-                    kill_at = Instant::now();
+                    self.kill(name, "SIGKILL").await;
+                    killed = true;
                 }
             }
         }

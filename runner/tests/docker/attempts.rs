@@ -1,0 +1,214 @@
+//! Steps in containers: files, sidecars, logs, failures, timeouts, cancels.
+
+use crate::{
+    peer::Peer,
+    world::{BaseImage, Repository, RunnerUnderTest, assignment, left_of, run_step, unique},
+};
+use roadstead_protocol::{Outcome, Sidecar, StepAction, StepState};
+use std::collections::BTreeMap;
+
+struct World {
+    image: BaseImage,
+    repository: Repository,
+    peer: Peer,
+    runner: RunnerUnderTest,
+    _data: tempfile::TempDir,
+}
+
+async fn world() -> World {
+    let repository = Repository::new();
+    let peer = Peer::start(&unique("r"), repository.path()).await;
+    let data = tempfile::tempdir().unwrap();
+    let runner = RunnerUnderTest::start(&peer, data.path());
+    World {
+        image: BaseImage::build(),
+        repository,
+        peer,
+        runner,
+        _data: data,
+    }
+}
+
+#[tokio::test]
+async fn a_step_sees_its_files_and_sidecars_and_its_log_arrives_byte_for_byte() {
+    let world = world().await;
+    let commit = world.repository.commit(&[
+        ("hello.txt", b"hello from git\n", false),
+        ("bin/tool.sh", b"#!/bin/sh\necho tool ran\n", true),
+    ]);
+    let attempt = unique("shop.1.a1");
+    let script = r#"
+pwd
+cat hello.txt
+./bin/tool.sh
+echo "$GREETING $CI $ROADSTEAD_COMMIT"
+printf 'raw \001\377\r\n'
+address=$(nslookup helper 127.0.0.11 | grep -A1 'Name:.*helper' | sed -n 's/^Address[ 0-9]*: *//p' | head -n 1)
+until wget -q -O answer "http://$address:8000/index.html" 2>/dev/null; do sleep 1; done
+cat answer
+seq 1 200000
+echo later > produced.txt
+printf 'no line feed'
+"#;
+    let mut step = run_step("test", &[], &world.image, script);
+    let StepAction::Run { env, sidecars, .. } = &mut step.action else {
+        unreachable!()
+    };
+    env.insert("GREETING".into(), "good day".into());
+    sidecars.insert(
+        "helper".into(),
+        Sidecar {
+            image: world.image.0.clone(),
+            env: BTreeMap::from([("WORDS".into(), "the sidecar answers".into())]),
+            command: [
+                "/bin/sh",
+                "-c",
+                "mkdir /www; echo $WORDS > /www/index.html; httpd -f -p 8000 -h /www",
+            ]
+            .map(String::from)
+            .to_vec(),
+        },
+    );
+    let after = run_step("after", &["test"], &world.image, "cat produced.txt");
+    world
+        .peer
+        .assign(assignment(&attempt, &commit, vec![step, after]));
+    let seen = world.peer.result(&attempt).await;
+
+    let mut expected =
+        format!("/workspace\nhello from git\ntool ran\ngood day true {commit}\n").into_bytes();
+    expected.extend(b"raw \x01\xff\r\nthe sidecar answers\n");
+    for number in 1..=200_000 {
+        expected.extend(format!("{number}\n").as_bytes());
+    }
+    expected.extend(b"no line feed");
+    assert_eq!(
+        seen.result.as_ref().unwrap().outcome,
+        Outcome::Succeeded,
+        "{}",
+        seen.log("test")
+    );
+    assert!(
+        seen.logs["test"] == expected,
+        "the log differs: {}",
+        seen.log("test")
+    );
+    assert_eq!(seen.log("after"), "later\n");
+    assert!(seen.sealed.contains("test") && seen.sealed.contains("after"));
+    assert_eq!(
+        seen.states["test"],
+        [StepState::Running, StepState::Succeeded]
+    );
+    assert!(seen.accepted);
+    world.peer.until_idle().await;
+    assert_eq!(left_of(&attempt), Vec::<String>::new());
+    world.runner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failing_step_says_why_and_only_what_needs_it_is_skipped() {
+    let world = world().await;
+    let commit = world.repository.commit(&[("a", b"a", false)]);
+    let attempt = unique("shop.2.a1");
+    let image = &world.image;
+    let mut lingering = run_step("lingers", &[], image, "sleep 600");
+    lingering.timeout_seconds = 2;
+    world.peer.assign(assignment(
+        &attempt,
+        &commit,
+        vec![
+            run_step(
+                "fails",
+                &[],
+                image,
+                "echo before; sh -c 'exit 3'; echo never",
+            ),
+            run_step("dependent", &["fails"], image, "echo never"),
+            run_step("after-dependent", &["dependent"], image, "echo never"),
+            run_step("independent", &[], image, "echo works"),
+        ],
+    ));
+    let seen = world.peer.result(&attempt).await;
+    let Some(StepState::Failed {
+        exit_code: Some(3),
+        reason,
+    }) = seen.last("fails")
+    else {
+        panic!("{seen:#?}");
+    };
+    assert!(reason.contains("exit status 3"), "{reason}");
+    assert_eq!(seen.log("fails"), "before\n");
+    assert_eq!(seen.states["dependent"], [StepState::Skipped]);
+    assert_eq!(seen.states["after-dependent"], [StepState::Skipped]);
+    assert_eq!(seen.last("independent"), Some(&StepState::Succeeded));
+    let outcome = seen.result.unwrap().outcome;
+    assert!(
+        matches!(&outcome, Outcome::Failed { step, .. } if step == "fails"),
+        "{outcome:?}"
+    );
+
+    let attempt = unique("shop.3.a1");
+    world
+        .peer
+        .assign(assignment(&attempt, &commit, vec![lingering]));
+    let seen = world.peer.result(&attempt).await;
+    assert_eq!(seen.last("lingers"), Some(&StepState::TimedOut));
+    assert_eq!(
+        seen.result.unwrap().outcome,
+        Outcome::TimedOut {
+            step: "lingers".into()
+        }
+    );
+    world.peer.until_idle().await;
+    assert_eq!(left_of(&attempt), Vec::<String>::new());
+
+    let attempt = unique("shop.4.a1");
+    let absent = BaseImage(format!("127.0.0.1:1/{}", unique("absent")));
+    let step = run_step("no-image", &[], &absent, "true");
+    world.peer.assign(assignment(&attempt, &commit, vec![step]));
+    world
+        .peer
+        .until(&attempt, "the log tells that no registry answers", |seen| {
+            seen.log("no-image").contains("trying again")
+        })
+        .await;
+    world.peer.cancel(&attempt);
+    let seen = world.peer.result(&attempt).await;
+    assert_eq!(seen.last("no-image"), Some(&StepState::Cancelled));
+    world.runner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cancel_is_heard_and_what_does_not_hear_it_is_killed() {
+    let world = world().await;
+    let commit = world.repository.commit(&[("a", b"a", false)]);
+    let attempt = unique("shop.5.a1");
+    let image = &world.image;
+    let polite = "trap 'echo heard; exit 0' TERM; echo up; while :; do sleep 0.1; done";
+    let stubborn = "trap '' TERM; echo up; while :; do sleep 0.1; done";
+    world.peer.assign(assignment(
+        &attempt,
+        &commit,
+        vec![
+            run_step("polite", &[], image, polite),
+            run_step("stubborn", &[], image, stubborn),
+            run_step("waiting", &["polite"], image, "echo never"),
+        ],
+    ));
+    world
+        .peer
+        .until(&attempt, "both steps write", |seen| {
+            seen.log("polite") == "up\n" && seen.log("stubborn") == "up\n"
+        })
+        .await;
+    world.peer.cancel(&attempt);
+    let seen = world.peer.result(&attempt).await;
+    assert_eq!(seen.log("polite"), "up\nheard\n");
+    assert_eq!(seen.last("polite"), Some(&StepState::Cancelled));
+    assert_eq!(seen.last("stubborn"), Some(&StepState::Cancelled));
+    assert_eq!(seen.states["waiting"], [StepState::Cancelled]);
+    assert_eq!(seen.result.unwrap().outcome, Outcome::Cancelled);
+    world.peer.until_idle().await;
+    assert_eq!(left_of(&attempt), Vec::<String>::new());
+    world.runner.stop().await.unwrap();
+}

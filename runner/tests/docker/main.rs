@@ -1,0 +1,9 @@
+//! A whole runner against a real Docker Engine, a real registry and the protocol's other end.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod attempts;
+mod builds;
+mod peer;
+mod recovery;
+mod world;

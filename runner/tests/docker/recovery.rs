@@ -1,0 +1,268 @@
+//! A server that goes away, a lease that is lost, a runner that is killed, a runner that leaves.
+
+use crate::{
+    peer::Peer,
+    world::{
+        BaseImage, Repository, RunnerUnderTest, assignment, config, docker, eventually, left_of,
+        run_step, unique,
+    },
+};
+use roadstead_protocol::{Outcome, StepState};
+use roadstead_runner::Secret;
+
+const LONG: &str = "echo up; while :; do sleep 0.1; done";
+
+#[tokio::test]
+async fn a_log_arrives_whole_although_the_server_goes_away_and_loses_its_end() {
+    let image = BaseImage::build();
+    let repository = Repository::new();
+    let commit = repository.commit(&[("a", b"a", false)]);
+    let peer = Peer::start(&unique("r"), repository.path()).await;
+    let data = tempfile::tempdir().unwrap();
+    let runner = RunnerUnderTest::start(&peer, data.path());
+    let attempt = unique("shop.1.a1");
+    // The step goes on when the test puts a file into its workspace.
+    let script = "echo first; until test -e go; do sleep 0.1; done; seq 1 50000";
+    peer.assign(assignment(
+        &attempt,
+        &commit,
+        vec![run_step("test", &[], &image, script)],
+    ));
+    peer.until(&attempt, "the first line", |seen| {
+        seen.log("test") == "first\n"
+    })
+    .await;
+    peer.lose_log_after(&attempt, "test", 2);
+    peer.set_away(true);
+    std::fs::write(data.path().join("workspaces").join(&attempt).join("go"), "").unwrap();
+    eventually("the step's container ends while the server is away", || {
+        docker(&[
+            "ps",
+            "-q",
+            "--filter",
+            &format!("label=roadstead.attempt={attempt}"),
+        ])
+        .is_empty()
+    })
+    .await;
+    peer.set_away(false);
+    let seen = peer.result(&attempt).await;
+    let mut expected = "first\n".to_owned();
+    for number in 1..=50_000 {
+        expected.push_str(&format!("{number}\n"));
+    }
+    assert!(
+        seen.log("test") == expected,
+        "the log differs: {}",
+        seen.log("test")
+    );
+    assert!(seen.sealed.contains("test"));
+    assert_eq!(
+        seen.states["test"],
+        [StepState::Running, StepState::Succeeded]
+    );
+    assert_eq!(seen.result.unwrap().outcome, Outcome::Succeeded);
+    runner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_attempt_is_stopped_without_a_word() {
+    let image = BaseImage::build();
+    let repository = Repository::new();
+    let commit = repository.commit(&[("a", b"a", false)]);
+    let peer = Peer::start(&unique("r"), repository.path()).await;
+    let data = tempfile::tempdir().unwrap();
+    let runner = RunnerUnderTest::start(&peer, data.path());
+    let attempt = unique("shop.1.a1");
+    peer.assign(assignment(
+        &attempt,
+        &commit,
+        vec![run_step("test", &[], &image, LONG)],
+    ));
+    peer.until(&attempt, "the step runs", |seen| seen.log("test") == "up\n")
+        .await;
+    peer.lose(&attempt);
+    eventually("the lost attempt's containers go", || {
+        left_of(&attempt).is_empty()
+    })
+    .await;
+    peer.until_idle().await;
+    let seen = peer.seen(&attempt);
+    assert_eq!(seen.result, None);
+    assert_eq!(seen.states["test"], [StepState::Running]);
+    // The runner goes on with other work.
+    let next = unique("shop.2.a1");
+    peer.assign(assignment(
+        &next,
+        &commit,
+        vec![run_step("test", &[], &image, "echo next")],
+    ));
+    assert_eq!(
+        peer.result(&next).await.result.unwrap().outcome,
+        Outcome::Succeeded
+    );
+    runner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_runner_sweeps_its_own_and_reports_what_it_lost() {
+    let image = BaseImage::build();
+    let repository = Repository::new();
+    let commit = repository.commit(&[("a", b"a", false)]);
+    let runner_id = unique("r");
+    let peer = Peer::start(&runner_id, repository.path()).await;
+    let data = tempfile::tempdir().unwrap();
+    let runner = RunnerUnderTest::start(&peer, data.path());
+    let attempt = unique("shop.1.a1");
+    peer.assign(assignment(
+        &attempt,
+        &commit,
+        vec![run_step("test", &[], &image, LONG)],
+    ));
+    peer.until(&attempt, "the step runs", |seen| seen.log("test") == "up\n")
+        .await;
+    let foreign_attempt = unique("foreign");
+    let foreign = docker(&[
+        "run",
+        "-d",
+        "--label",
+        &format!("roadstead.attempt={foreign_attempt}"),
+        "--label",
+        &format!("roadstead.runner={}", unique("another")),
+        &image.0,
+        "/bin/sleep",
+        "3600",
+    ]);
+    runner.kill();
+    assert_eq!(
+        left_of(&attempt).len(),
+        2,
+        "a container and a network survive the runner"
+    );
+
+    let runner = RunnerUnderTest::start(&peer, data.path());
+    let seen = peer.result(&attempt).await;
+    let outcome = seen.result.unwrap().outcome;
+    let Outcome::Errored { reason } = &outcome else {
+        panic!("{outcome:?}")
+    };
+    assert!(reason.contains("started again"), "{reason}");
+    // The report comes after the sweep.
+    assert_eq!(left_of(&attempt), Vec::<String>::new());
+    assert!(!data.path().join("workspaces").join(&attempt).exists());
+    let still_there = left_of(&foreign_attempt);
+    docker(&["rm", "-f", &foreign]);
+    assert_eq!(
+        still_there.len(),
+        1,
+        "what belongs to another runner is left alone"
+    );
+    let next = unique("shop.1.a2");
+    peer.assign(assignment(
+        &next,
+        &commit,
+        vec![run_step("test", &[], &image, "echo again")],
+    ));
+    assert_eq!(
+        peer.result(&next).await.result.unwrap().outcome,
+        Outcome::Succeeded
+    );
+    runner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_runner_that_leaves_hands_its_work_back_and_a_drained_one_finishes_it() {
+    let image = BaseImage::build();
+    let repository = Repository::new();
+    let commit = repository.commit(&[("a", b"a", false)]);
+    let peer = Peer::start(&unique("r"), repository.path()).await;
+    let data = tempfile::tempdir().unwrap();
+    let runner = RunnerUnderTest::start(&peer, data.path());
+    let attempt = unique("shop.1.a1");
+    peer.assign(assignment(
+        &attempt,
+        &commit,
+        vec![run_step("test", &[], &image, LONG)],
+    ));
+    peer.until(&attempt, "the step runs", |seen| seen.log("test") == "up\n")
+        .await;
+    runner.stop().await.unwrap();
+    let outcome = peer
+        .seen(&attempt)
+        .result
+        .expect("reported before it left")
+        .outcome;
+    assert!(matches!(outcome, Outcome::Errored { .. }), "{outcome:?}");
+    assert_eq!(left_of(&attempt), Vec::<String>::new());
+
+    // The credential of before is good again; no registration token is needed.
+    let mut known = config(&peer, data.path());
+    known.registration_token = None;
+    let mut runner = RunnerUnderTest::start_with(known);
+    let attempt = unique("shop.2.a1");
+    let script = "echo up; until test -e go; do sleep 0.1; done";
+    peer.assign(assignment(
+        &attempt,
+        &commit,
+        vec![run_step("test", &[], &image, script)],
+    ));
+    peer.until(&attempt, "the step runs", |seen| seen.log("test") == "up\n")
+        .await;
+    peer.drain();
+    std::fs::write(data.path().join("workspaces").join(&attempt).join("go"), "").unwrap();
+    runner.ended().await.unwrap();
+    assert_eq!(
+        peer.seen(&attempt).result.unwrap().outcome,
+        Outcome::Succeeded
+    );
+}
+
+#[tokio::test]
+async fn a_runner_that_cannot_work_says_why() {
+    let repository = Repository::new();
+    let peer = Peer::start(&unique("r"), repository.path()).await;
+    let data = tempfile::tempdir().unwrap();
+
+    let mut wrong = config(&peer, data.path());
+    wrong.registration_token = Some(Secret::new("not-the-token"));
+    let error = RunnerUnderTest::start_with(wrong)
+        .ended()
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("registration token") && error.contains("unknown"),
+        "{error}"
+    );
+    assert!(!error.contains("not-the-token"), "{error}");
+
+    let mut without = config(&peer, data.path());
+    without.registration_token = None;
+    let error = RunnerUnderTest::start_with(without)
+        .ended()
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("start it with a registration token"),
+        "{error}"
+    );
+
+    let mut idle = config(&peer, data.path());
+    idle.slots = 0;
+    let error = RunnerUnderTest::start_with(idle)
+        .ended()
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("at least one slot"), "{error}");
+
+    let mut engineless = config(&peer, data.path());
+    engineless.docker_socket = Some(data.path().join("no-socket"));
+    let error = RunnerUnderTest::start_with(engineless)
+        .ended()
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("Docker Engine does not answer"), "{error}");
+}
