@@ -4,7 +4,7 @@ mod support;
 
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
-use support::docker::{make_image, push, remove_image, remove_images_of, tag_image};
+use support::docker::{make_image, push, remove_images_of, tag_image};
 use support::{Sandbox, http, unique};
 
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -19,10 +19,12 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        let sandbox = Sandbox::start().await;
+        let mut sandbox = Sandbox::start().await;
         let image = unique("roadstead-test");
-        make_image(&image, "one", "one", &[]).await;
-        make_image(&image, "two", "two", &[]).await;
+        for which in ["one", "two"] {
+            sandbox.remove_at_end(&format!("{image}:{which}"));
+            make_image(&image, which, which, &[]).await;
+        }
         let (password, registry) = sandbox.token().await;
         Self {
             sandbox,
@@ -74,14 +76,6 @@ impl Bench {
         let answer = self.sandbox.ecr("DescribeImages", input).await.unwrap();
         answer["imageDetails"].as_array().unwrap().clone()
     }
-
-    async fn finish(self) {
-        remove_images_of(&self.registry).await;
-        for tag in ["one", "two"] {
-            remove_image(&format!("{}:{tag}", self.image)).await;
-        }
-        self.sandbox.finish().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,7 +120,7 @@ async fn pushes_need_a_token_and_a_repository() {
     assert_eq!(described[0]["imageTags"], json!(["v1"]));
     assert_eq!(described[0]["imageManifestMediaType"], MANIFEST);
     assert!(described[0]["imageSizeInBytes"].as_u64().unwrap() > 100_000);
-    bench.finish().await;
+    bench.sandbox.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,7 +146,7 @@ async fn immutable_tags_stay_where_they_are() {
         .images("frozen", json!([{ "imageDigest": digest }]))
         .await;
     assert_eq!(described[0].get("imageTags"), None);
-    bench.finish().await;
+    bench.sandbox.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,7 +219,7 @@ async fn images_are_listed_got_and_deleted() {
     ecr("DeleteRepository", forced).await.unwrap();
     bench.create("web", "MUTABLE").await;
     assert_eq!(bench.images("web", json!([])).await, Vec::<Value>::new());
-    bench.finish().await;
+    bench.sandbox.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,5 +236,5 @@ async fn tokens_repositories_and_images_survive_a_restart() {
     assert_eq!(bench.images("web", json!([])).await, before);
     bench.push("two", "web", "v2").await.unwrap();
     assert!(bench.digest("web", "v1").await.is_some());
-    bench.finish().await;
+    bench.sandbox.finish().await;
 }

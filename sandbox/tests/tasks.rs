@@ -4,7 +4,7 @@ mod support;
 
 use hyper::Method;
 use serde_json::{Value, json};
-use support::docker::{containers, engine, make_image, networks, remove_image};
+use support::docker::{containers, engine, make_image, networks};
 use support::{Sandbox, eventually, http, unique};
 
 /// A sandbox and an image that is only on this machine.
@@ -21,11 +21,10 @@ impl Bench {
     async fn with_image(changes: &[&str]) -> Self {
         let name = unique("roadstead-test");
         make_image(&name, "v1", "hello", changes).await;
-        let sandbox = Sandbox::start().await;
-        Self {
-            sandbox,
-            image: format!("{name}:v1"),
-        }
+        let image = format!("{name}:v1");
+        let mut sandbox = Sandbox::start().await;
+        sandbox.remove_at_end(&image);
+        Self { sandbox, image }
     }
 
     /// Container definition `name` that runs `script` in a shell, with more `members`.
@@ -87,6 +86,15 @@ impl Bench {
         .await
     }
 
+    /// Waits until a container has written `ready`, which it does once it heeds signals.
+    async fn until_ready(&self, arn: &str, container: &str) {
+        eventually("a container to be ready", || async {
+            let lines = self.lines(arn, container).await;
+            lines.contains(&"ready".to_owned()).then_some(())
+        })
+        .await;
+    }
+
     async fn stop(&self, arn: &str) {
         let input = json!({ "task": arn, "reason": "the test is over" });
         self.sandbox.ecs("StopTask", input).await.unwrap();
@@ -108,11 +116,6 @@ impl Bench {
             .iter()
             .map(|event| event["message"].as_str().unwrap());
         lines.map(str::to_owned).collect()
-    }
-
-    async fn finish(self) {
-        self.sandbox.finish().await;
-        remove_image(&self.image).await;
     }
 }
 
@@ -152,7 +155,7 @@ async fn a_container_that_ends_leaves_its_exit_code_and_its_log() {
     let mut lines = bench.lines(&arn, "app").await;
     lines.sort();
     assert_eq!(lines, ["oops", "started well"]);
-    bench.finish().await;
+    bench.sandbox.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,7 +177,7 @@ async fn an_image_that_is_not_there_cannot_be_pulled() {
         "{reason}"
     );
     assert_eq!(container(&task, "app").get("exitCode"), None);
-    bench.finish().await;
+    bench.sandbox.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,14 +195,7 @@ async fn a_stopped_task_gets_sigterm_and_then_sigkill() {
         .await;
     bench.until(&arn, "RUNNING").await;
     for name in ["polite", "rude"] {
-        eventually("the trap to be set", || async {
-            bench
-                .lines(&arn, name)
-                .await
-                .contains(&"ready".to_owned())
-                .then_some(())
-        })
-        .await;
+        bench.until_ready(&arn, name).await;
     }
     bench.stop(&arn).await;
     let task = bench.until(&arn, "STOPPED").await;
@@ -208,7 +204,7 @@ async fn a_stopped_task_gets_sigterm_and_then_sigkill() {
     assert_eq!(container(&task, "polite")["exitCode"], 0);
     assert_eq!(container(&task, "rude")["exitCode"], 137);
     assert_eq!(bench.lines(&arn, "polite").await, ["ready", "bye"]);
-    bench.finish().await;
+    bench.sandbox.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,7 +224,7 @@ async fn a_container_over_its_memory_limit_is_killed_and_says_so() {
     assert_eq!(app["exitCode"], 137, "{task:#}");
     let reason = app["reason"].as_str().unwrap_or_default();
     assert!(reason.starts_with("OutOfMemoryError"), "{task:#}");
-    bench.finish().await;
+    bench.sandbox.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -255,7 +251,7 @@ async fn containers_start_in_the_order_of_their_dependencies() {
     assert_eq!(task["stopCode"], "TaskFailedToStart", "{task:#}");
     assert!(task.to_string().contains("exited with code 9"), "{task:#}");
     assert_eq!(container(&task, "app").get("exitCode"), None);
-    bench.finish().await;
+    bench.sandbox.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -291,7 +287,7 @@ async fn only_the_definitions_health_check_counts() {
         inspected.config.unwrap().healthcheck.unwrap().test.unwrap(),
         ["NONE"]
     );
-    bench.finish().await;
+    bench.sandbox.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,20 +297,20 @@ async fn a_restart_adopts_what_runs_and_sweeps_what_nobody_knows() {
     let arn = bench
         .run(json!([bench.container("app", script, json!({}))]))
         .await;
-    let short = bench
-        .run(json!([bench.container(
-            "app",
-            "sleep 3; exit 5",
-            json!({})
-        )]))
+    let other = "trap 'exit 5' TERM; echo ready; while :; do sleep 1; done";
+    let other = bench
+        .run(json!([bench.container("app", other, json!({}))]))
         .await;
     let before = bench.until(&arn, "RUNNING").await;
-    bench.until(&short, "RUNNING").await;
+    let gone = bench.until(&other, "RUNNING").await;
+    bench.until_ready(&other, "app").await;
     bench.sandbox.halt().await;
 
     // One more container with the sandbox's label, of a task that it never heard of.
     let instance = bench.sandbox.instance();
     let engine = engine().await;
+    let gone = container(&gone, "app")["runtimeId"].as_str().unwrap();
+    engine.stop_container(gone, None).await.unwrap();
     let stray = bollard::models::ContainerCreateBody {
         image: Some(bench.image.clone()),
         labels: Some(std::collections::HashMap::from([
@@ -330,16 +326,17 @@ async fn a_restart_adopts_what_runs_and_sweeps_what_nobody_knows() {
 
     bench.sandbox.resume().await;
     assert!(engine.inspect_container(&stray, None).await.is_err());
-    let ended = bench.until(&short, "STOPPED").await;
+    let ended = bench.until(&other, "STOPPED").await;
     assert_eq!(container(&ended, "app")["exitCode"], 5);
     let after = bench.until(&arn, "RUNNING").await;
     let runtime_id = |task: &Value| container(task, "app")["runtimeId"].clone();
     assert_eq!(runtime_id(&after), runtime_id(&before));
+    bench.until_ready(&arn, "app").await;
     bench.stop(&arn).await;
     let stopped = bench.until(&arn, "STOPPED").await;
     assert_eq!(container(&stopped, "app")["exitCode"], 0);
     assert_eq!(bench.lines(&arn, "app").await, ["ready", "bye"]);
-    bench.finish().await;
+    bench.sandbox.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -363,7 +360,7 @@ async fn a_published_port_answers_on_this_machine() {
     })
     .await;
     assert_eq!(text, "hello");
-    bench.finish().await;
+    bench.sandbox.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -408,5 +405,5 @@ async fn logs_are_found_by_group_stream_and_words() {
     let missing = json!({ "logGroupName": "/ecs/other", "logStreamName": "x" });
     let refused = logs("GetLogEvents", missing).await.unwrap_err();
     assert_eq!(refused.code, "ResourceNotFoundException");
-    bench.finish().await;
+    bench.sandbox.finish().await;
 }

@@ -98,7 +98,7 @@ pub(crate) async fn push(name: &str, tag: &str, password: &str) -> Result<(), St
         .map_err(|error| error.to_string())
 }
 
-/// Forgets an image; one that is not there is as good.
+/// Removes an image; one that is not there is as good.
 pub(crate) async fn remove_image(image: &str) {
     let options = RemoveImageOptionsBuilder::default().force(true).build();
     let _ = engine()
@@ -107,8 +107,8 @@ pub(crate) async fn remove_image(image: &str) {
         .await;
 }
 
-/// Removes every image of a registry that was one test's own.
-pub(crate) async fn remove_images_of(registry: &str) {
+/// Removes the images whose names begin so: one image, or all of a registry.
+pub(crate) async fn remove_images_of(prefix: &str) {
     let images = engine()
         .await
         .list_images(None::<bollard::query_parameters::ListImagesOptions>)
@@ -116,7 +116,7 @@ pub(crate) async fn remove_images_of(registry: &str) {
         .unwrap();
     for image in images {
         let names = image.repo_tags.iter().chain(&image.repo_digests);
-        for name in names.filter(|name| name.starts_with(&format!("{registry}/"))) {
+        for name in names.filter(|name| name.starts_with(prefix)) {
             remove_image(name).await;
         }
     }

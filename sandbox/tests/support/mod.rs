@@ -98,6 +98,8 @@ pub(crate) struct Sandbox {
     directory: TempDir,
     time_scale: f64,
     running: Option<Running>,
+    /// Images and registries whose images go when the test ends, however it ends.
+    images: Vec<String>,
     pub endpoint: String,
 }
 
@@ -117,6 +119,7 @@ impl Sandbox {
             directory: tempfile::tempdir().unwrap(),
             time_scale,
             running: None,
+            images: Vec::new(),
             endpoint: String::new(),
         };
         sandbox.resume().await;
@@ -158,6 +161,9 @@ impl Sandbox {
             ended = &mut server => panic!("the sandbox ended at start: {ended:?}"),
         }
         self.running = Some(Running { stop, server });
+        // What the test pushes or pulls is tagged with the registry's address, which is its own.
+        let (_, registry) = self.token().await;
+        self.images.push(format!("{registry}/"));
     }
 
     /// Stops the sandbox; its containers go on.
@@ -167,12 +173,16 @@ impl Sandbox {
         running.server.await.unwrap().unwrap();
     }
 
-    /// Stops the sandbox and removes all that it labelled.
+    /// Stops the sandbox, and fails when it does not stop well. What it labelled goes with it.
     pub(crate) async fn finish(mut self) {
         if self.running.is_some() {
             self.halt().await;
         }
-        docker::remove_labelled(&self.instance()).await;
+    }
+
+    /// Removes an image when the test ends.
+    pub(crate) fn remove_at_end(&mut self, image: &str) {
+        self.images.push(image.to_owned());
     }
 
     /// The value of the label of this sandbox's containers.
@@ -242,6 +252,34 @@ impl Sandbox {
             password,
             endpoint.strip_prefix("http://").unwrap().to_owned(),
         )
+    }
+}
+
+impl Drop for Sandbox {
+    /// Removes what the test made on Docker Engine, also when it failed.
+    fn drop(&mut self) {
+        let instance = std::fs::read_to_string(self.data().join("instance.json"))
+            .ok()
+            .and_then(|text| serde_json::from_str::<String>(&text).ok());
+        let images = std::mem::take(&mut self.images);
+        // A thread of its own, because a runtime cannot wait for another one.
+        let removal = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                if let Some(instance) = instance {
+                    docker::remove_labelled(&instance).await;
+                }
+                for image in images {
+                    docker::remove_images_of(&image).await;
+                }
+            });
+        });
+        if removal.join().is_err() {
+            eprintln!("a test could not remove everything from Docker Engine");
+        }
     }
 }
 

@@ -16,9 +16,9 @@ use bollard::models::{
     Ipam, IpamConfig, NetworkCreateRequest,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder,
-    ListNetworksOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-    StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder,
+    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use futures_util::{StreamExt, TryStreamExt};
 
@@ -29,6 +29,9 @@ use crate::registry::{Registry, TOKEN_USER};
 
 /// Longer than any container may take to stop, because the engine answers only then.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How often the engine is asked, a tenth of a second apart, whether a kill was for memory.
+const LATE_OOM_LOOKS: u32 = 15;
 
 /// Exit code for a container that someone else removed: as if killed.
 const GONE: End = End {
@@ -209,12 +212,43 @@ impl Engine {
             self.docker.wait_container(id, Some(options)).next().await;
             match self.inspect(id).await {
                 Ok(None) => return GONE,
-                Ok(Some(Seen { end: Some(end), .. })) => return end,
+                Ok(Some(Seen { end: Some(end), .. })) => return self.with_late_oom(id, end).await,
                 Ok(Some(_)) => {}
                 Err(error) => tracing::warn!(%error, id, "cannot look at a container"),
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
+    }
+
+    /// Adds what the engine may learn only after a container's end: that the kernel killed it for
+    /// its memory. Its event is then there, but the container's state stays wrong for ever.
+    async fn with_late_oom(&self, id: &str, mut end: End) -> End {
+        if end.exit_code != GONE.exit_code {
+            return end;
+        }
+        for _ in 0..LATE_OOM_LOOKS {
+            if end.oom {
+                break;
+            }
+            end.oom = self.had_oom_event(id).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        end
+    }
+
+    async fn had_oom_event(&self, id: &str) -> bool {
+        let now = jiff::Timestamp::now().as_second();
+        let options = EventsOptionsBuilder::default()
+            .since(&(now - 600).to_string())
+            // In the past, or the engine would wait for more.
+            .until(&now.to_string())
+            .filters(&HashMap::from([
+                ("container".to_owned(), vec![id.to_owned()]),
+                ("event".to_owned(), vec!["oom".to_owned()]),
+            ]))
+            .build();
+        let mut events = std::pin::pin!(self.docker.events(Some(options)));
+        matches!(events.next().await, Some(Ok(_)))
     }
 
     /// SIGTERM, then SIGKILL after the container's own timeout, or at once. Returns when it has

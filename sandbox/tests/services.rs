@@ -1,0 +1,278 @@
+//! A service behind a load balancer, from a push to its answers over HTTP.
+
+mod support;
+
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+use support::docker::{make_image, push};
+use support::{Answer, Sandbox, element, eventually, http};
+
+/// A sandbox with a repository, a target group and a listener.
+struct Bench {
+    sandbox: Sandbox,
+    repository: String,
+    target_group: String,
+    load_balancer: String,
+    port: String,
+}
+
+/// The text of an element, of an answer that must be a success.
+fn found(answer: &Answer, name: &str) -> String {
+    let text = answer.text();
+    assert_eq!(answer.status, StatusCode::OK, "{text}");
+    element(&text, name).unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let sandbox = Sandbox::start().await;
+        let input = json!({ "repositoryName": "web" });
+        let created = sandbox.ecr("CreateRepository", input).await.unwrap();
+        let repository = created["repository"]["repositoryUri"].as_str().unwrap();
+        let group = sandbox
+            .elb(&[
+                ("Action", "CreateTargetGroup"),
+                ("Name", "web"),
+                ("Protocol", "HTTP"),
+                ("Port", "80"),
+                ("VpcId", "vpc-1"),
+                ("TargetType", "ip"),
+                ("HealthCheckPath", "/index.html"),
+                ("HealthCheckIntervalSeconds", "61"),
+                ("HealthCheckTimeoutSeconds", "60"),
+                ("HealthyThresholdCount", "2"),
+            ])
+            .await;
+        let target_group = found(&group, "TargetGroupArn");
+        let faster = sandbox
+            .elb(&[
+                ("Action", "ModifyTargetGroup"),
+                ("TargetGroupArn", &target_group),
+                ("HealthCheckIntervalSeconds", "10"),
+                ("HealthCheckTimeoutSeconds", "9"),
+                ("Matcher.HttpCode", "200-299"),
+            ])
+            .await;
+        assert_eq!(found(&faster, "HealthCheckIntervalSeconds"), "10");
+        assert_eq!(found(&faster, "HttpCode"), "200-299");
+        let delay = sandbox
+            .elb(&[
+                ("Action", "ModifyTargetGroupAttributes"),
+                ("TargetGroupArn", &target_group),
+                (
+                    "Attributes.member.1.Key",
+                    "deregistration_delay.timeout_seconds",
+                ),
+                ("Attributes.member.1.Value", "10"),
+            ])
+            .await;
+        assert_eq!(found(&delay, "Value"), "10");
+        let balancer = sandbox
+            .elb(&[("Action", "CreateLoadBalancer"), ("Name", "front")])
+            .await;
+        let load_balancer = found(&balancer, "LoadBalancerArn");
+        let action = "DefaultActions.member.1.ForwardConfig.TargetGroups.member.1.TargetGroupArn";
+        let listener = sandbox
+            .elb(&[
+                ("Action", "CreateListener"),
+                ("LoadBalancerArn", &load_balancer),
+                ("Protocol", "HTTP"),
+                ("Port", "0"),
+                ("DefaultActions.member.1.Type", "forward"),
+                (action, &target_group),
+            ])
+            .await;
+        Self {
+            repository: repository.to_owned(),
+            port: found(&listener, "Port"),
+            target_group,
+            load_balancer,
+            sandbox,
+        }
+    }
+
+    /// Builds and pushes an image that serves `text`; its reference by digest.
+    async fn release(&self, text: &str) -> String {
+        make_image(&self.repository, text, text, &[]).await;
+        let (password, _) = self.sandbox.token().await;
+        push(&self.repository, text, &password).await.unwrap();
+        let input = json!({ "repositoryName": "web", "imageIds": [{ "imageTag": text }] });
+        let described = self.sandbox.ecr("DescribeImages", input).await.unwrap();
+        let digest = described["imageDetails"][0]["imageDigest"]
+            .as_str()
+            .unwrap();
+        format!("{}@{digest}", self.repository)
+    }
+
+    async fn register(&self, image: &str) -> String {
+        let input = json!({
+            "family": "web",
+            "containerDefinitions": [{
+                "name": "web",
+                "image": image,
+                "essential": true,
+                "memory": 64,
+                "portMappings": [{ "containerPort": 80 }],
+                "stopTimeout": 2,
+            }],
+        });
+        let answer = self
+            .sandbox
+            .ecs("RegisterTaskDefinition", input)
+            .await
+            .unwrap();
+        let arn = answer["taskDefinition"]["taskDefinitionArn"].as_str();
+        arn.unwrap().to_owned()
+    }
+
+    /// Waits until the service's only deployment is completed.
+    async fn until_completed(&self) -> Value {
+        eventually("the deployment to complete", || async {
+            let input = json!({ "services": ["web"] });
+            let answer = self.sandbox.ecs("DescribeServices", input).await.unwrap();
+            let service = answer["services"][0].clone();
+            let deployments = service["deployments"].as_array().unwrap();
+            let completed = deployments.len() == 1 && deployments[0]["rolloutState"] == "COMPLETED";
+            completed.then_some(service)
+        })
+        .await
+    }
+
+    async fn target_health(&self) -> Answer {
+        self.sandbox
+            .elb(&[
+                ("Action", "DescribeTargetHealth"),
+                ("TargetGroupArn", &self.target_group),
+            ])
+            .await
+    }
+
+    async fn get(&self) -> Option<Answer> {
+        let url = format!("http://127.0.0.1:{}/", self.port);
+        http(Method::GET, &url, &[], "").await.ok()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_rolls_behind_its_listener_and_survives_a_restart() {
+    let mut bench = Bench::new().await;
+    assert_eq!(
+        bench.get().await.unwrap().status,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    let first = bench.register(&bench.release("v1").await).await;
+    bench.sandbox.ecs("CreateCluster", json!({})).await.unwrap();
+    let service = json!({
+        "serviceName": "web",
+        "taskDefinition": first,
+        "desiredCount": 1,
+        "loadBalancers": [{
+            "targetGroupArn": bench.target_group, "containerName": "web", "containerPort": 80,
+        }],
+    });
+    bench.sandbox.ecs("CreateService", service).await.unwrap();
+    bench.until_completed().await;
+    assert_eq!(bench.get().await.unwrap().text(), "v1");
+    let health = bench.target_health().await;
+    assert_eq!(found(&health, "State"), "healthy");
+    assert_eq!(found(&health, "Id"), "127.0.0.1");
+
+    // Every request is answered while the next release comes.
+    let second = bench.register(&bench.release("v2").await).await;
+    let update = json!({ "service": "web", "taskDefinition": second });
+    bench.sandbox.ecs("UpdateService", update).await.unwrap();
+    eventually("the new release to answer", || async {
+        let answer = bench.get().await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        (answer.text() == "v2").then_some(())
+    })
+    .await;
+    bench.until_completed().await;
+
+    bench.sandbox.halt().await;
+    assert!(bench.get().await.is_none());
+    bench.sandbox.resume().await;
+    eventually("the listener to answer again", || async {
+        bench.get().await.filter(|it| it.status == StatusCode::OK)
+    })
+    .await;
+    assert_eq!(bench.get().await.unwrap().text(), "v2");
+
+    let gone = json!({ "service": "web", "force": true });
+    bench.sandbox.ecs("DeleteService", gone).await.unwrap();
+    eventually("the target to be gone", || async {
+        let health = bench.target_health().await.text();
+        element(&health, "State").is_none().then_some(())
+    })
+    .await;
+    bench.sandbox.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn balancers_are_described_and_refuse_nonsense() {
+    let bench = Bench::new().await;
+    let sandbox = &bench.sandbox;
+    let refused = |answer: Answer| {
+        let text = answer.text();
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{text}");
+        element(&text, "Code").unwrap_or_else(|| panic!("no code in {text}"))
+    };
+    let groups = sandbox
+        .elb(&[
+            ("Action", "DescribeTargetGroups"),
+            ("Names.member.1", "web"),
+        ])
+        .await;
+    assert_eq!(found(&groups, "TargetGroupArn"), bench.target_group);
+    assert!(found(&groups, "LoadBalancerArns").contains(&bench.load_balancer));
+    let listeners = sandbox
+        .elb(&[
+            ("Action", "DescribeListeners"),
+            ("LoadBalancerArn", &bench.load_balancer),
+        ])
+        .await;
+    assert_eq!(found(&listeners, "Port"), bench.port);
+
+    let unknown = [
+        ("Action", "DescribeTargetGroups"),
+        ("Names.member.1", "none"),
+    ];
+    assert_eq!(refused(sandbox.elb(&unknown).await), "TargetGroupNotFound");
+    let unknown = [
+        ("Action", "DescribeTargetHealth"),
+        ("TargetGroupArn", "none"),
+    ];
+    assert_eq!(refused(sandbox.elb(&unknown).await), "TargetGroupNotFound");
+    let in_use = [
+        ("Action", "DeleteTargetGroup"),
+        ("TargetGroupArn", &bench.target_group),
+    ];
+    assert_eq!(refused(sandbox.elb(&in_use).await), "ResourceInUse");
+    let odd = [("Action", "CreateTargetGroup"), ("Name", "no good")];
+    assert_eq!(refused(sandbox.elb(&odd).await), "ValidationError");
+    let taken = [
+        ("Action", "CreateListener"),
+        ("LoadBalancerArn", &bench.load_balancer),
+        ("Port", &bench.port),
+        ("DefaultActions.member.1.Type", "forward"),
+        (
+            "DefaultActions.member.1.TargetGroupArn",
+            &bench.target_group,
+        ),
+    ];
+    assert_eq!(refused(sandbox.elb(&taken).await), "DuplicateListener");
+
+    let caller = sandbox
+        .query("2011-06-15", &[("Action", "GetCallerIdentity")])
+        .await;
+    assert_eq!(found(&caller, "Account"), "000000000000");
+
+    let gone = [
+        ("Action", "DeleteLoadBalancer"),
+        ("LoadBalancerArn", &bench.load_balancer),
+    ];
+    assert_eq!(sandbox.elb(&gone).await.status, StatusCode::OK);
+    assert!(bench.get().await.is_none());
+    assert_eq!(sandbox.elb(&in_use).await.status, StatusCode::OK);
+    bench.sandbox.finish().await;
+}
