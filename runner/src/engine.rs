@@ -39,7 +39,7 @@ use tokio::time::Instant;
 
 /// Label with the attempt's id.
 pub(crate) const ATTEMPT_LABEL: &str = "roadstead.attempt";
-/// Label with the runner's id.
+/// Label with the runner's instance, which no other runner has.
 pub(crate) const RUNNER_LABEL: &str = "roadstead.runner";
 /// Where a step finds its files.
 const WORKSPACE: &str = "/workspace";
@@ -57,7 +57,7 @@ const NOT_FOUND: u16 = 404;
 #[derive(Clone)]
 pub(crate) struct Engine {
     docker: Docker,
-    runner_id: String,
+    instance: String,
 }
 
 /// What a step wants of a container.
@@ -92,10 +92,10 @@ impl Engine {
             .context(advice)
     }
 
-    pub(crate) fn new(docker: Docker, runner_id: &str) -> Self {
+    pub(crate) fn new(docker: Docker, instance: &str) -> Self {
         Self {
             docker,
-            runner_id: runner_id.to_owned(),
+            instance: instance.to_owned(),
         }
     }
 
@@ -103,14 +103,10 @@ impl Engine {
         &self.docker
     }
 
-    pub(crate) fn runner_id(&self) -> &str {
-        &self.runner_id
-    }
-
     fn labels(&self, attempt: &str) -> HashMap<String, String> {
         HashMap::from([
             (ATTEMPT_LABEL.to_owned(), attempt.to_owned()),
-            (RUNNER_LABEL.to_owned(), self.runner_id.clone()),
+            (RUNNER_LABEL.to_owned(), self.instance.clone()),
         ])
     }
 
@@ -126,7 +122,7 @@ impl Engine {
     ) -> anyhow::Result<StepEnd> {
         let name = format!(
             "roadstead-{}-{}-{}",
-            self.runner_id, step.attempt, step.index
+            self.instance, step.attempt, step.index
         );
         let end = self.run_named(&name, step, limits, log).await;
         let mut containers = vec![name.clone()];
@@ -447,8 +443,7 @@ impl Engine {
 
     /// Removes every container, network and half-made image that carries this runner's label.
     pub(crate) async fn sweep(&self) -> anyhow::Result<usize> {
-        let filters =
-            HashMap::from([("label", vec![format!("{RUNNER_LABEL}={}", self.runner_id)])]);
+        let filters = HashMap::from([("label", vec![format!("{RUNNER_LABEL}={}", self.instance)])]);
         let options = ListContainersOptionsBuilder::new()
             .all(true)
             .filters(&filters)
@@ -486,7 +481,7 @@ impl Engine {
 
     /// The repository whose tags hold images while they are built and pushed.
     pub(crate) fn build_repository(&self) -> String {
-        format!("roadstead-build-{}", self.runner_id.to_lowercase())
+        format!("roadstead-build-{}", self.instance)
     }
 
     /// Removes a tag; layers stay in the build cache.

@@ -46,13 +46,12 @@ pub use tokio_util::sync::CancellationToken;
 
 use anyhow::{Context, bail};
 use board::Board;
-use bollard::Docker;
 use build::ImageBuilder;
 use client::{Backoff, CallError, Client};
 use engine::Engine;
 use roadstead_protocol::{Register, Registered};
 use sources::Sources;
-use state::{Identity, State, is_plain_name};
+use state::{Identity, State};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use workspace::Workspaces;
 
@@ -136,24 +135,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let spools = Workspaces::new(state.subfolder("spool"));
     let docker = Engine::connect(config.docker_socket.as_deref()).await?;
 
-    let known = state.identity()?;
-    let old_engine = known
-        .as_ref()
-        .map(|known| Engine::new(docker.clone(), &known.runner_id));
-    let unfinished = sweep::sweep(&state, old_engine.as_ref(), &[&workspaces, &spools]).await?;
+    let engine = Engine::new(docker, &state.instance()?);
+    let unfinished = sweep::sweep(&state, &engine, &[&workspaces, &spools]).await?;
 
     let identity = tokio::select! {
-        identity = sign_in(&client, &config, &state, known) => identity?,
+        identity = sign_in(&client, &config, &state) => identity?,
         () = shutdown.cancelled() => return Ok(()),
     };
+    let runner_id = identity.runner_id.clone();
     let runner = Arc::new(assemble(
-        config, client, docker, state, identity, workspaces, spools,
+        config, client, engine, state, identity, workspaces, spools,
     ));
-    tracing::info!(
-        runner = runner.engine.runner_id(),
-        slots = runner.slots,
-        "polls for work"
-    );
+    tracing::info!(runner = runner_id, slots = runner.slots, "polls for work");
     println!("runner ready");
     let reporting = tokio::spawn(sweep::report(Arc::clone(&runner), unfinished));
     let end = tokio::select! {
@@ -161,19 +154,20 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         () = heartbeat::run(&runner) => Ok(()),
     };
     reporting.abort();
+    // Whoever waits for this function may start the next runner on the same folder at once.
+    let _ = reporting.await;
     end
 }
 
 fn assemble(
     config: Config,
     client: Client,
-    docker: Docker,
+    engine: Engine,
     state: Arc<State>,
     identity: Identity,
     workspaces: Workspaces,
     spools: Workspaces,
 ) -> Runner {
-    let engine = Engine::new(docker, &identity.runner_id);
     Runner {
         labels: config.labels,
         slots: config.slots,
@@ -198,13 +192,8 @@ fn absolute(path: &std::path::Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Makes sure that the server knows this runner, however long the server takes to come up.
-async fn sign_in(
-    client: &Client,
-    config: &Config,
-    state: &Arc<State>,
-    known: Option<Identity>,
-) -> anyhow::Result<Identity> {
-    if let Some(known) = known {
+async fn sign_in(client: &Client, config: &Config, state: &Arc<State>) -> anyhow::Result<Identity> {
+    if let Some(known) = state.identity()? {
         match patiently(|| client.heartbeat(&known.credential, vec![])).await {
             Ok(_) => return Ok(known),
             Err(CallError::Unauthorized(message)) => {
@@ -235,12 +224,6 @@ async fn sign_in(
         }
         Err(error) => bail!("cannot register this runner: {error}"),
     };
-    if !is_plain_name(&registered.runner_id) {
-        bail!(
-            "the server gave a runner id that cannot be used: `{}`",
-            registered.runner_id
-        );
-    }
     let identity = Identity {
         runner_id: registered.runner_id.clone(),
         credential: Secret::new(registered.credential.clone()),

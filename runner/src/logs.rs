@@ -26,8 +26,9 @@ use tokio::{
 
 /// Small writes gather for this long before they are sent.
 const GATHER: Duration = Duration::from_millis(100);
-/// A log ends here, with a line that says so; the step goes on.
-const LONGEST_LOG_BYTES: u64 = 1 << 30;
+/// A log ends here, with a line that says so; the step goes on. Less than the 1 GiB that a server
+/// keeps, so that the line has room.
+const LONGEST_LOG_BYTES: u64 = (1 << 30) - 4096;
 /// A server that sends us back more often than this in a row will never have the whole log.
 const MOST_REWINDS: u32 = 10;
 
@@ -221,4 +222,243 @@ pub(crate) enum ShipError {
     Spool(#[from] io::Error),
     #[error("the server's log goes on at byte {server}, the spool has {here}: they will not meet")]
     NeverTheSame { server: u64, here: u64 },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{client::Client, mask::Secret};
+    use http_body_util::{BodyExt, Full};
+    use hyper::{Request, Response, StatusCode, body::Incoming, service::service_fn};
+    use hyper_util::rt::TokioIo;
+    use reqwest::Url;
+    use roadstead_protocol::{AttemptRef, LOG_OFFSET_HEADER};
+    use std::collections::VecDeque;
+    use tokio::net::TcpListener;
+
+    /// What the other end does to one call instead of keeping to the rules.
+    #[derive(Debug, Clone, Copy)]
+    enum Trouble {
+        /// Does as asked and hangs up without a word.
+        HangUp,
+        /// Is not there.
+        Away,
+        /// Forgets all but so many bytes, then goes by the rules.
+        Forget(usize),
+        /// Spoils the first byte, then goes by the rules.
+        Spoil,
+        /// Says that it has this much.
+        Claim(u64),
+        /// Will not have the log.
+        Refuse,
+    }
+
+    /// The server's end of one log.
+    #[derive(Default)]
+    struct Kept {
+        bytes: Vec<u8>,
+        sealed: bool,
+        calls: usize,
+        troubles: VecDeque<Trouble>,
+    }
+
+    type Shared = Arc<std::sync::Mutex<Kept>>;
+
+    async fn answer(
+        request: Request<Incoming>,
+        kept: &Shared,
+    ) -> Result<Response<Full<Bytes>>, &'static str> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let mut kept = kept.lock().unwrap();
+        kept.calls += 1;
+        let at = |status, offset: u64| {
+            let builder = Response::builder()
+                .status(status)
+                .header(LOG_OFFSET_HEADER, offset);
+            Ok(builder.body(Full::default()).unwrap())
+        };
+        let status = |status| {
+            Ok(Response::builder()
+                .status(status)
+                .body(Full::default())
+                .unwrap())
+        };
+        let trouble = kept.troubles.pop_front();
+        match trouble {
+            Some(Trouble::Away) => return status(StatusCode::SERVICE_UNAVAILABLE),
+            Some(Trouble::Refuse) => return status(StatusCode::FORBIDDEN),
+            Some(Trouble::Claim(offset)) => return at(StatusCode::RANGE_NOT_SATISFIABLE, offset),
+            Some(Trouble::Forget(length)) => kept.bytes.truncate(length),
+            Some(Trouble::Spoil) => {
+                if let Some(first) = kept.bytes.first_mut() {
+                    *first ^= 1;
+                }
+            }
+            Some(Trouble::HangUp) | None => {}
+        }
+        let length = kept.bytes.len() as u64;
+        if parts.uri.path().ends_with("/seal") {
+            let seal: LogSeal = serde_json::from_slice(&body).unwrap();
+            if seal.length != length || seal.sha256 != hex::encode(Sha256::digest(&kept.bytes)) {
+                if seal.length == length {
+                    // The bytes themselves are wrong: everything again.
+                    kept.bytes.clear();
+                }
+                return at(StatusCode::PRECONDITION_FAILED, kept.bytes.len() as u64);
+            }
+            kept.sealed = true;
+        } else {
+            if parts.uri.query() != Some(&format!("offset={length}")) {
+                return at(StatusCode::RANGE_NOT_SATISFIABLE, length);
+            }
+            assert!(body.len() <= LOG_CHUNK_BYTES);
+            kept.bytes.extend_from_slice(&body);
+        }
+        if matches!(trouble, Some(Trouble::HangUp)) {
+            return Err("hangs up");
+        }
+        status(StatusCode::NO_CONTENT)
+    }
+
+    struct World {
+        kept: Shared,
+        client: AttemptClient,
+        log: StepLog,
+        _spool: tempfile::TempDir,
+    }
+
+    async fn world(troubles: impl IntoIterator<Item = Trouble>) -> World {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let kept: Shared = Arc::default();
+        kept.lock().unwrap().troubles = troubles.into_iter().collect();
+        let server = Arc::clone(&kept);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let kept = Arc::clone(&server);
+                tokio::spawn(async move {
+                    let service = service_fn(|request| answer(request, &kept));
+                    // Hanging up is what some tests are about.
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        let attempt = AttemptRef {
+            attempt: "a".into(),
+            fence: 1,
+        };
+        let client = Client::new(&address)
+            .unwrap()
+            .attempt(attempt, Secret::new("token"));
+        let spool = tempfile::tempdir().unwrap();
+        let log = StepLog::create(&spool.path().join("0.log")).await.unwrap();
+        World {
+            kept,
+            client,
+            log,
+            _spool: spool,
+        }
+    }
+
+    /// Writes `pieces` while the log is shipped.
+    async fn ship(world: &World, pieces: &[&[u8]]) -> Result<(), ShipError> {
+        let writing = async {
+            for piece in pieces {
+                world.log.write(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            world.log.close().await.unwrap();
+        };
+        tokio::join!(writing, world.log.ship(&world.client, "test")).1
+    }
+
+    #[tokio::test]
+    async fn a_log_arrives_whole_whatever_the_network_does() {
+        let big = vec![b'x'; 3 * LOG_CHUNK_BYTES + 17];
+        let pieces: [&[u8]; 4] = [b"first\n", &big, b"", b"the last line has no end"];
+        let expected = pieces.concat();
+        use Trouble::{Away, Forget, HangUp, Spoil};
+        let nothing = Forget(usize::MAX);
+        for troubles in [
+            vec![],
+            vec![HangUp],
+            vec![Away, Away, HangUp, HangUp],
+            vec![nothing, Forget(0), nothing, Forget(3), HangUp, Away],
+            vec![nothing, nothing, Spoil],
+            vec![
+                nothing,
+                nothing,
+                nothing,
+                nothing,
+                nothing,
+                Forget(5),
+                Away,
+                HangUp,
+            ],
+        ] {
+            let world = world(troubles.clone()).await;
+            ship(&world, &pieces).await.unwrap();
+            let kept = world.kept.lock().unwrap();
+            assert!(
+                kept.bytes == expected,
+                "{troubles:?}: {} bytes",
+                kept.bytes.len()
+            );
+            assert!(kept.sealed, "{troubles:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_never_reaches_the_spool() {
+        let world = world([]).await;
+        world.log.hide("correct-horse-battery").await;
+        ship(&world, &[b"login correct-ho", b"rse-battery ok\n"])
+            .await
+            .unwrap();
+        assert_eq!(world.kept.lock().unwrap().bytes, b"login *** ok\n");
+    }
+
+    #[tokio::test]
+    async fn an_empty_log_is_sealed_too() {
+        let world = world([]).await;
+        ship(&world, &[]).await.unwrap();
+        let kept = world.kept.lock().unwrap();
+        assert!(kept.sealed && kept.calls == 1);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_can_never_be_the_same_is_given_up() {
+        let world_ahead = world([Trouble::Claim(1000)]).await;
+        let error = ship(&world_ahead, &[b"short"]).await.unwrap_err();
+        assert!(
+            matches!(
+                error,
+                ShipError::NeverTheSame {
+                    server: 1000,
+                    here: 5
+                }
+            ),
+            "{error}"
+        );
+
+        let world_stuck = world(std::iter::repeat_n(Trouble::Claim(0), 100)).await;
+        let error = ship(&world_stuck, &[b"short"]).await.unwrap_err();
+        assert!(matches!(error, ShipError::NeverTheSame { .. }), "{error}");
+
+        let world_refusing = world([Trouble::Refuse]).await;
+        let error = ship(&world_refusing, &[b"short"]).await.unwrap_err();
+        assert!(
+            matches!(error, ShipError::Call(CallError::Refused { .. })),
+            "{error}"
+        );
+        assert_eq!(
+            world_refusing.kept.lock().unwrap().calls,
+            1,
+            "a refusal is not tried again"
+        );
+    }
 }

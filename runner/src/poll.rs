@@ -12,10 +12,14 @@ use crate::{
 use anyhow::bail;
 use roadstead_protocol::{Assignment, PROTOCOL_VERSION, Poll, PollReply};
 use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a server that does not answer is asked again before the pauses begin anew.
 const PATIENCE: Duration = Duration::from_secs(3600);
+/// A server that has something to say answers at once; this keeps it from being asked at once
+/// again while a cancelled attempt still ends.
+const SHORTEST_POLL: Duration = Duration::from_secs(1);
 /// How long a leaving runner waits for its attempts to be cleared away.
 const FAREWELL: Duration = Duration::from_secs(40);
 
@@ -79,6 +83,7 @@ async fn poll_until_over(
                 std::future::pending::<()>().await;
             }
         };
+        let asked_at = Instant::now();
         let reply = tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(()),
@@ -89,7 +94,14 @@ async fn poll_until_over(
             Ok(reply) => {
                 backoff = Backoff::new(PATIENCE);
                 draining |= reply.drain;
+                let brought_work = reply.assign.is_some();
                 take(runner, tasks, reply);
+                if !brought_work {
+                    tokio::select! {
+                        () = shutdown.cancelled() => return Ok(()),
+                        () = tokio::time::sleep_until(asked_at + SHORTEST_POLL) => {}
+                    }
+                }
             }
             Err(CallError::Unauthorized(message)) => bail!(
                 "the server does not know this runner any more ({message}); start it again with a \

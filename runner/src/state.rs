@@ -1,6 +1,6 @@
 //! What a runner must still know after it was killed: who it is, and what it was running.
 //!
-//! Owns `credential.json`, `lock` and `attempts/` in the data folder. A file is written whole
+//! Owns `credential.json`, `instance.json`, `lock` and `attempts/` in the data folder. A file is written whole
 //! under another name, synced and renamed, so that a crash leaves the old or the new one.
 
 use crate::mask::Secret;
@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Who this runner is to its server.
+/// Who this runner is to its server, which may know it by its name.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     pub(crate) runner_id: String,
@@ -69,6 +69,18 @@ impl State {
                 Err(error).with_context(|| format!("cannot lock {}", path.display()))
             }
         }
+    }
+
+    /// A word that no other data folder has, made when it is first asked for. What this runner
+    /// makes in Docker Engine carries it: runners of two servers may have the same id.
+    pub(crate) fn instance(&self) -> anyhow::Result<String> {
+        let path = self.folder.join("instance.json");
+        if let Some(instance) = read::<String>(&path)? {
+            return Ok(instance);
+        }
+        let instance = format!("{:012x}", rand::random::<u64>() >> 16);
+        write(&path, &instance)?;
+        Ok(instance)
     }
 
     /// A folder below the data folder.
@@ -209,9 +221,11 @@ mod tests {
                 credential: "c1".into(),
             })
             .unwrap();
+        let instance = state.instance().unwrap();
         drop(state);
 
         let state = State::open(data.path()).unwrap();
+        assert_eq!(state.instance().unwrap(), instance);
         let known = state.attempts().unwrap();
         assert_eq!(known.len(), 1);
         assert_eq!(known[0].attempt, attempt);

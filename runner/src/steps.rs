@@ -10,7 +10,7 @@ use crate::{
     engine::{Engine, StepContainer},
     limits::{Limits, StepEnd, shorten},
     logins::Logins,
-    logs::{ShipError, StepLog},
+    logs::StepLog,
     stop::{StopReason, StopSignal},
 };
 use roadstead_protocol::{
@@ -315,7 +315,7 @@ async fn ship(log: &StepLog, room: &StepRoom, step: &str) {
     };
     match shipped {
         Ok(()) => {}
-        Err(ShipError::Call(CallError::Lost(_))) => room.stop.stop(StopReason::Lost),
+        // A refused log is no reason to end an attempt; a lost lease shows in the heartbeat.
         Err(error) => tracing::warn!(attempt = room.client.id(), step, %error, "gives up on a log"),
     }
 }

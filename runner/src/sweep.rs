@@ -17,19 +17,18 @@ use std::sync::Arc;
 /// Removes containers, networks, tags and files; gives the attempts whose end nobody knows.
 pub(crate) async fn sweep(
     state: &State,
-    engine: Option<&Engine>,
+    engine: &Engine,
     folders: &[&Workspaces],
 ) -> anyhow::Result<Vec<KnownAttempt>> {
-    if let Some(engine) = engine {
-        let removed = engine.sweep().await.context(
-            "cannot remove what an earlier process of this runner left in Docker Engine",
-        )?;
-        if removed > 0 {
-            tracing::info!(
-                removed,
-                "swept what an earlier process left in Docker Engine"
-            );
-        }
+    let removed = engine
+        .sweep()
+        .await
+        .context("cannot remove what an earlier process of this runner left in Docker Engine")?;
+    if removed > 0 {
+        tracing::info!(
+            removed,
+            "swept what an earlier process left in Docker Engine"
+        );
     }
     for folder in folders {
         folder.remove_all().await?;

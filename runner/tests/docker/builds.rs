@@ -4,7 +4,7 @@ use crate::{
     peer::Peer,
     world::{
         REGISTRY_PASSWORD, Registry, Repository, RunnerUnderTest, assignment, copy_busybox,
-        credentials, docker, free_port, unique,
+        credentials, docker, eventually, free_port, unique,
     },
 };
 use roadstead_protocol::{ImageBuild, Outcome, Step, StepAction, StepState};
@@ -246,5 +246,49 @@ async fn a_registry_that_is_down_is_tried_again_and_one_that_refuses_is_not() {
         seen.log("build")
     );
     assert_eq!(registry.digest(&name, "git-2").await, None);
+    runner.stop().await.unwrap();
+}
+
+/// Whether a process of this machine has `word` among its arguments.
+fn runs_somewhere(word: &str) -> bool {
+    let processes = fs::read_dir("/proc").unwrap();
+    processes.flatten().any(|process| {
+        // Processes end while one looks at them.
+        let arguments = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        arguments
+            .split(|byte| *byte == 0)
+            .any(|argument| argument == word.as_bytes())
+    })
+}
+
+#[tokio::test]
+async fn a_cancelled_build_stops_in_the_engine_too() {
+    let repository = Repository::new();
+    let seconds = format!("{}", 100_000 + u64::from(rand::random::<u32>()));
+    let dockerfile = format!(
+        "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"sleep\", \"{seconds}\"]\n"
+    );
+    let commit = repository.commit(&[
+        ("app/Dockerfile", dockerfile.as_bytes(), false),
+        ("app/busybox", &busybox(), true),
+    ]);
+    let port = free_port();
+    let peer = Peer::start(&unique("r"), repository.path()).await;
+    peer.set_credentials(credentials(port));
+    let data = tempfile::tempdir().unwrap();
+    let runner = RunnerUnderTest::start(&peer, data.path());
+    let attempt = unique("shop.1.a1");
+    let wanted = image(port, "shop/web", "git-1", "Dockerfile");
+    peer.assign(assignment(
+        &attempt,
+        &commit,
+        vec![build_step(vec![wanted])],
+    ));
+    eventually("the instruction runs", || runs_somewhere(&seconds)).await;
+    peer.cancel(&attempt);
+    let seen = peer.result(&attempt).await;
+    assert_eq!(seen.last("build"), Some(&StepState::Cancelled));
+    assert_eq!(seen.result.unwrap().outcome, Outcome::Cancelled);
+    eventually("the instruction is stopped", || !runs_somewhere(&seconds)).await;
     runner.stop().await.unwrap();
 }

@@ -62,6 +62,7 @@ struct State {
     drain: bool,
     away: bool,
     running: Vec<AttemptRef>,
+    free_slots: Option<u32>,
 }
 
 /// A server that listens on a free port of this machine until it is dropped.
@@ -202,12 +203,29 @@ impl Peer {
             .await
     }
 
+    /// Waits for a poll and gives how many slots the last one offered.
+    pub(crate) async fn offered_slots(&self) -> u32 {
+        let mut changed = self.changed.subscribe();
+        tokio::time::timeout(PATIENCE, async {
+            loop {
+                changed.borrow_and_update();
+                if let Some(slots) = self.state.lock().unwrap().free_slots {
+                    return slots;
+                }
+                changed.changed().await.unwrap();
+            }
+        })
+        .await
+        .expect("the runner never polled")
+    }
+
     /// Waits until the runner says that it runs nothing.
     pub(crate) async fn until_idle(&self) {
         let mut changed = self.changed.subscribe();
         tokio::time::timeout(PATIENCE, async {
             while !self.state.lock().unwrap().running.is_empty() {
                 changed.changed().await.unwrap();
+                changed.borrow_and_update();
             }
         })
         .await
@@ -315,7 +333,11 @@ async fn poll(state: &Mutex<State>, changed: &watch::Sender<u64>, body: &[u8]) -
     let poll: Poll = serde_json::from_slice(body).unwrap();
     assert_eq!(poll.protocol_version, PROTOCOL_VERSION);
     let mut versions = changed.subscribe();
-    state.lock().unwrap().running.clone_from(&poll.running);
+    {
+        let mut state = state.lock().unwrap();
+        state.running.clone_from(&poll.running);
+        state.free_slots = Some(poll.free_slots);
+    }
     changed.send_modify(|version| *version += 1);
     let reply = tokio::time::timeout(Duration::from_secs(5), async {
         loop {
@@ -348,10 +370,6 @@ async fn poll(state: &Mutex<State>, changed: &watch::Sender<u64>, body: &[u8]) -
     })
     .await
     .unwrap_or_default();
-    if reply.assign.is_none() {
-        // The same words over and over would make the runner spin.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
     json(&reply)
 }
 

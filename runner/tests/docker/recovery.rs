@@ -133,7 +133,7 @@ async fn a_killed_runner_sweeps_its_own_and_reports_what_it_lost() {
         "/bin/sleep",
         "3600",
     ]);
-    runner.kill();
+    runner.kill().await;
     assert_eq!(
         left_of(&attempt).len(),
         2,
@@ -265,4 +265,46 @@ async fn a_runner_that_cannot_work_says_why() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("Docker Engine does not answer"), "{error}");
+}
+
+#[tokio::test]
+async fn a_runner_whose_disk_is_nearly_full_takes_no_work() {
+    let repository = Repository::new();
+    let peer = Peer::start(&unique("r"), repository.path()).await;
+    let data = tempfile::tempdir().unwrap();
+    let mut full = config(&peer, data.path());
+    full.disk_watermark_bytes = u64::MAX;
+    let runner = RunnerUnderTest::start_with(full);
+    assert_eq!(peer.offered_slots().await, 0);
+    runner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_store_of_sources_is_begun_anew() {
+    let image = BaseImage::build();
+    let repository = Repository::new();
+    let first = repository.commit(&[("a", b"kept", false), ("b", b"old", false)]);
+    let peer = Peer::start(&unique("r"), repository.path()).await;
+    let data = tempfile::tempdir().unwrap();
+    let runner = RunnerUnderTest::start(&peer, data.path());
+    let show = || run_step("show", &[], &image, "cat a b");
+    let attempt = unique("shop.1.a1");
+    peer.assign(assignment(&attempt, &first, vec![show()]));
+    assert_eq!(peer.result(&attempt).await.log("show"), "keptold");
+
+    let packs = data.path().join("sources/shop.git/objects/pack");
+    for file in std::fs::read_dir(packs).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let second = repository.commit(&[("b", b"new", false)]);
+    let attempt = unique("shop.2.a1");
+    peer.assign(assignment(&attempt, &second, vec![show()]));
+    let seen = peer.result(&attempt).await;
+    assert_eq!(seen.log("show"), "keptnew");
+    assert_eq!(
+        seen.haves.last(),
+        Some(&None),
+        "in the end everything was fetched"
+    );
+    runner.stop().await.unwrap();
 }

@@ -3,7 +3,7 @@
 
 use crate::peer::{PATIENCE, Peer, REGISTRATION_TOKEN};
 use roadstead_protocol::*;
-use roadstead_runner::{CancellationToken, Config, DISK_WATERMARK_BYTES, Secret, Url};
+use roadstead_runner::{CancellationToken, Config, Secret, Url};
 use std::{
     collections::BTreeMap,
     fs,
@@ -194,8 +194,12 @@ impl RunnerUnderTest {
     }
 
     /// Drops every task where it stands: nothing of the runner cleans up after itself on drop.
-    pub(crate) fn kill(mut self) {
-        self.runtime.take().unwrap().shutdown_background();
+    pub(crate) async fn kill(mut self) {
+        let runtime = self.runtime.take().unwrap();
+        // Waits for the tasks to be gone, as the system does when it has killed a process.
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE))
+            .await
+            .unwrap();
     }
 
     /// Asks the runner to leave and gives how it ended.
@@ -231,7 +235,7 @@ pub(crate) fn config(peer: &Peer, data: &Path) -> Config {
         slots: 2,
         docker_socket: None,
         // The tests' machine may be nearly full; the watermark has a test of its own.
-        disk_watermark_bytes: DISK_WATERMARK_BYTES.min(1),
+        disk_watermark_bytes: 1,
     }
 }
 
