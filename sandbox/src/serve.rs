@@ -82,8 +82,8 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         .await
         .context("cannot take over the tasks of an earlier run")?;
     let stop = CancellationToken::new();
-    let conductor = tokio::spawn(conductor::run(Arc::clone(&app), incoming, stop.clone()));
-    let server = tokio::spawn(wire::serve(Arc::clone(&app), listener, stop.clone()));
+    let mut conductor = tokio::spawn(conductor::run(Arc::clone(&app), incoming, stop.clone()));
+    let mut server = tokio::spawn(wire::serve(Arc::clone(&app), listener, stop.clone()));
     write_atomically(
         &app.config.data.join(ENDPOINT),
         format!("http://{address}\n").as_bytes(),
@@ -91,13 +91,21 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     .context("cannot write the endpoint file")?;
     tracing::info!(%address, "the sandbox answers");
     println!("sandbox ready");
-    shutdown.await;
-    stop.cancel();
-    server.await.context("the server ended badly")?;
-    conductor.await.context("the scheduler ended badly")?;
+    // Both run until `stop`: one that ends sooner has failed, and the sandbox must not seem well.
+    let ended = tokio::select! {
+        () = shutdown => {
+            stop.cancel();
+            match server.await.context("the server failed") {
+                Ok(()) => conductor.await.context("the scheduler failed"),
+                failed => failed,
+            }
+        }
+        ended = &mut server => ended.context("the server failed"),
+        ended = &mut conductor => ended.context("the scheduler failed"),
+    };
     app.balancer.shut_down().await;
     if let Some(registry) = &app.registry {
         registry.shut_down().await;
     }
-    Ok(())
+    ended
 }

@@ -330,6 +330,39 @@ fn state_and_call_log_survive_a_restart_and_the_page_shows_them() {
 }
 
 #[test]
+fn a_caller_that_hangs_up_does_not_stop_its_call() {
+    let sandbox = Sandbox::start();
+    inject(
+        &sandbox,
+        &json!({"operation": "CreateCluster", "kind": "delay", "delay_ms": 300}),
+    );
+    let address = sandbox.endpoint.trim_start_matches("http://");
+    let body = json!({"clusterName": "wanted"}).to_string();
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "POST / HTTP/1.1\r\nhost: {address}\r\n\
+         x-amz-target: AmazonEC2ContainerServiceV20141113.CreateCluster\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    // The fault is used up once the call has begun.
+    let deadline = Instant::now() + PATIENCE;
+    while exchange(&sandbox, "GET /_sandbox/faults HTTP/1.1", "")
+        .is_some_and(|(_, faults)| faults.contains("delay"))
+    {
+        assert!(Instant::now() < deadline, "the call never began");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(stream);
+    while calls(&sandbox, "operation=CreateCluster&effective=true").is_empty() {
+        assert!(Instant::now() < deadline, "the call was lost");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn a_rollout_goes_on_after_a_restart() {
     let sandbox = Sandbox::start();
     call(&sandbox, "CreateCluster", &json!({"clusterName": "main"})).unwrap();

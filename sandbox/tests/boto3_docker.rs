@@ -70,3 +70,8 @@ async fn a_first_deployment_that_fails_stalls() {
 async fn a_task_runs_to_its_end() {
     story("run-task").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_through_the_load_balancer_never_see_a_rollout_or_a_rollback() {
+    story("load-balancer").await;
+}

@@ -6,8 +6,11 @@ Every story makes its own cluster and ends with exit status 0 only if all of it 
 """
 
 import argparse
+import socket
 import sys
+import threading
 import time
+import urllib.request
 import uuid
 
 import boto3
@@ -22,17 +25,21 @@ class Story:
     def __init__(self, endpoint, backend, image):
         self.backend = backend
         self.image = image
-        self.ecs = boto3.client(
-            "ecs",
-            endpoint_url=endpoint,
+        self.endpoint = endpoint
+        self.ecs = self.client("ecs")
+        self.cluster = "c" + uuid.uuid4().hex[:10]
+        self.family = "f" + uuid.uuid4().hex[:10]
+        self.ecs.create_cluster(clusterName=self.cluster)
+
+    def client(self, service):
+        return boto3.client(
+            service,
+            endpoint_url=self.endpoint,
             region_name="us-east-1",
             aws_access_key_id="sandbox",
             aws_secret_access_key="sandbox",
             config=Config(retries={"max_attempts": 0}),
         )
-        self.cluster = "c" + uuid.uuid4().hex[:10]
-        self.family = "f" + uuid.uuid4().hex[:10]
-        self.ecs.create_cluster(clusterName=self.cluster)
 
     def define(self, kind):
         """Registers a definition of that kind of task and returns its ARN."""
@@ -79,12 +86,13 @@ class Story:
         )
         return answer["taskDefinition"]["taskDefinitionArn"]
 
-    def create(self, definition, count=2, rollback=True):
+    def create(self, definition, count=2, rollback=True, **members):
         answer = self.ecs.create_service(
             cluster=self.cluster,
             serviceName="web",
             taskDefinition=definition,
             desiredCount=count,
+            **members,
             deploymentConfiguration={
                 "minimumHealthyPercent": 100,
                 "maximumPercent": 200,
@@ -369,8 +377,117 @@ def refusals(story):
     assert tags == [{"key": "a", "value": "b"}]
 
 
+class Traffic(threading.Thread):
+    """Asks one address over and over and keeps every answer."""
+
+    def __init__(self, url):
+        super().__init__(daemon=True)
+        self.url = url
+        self.answers = []
+        self.enough = threading.Event()
+
+    def run(self):
+        while not self.enough.is_set():
+            try:
+                with urllib.request.urlopen(self.url, timeout=60) as answer:
+                    self.answers.append(answer.read().decode().strip())
+            except OSError as error:
+                self.answers.append(repr(error))
+            time.sleep(0.02)
+
+    def end(self):
+        self.enough.set()
+        self.join()
+        return self.answers
+
+
+def load_balancer(story):
+    """Only for tasks that really answer: the image serves `hello` on port 80."""
+    name = "lb" + uuid.uuid4().hex[:10]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    elb = story.client("elbv2")
+    (group,) = elb.create_target_group(
+        Name=name,
+        Protocol="HTTP",
+        Port=80,
+        TargetType="ip",
+        VpcId="vpc-1",
+        HealthCheckPath="/",
+        HealthCheckIntervalSeconds=30,
+        HealthCheckTimeoutSeconds=20,
+        HealthyThresholdCount=2,
+        UnhealthyThresholdCount=5,
+    )["TargetGroups"]
+    group = group["TargetGroupArn"]
+    elb.modify_target_group_attributes(
+        TargetGroupArn=group,
+        Attributes=[{"Key": "deregistration_delay.timeout_seconds", "Value": "20"}],
+    )
+    (balancer,) = elb.create_load_balancer(
+        Name=name, Subnets=["subnet-1", "subnet-2"]
+    )["LoadBalancers"]
+    elb.create_listener(
+        LoadBalancerArn=balancer["LoadBalancerArn"],
+        Protocol="HTTP",
+        Port=port,
+        DefaultActions=[{"Type": "forward", "TargetGroupArn": group}],
+    )
+
+    def define(command):
+        return story.ecs.register_task_definition(
+            family=story.family,
+            containerDefinitions=[
+                {
+                    "name": "app",
+                    "image": story.image,
+                    "memory": 64,
+                    "stopTimeout": 2,
+                    "command": ["sh", "-c", command],
+                    "portMappings": [{"containerPort": 80}],
+                }
+            ],
+        )["taskDefinition"]["taskDefinitionArn"]
+
+    def targets():
+        health = elb.describe_target_health(TargetGroupArn=group)
+        return sorted(
+            one["TargetHealth"]["State"] for one in health["TargetHealthDescriptions"]
+        )
+
+    serve = "exec httpd -f -p 80 -h "
+    first = define(serve + "/www")
+    old = story.create(
+        first,
+        loadBalancers=[
+            {"targetGroupArn": group, "containerName": "app", "containerPort": 80}
+        ],
+    )
+    story.until_completed(old)
+    assert targets() == ["healthy", "healthy"], targets()
+    traffic = Traffic("http://127.0.0.1:%d/" % port)
+    traffic.start()
+    new = story.update(define(serve + "/www"))
+    story.until_completed(new)
+    good = story.service()["taskDefinition"]
+    failed = story.update(define(serve + "/bin"))
+    story.until_record("ROLLBACK_SUCCESSFUL")
+    assert primary(story.service())["id"] == new
+    assert story.service()["taskDefinition"] == good
+    mine = [t for t in story.tasks("STOPPED") if t["startedBy"] == failed]
+    reason = "Task failed ELB health checks in (target-group %s)" % group
+    assert any(t["stoppedReason"] == reason for t in mine), mine
+    answers = traffic.end()
+    odd = [answer for answer in answers if answer != "hello"]
+    assert len(answers) > 10 and not odd, odd[:5]
+    assert "registered 2 targets in (target-group %s)" % group in story.events()
+    assert "has begun draining connections on" in story.events()
+
+
 STORIES = {
     "good-rollout": good_rollout,
+    "load-balancer": load_balancer,
     "crash": crash,
     "missing-image": missing_image,
     "unhealthy": unhealthy,
