@@ -3,7 +3,6 @@
 
 use anyhow::{Context, bail};
 use std::fs::File;
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -47,19 +46,32 @@ impl Part {
 
     /// Fails with the end of its log when it has ended.
     pub fn alive(&mut self) -> anyhow::Result<()> {
-        let Some(status) = self.child.try_wait()? else { return Ok(()) };
+        let Some(status) = self.child.try_wait()? else {
+            return Ok(());
+        };
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(15)..].join("\n  ");
-        bail!("the {} ended ({status}); its log {} ends with:\n  {tail}", self.name, self.log.display())
+        bail!(
+            "the {} ended ({status}); its log {} ends with:\n  {tail}",
+            self.name,
+            self.log.display()
+        )
     }
 
     /// Ends it: SIGTERM, and SIGKILL after ten seconds.
     pub async fn stop(&mut self) {
         if let Some(pid) = self.child.id() {
             // `kill` of the shell's tools: sending a signal needs no unsafe code of ours.
-            let _ = Command::new("kill").arg("-TERM").arg(pid.to_string()).status().await;
-            if tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await.is_err() {
+            let _ = Command::new("kill")
+                .arg("-TERM")
+                .arg(pid.to_string())
+                .status()
+                .await;
+            if tokio::time::timeout(Duration::from_secs(10), self.child.wait())
+                .await
+                .is_err()
+            {
                 let _ = self.child.kill().await;
             }
         }
@@ -67,10 +79,11 @@ impl Part {
 }
 
 /// Asks again until `ready` gives something, at most for `limit`.
-pub async fn until<T, F>(what: &str, limit: Duration, mut ready: impl FnMut() -> F) -> anyhow::Result<T>
-where
-    F: Future<Output = anyhow::Result<Option<T>>>,
-{
+pub async fn until<T>(
+    what: &str,
+    limit: Duration,
+    mut ready: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
     let end = Instant::now() + limit;
     loop {
         if let Some(found) = ready().await? {

@@ -11,7 +11,12 @@ use std::time::Duration;
 #[derive(Args, Clone)]
 pub struct ServerArgs {
     /// The server's address.
-    #[arg(long, env = "ROADSTEAD_URL", default_value = "http://127.0.0.1:8080", global = true)]
+    #[arg(
+        long,
+        env = "ROADSTEAD_URL",
+        default_value = "http://127.0.0.1:8080",
+        global = true
+    )]
     pub url: String,
     /// An API token.
     #[arg(long, env = "ROADSTEAD_TOKEN", hide_env_values = true, global = true)]
@@ -32,8 +37,14 @@ pub struct Client {
 impl Client {
     /// For this server; nothing is sent yet.
     pub fn new(url: &str, token: Option<String>) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
-        Ok(Self { http, url: url.trim_end_matches('/').to_owned(), token })
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(60))
+            .build()?;
+        Ok(Self {
+            http,
+            url: url.trim_end_matches('/').to_owned(),
+            token,
+        })
     }
 
     /// The JSON at an address below `/api/v1`.
@@ -51,7 +62,12 @@ impl Client {
         Ok(self.answer(Method::GET, path, None).await?.text().await?)
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
         Ok(self.answer(method, path, body).await?.json().await?)
     }
 
@@ -61,25 +77,38 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<reqwest::Response> {
-        let mut request = self.http.request(method, format!("{}/api/v1{path}", self.url));
+        let mut request = self
+            .http
+            .request(method, format!("{}/api/v1{path}", self.url));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
         if let Some(body) = body {
             request = request.json(body);
         }
-        let answer = request.send().await.with_context(|| format!("no answer from {}", self.url))?;
+        let answer = request
+            .send()
+            .await
+            .with_context(|| format!("no answer from {}", self.url))?;
         if answer.status().is_success() {
             return Ok(answer);
         }
         let status = answer.status();
         let text = answer.text().await.unwrap_or_default();
         let said = serde_json::from_str::<Value>(&text).ok();
-        let message = said.as_ref().and_then(|v| v["message"].as_str()).unwrap_or(&text).to_owned();
+        let message = said
+            .as_ref()
+            .and_then(|v| v["message"].as_str())
+            .unwrap_or(&text)
+            .to_owned();
         let code = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => 4,
             _ => 1,
         };
-        Err(Exit { status: code, message: format!("{message} ({status})") }.into())
+        Err(Exit {
+            status: code,
+            message: format!("{message} ({status})"),
+        }
+        .into())
     }
 }

@@ -7,20 +7,54 @@ use std::path::Path;
 
 /// Checks a pipeline file and prints its plan in a few lines.
 pub fn validate(file: &Path) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let pipeline = roadstead_pipelines::spec::parse(&file.display().to_string(), &text)
-        .map_err(|diagnostics| Exit { status: 1, message: format!("the file has errors\n{diagnostics}") })?;
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let pipeline = roadstead_pipelines::spec::parse(&file.display().to_string(), &text).map_err(
+        |diagnostics| Exit {
+            status: 1,
+            message: format!("the file has errors\n{diagnostics}"),
+        },
+    )?;
     println!("{}: ok", file.display());
     println!("  project       {}", pipeline.name);
     let join = |names: Vec<String>, by: &str| {
-        if names.is_empty() { "none".to_owned() } else { names.join(by) }
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(by)
+        }
     };
-    println!("  images        {}", join(pipeline.images.keys().map(ToString::to_string).collect(), ", "));
-    println!("  steps         {}", join(pipeline.steps.keys().map(ToString::to_string).collect(), ", "));
-    println!("  services      {}", join(pipeline.services.keys().map(ToString::to_string).collect(), ", "));
+    println!(
+        "  images        {}",
+        join(
+            pipeline.images.keys().map(ToString::to_string).collect(),
+            ", "
+        )
+    );
+    println!(
+        "  steps         {}",
+        join(
+            pipeline.steps.keys().map(ToString::to_string).collect(),
+            ", "
+        )
+    );
+    println!(
+        "  services      {}",
+        join(
+            pipeline.services.keys().map(ToString::to_string).collect(),
+            ", "
+        )
+    );
     println!(
         "  environments  {}",
-        join(pipeline.environments.keys().map(ToString::to_string).collect(), " → ")
+        join(
+            pipeline
+                .environments
+                .keys()
+                .map(ToString::to_string)
+                .collect(),
+            " → "
+        )
     );
     Ok(())
 }
@@ -37,7 +71,11 @@ pub async fn check(file: &Path) -> anyhow::Result<()> {
         println!("  {mark}  {}: {}", finding.what, finding.detail);
     }
     if failed {
-        return Err(Exit { status: 1, message: "not everything answers (see above)".into() }.into());
+        return Err(Exit {
+            status: 1,
+            message: "not everything answers (see above)".into(),
+        }
+        .into());
     }
     Ok(())
 }

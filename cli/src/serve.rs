@@ -28,24 +28,32 @@ pub struct RunnerArgs {
     data: PathBuf,
     /// How many attempts it runs at once.
     #[arg(long, default_value_t = 2)]
-    slots: u32,
+    slots: usize,
 }
 
 /// For everything that is not the server or a runner.
 pub fn runtime() -> anyhow::Result<Runtime> {
-    Ok(Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+    Ok(Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?)
 }
 
 fn logs() {
-    let filter = EnvFilter::try_from_env("ROADSTEAD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter =
+        EnvFilter::try_from_env("ROADSTEAD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 /// Returns at the first SIGTERM or SIGINT.
 async fn stop() {
-    let (Ok(mut term), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut term), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         // Without handlers the signals end the process at once, which is stopping too.
         return std::future::pending().await;
     };
@@ -70,13 +78,26 @@ pub fn runner(args: RunnerArgs) -> anyhow::Result<()> {
     logs();
     let config = roadstead_runner::Config {
         server: args.server.parse().context("`--server` is no address")?,
-        registration_token: args.registration_token,
+        registration_token: args.registration_token.map(roadstead_runner::Secret::new),
         name: args.name,
         labels: args.labels,
         data: args.data,
         slots: args.slots,
+        docker_socket: None,
+        disk_watermark_bytes: roadstead_runner::DISK_WATERMARK_BYTES,
     };
+    let token = roadstead_runner::CancellationToken::new();
     // One worker: a runner waits, Docker Engine works.
-    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(roadstead_runner::run(config, stop()))
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let stopping = token.clone();
+        tokio::spawn(async move {
+            stop().await;
+            stopping.cancel();
+        });
+        roadstead_runner::run(config, token).await
+    })
 }

@@ -41,7 +41,10 @@ pub struct Parts {
 
 pub async fn up(args: UpArgs) -> anyhow::Result<()> {
     let mut parts = start(&args).await?;
-    println!("dashboard  http://{}   user admin, password {}", args.listen, parts.admin_password);
+    println!(
+        "dashboard  http://{}   user admin, password {}",
+        args.listen, parts.admin_password
+    );
     println!("sandbox    http://{}   (AWS_ENDPOINT_URL)", args.sandbox);
     println!("logs       {}", args.data.display());
     println!("Ctrl-C stops everything; the data stays.");
@@ -61,7 +64,8 @@ pub async fn up(args: UpArgs) -> anyhow::Result<()> {
 
 /// Starts the three parts and waits until each answers.
 pub async fn start(args: &UpArgs) -> anyhow::Result<Parts> {
-    fs::create_dir_all(&args.data).with_context(|| format!("cannot make {}", args.data.display()))?;
+    fs::create_dir_all(&args.data)
+        .with_context(|| format!("cannot make {}", args.data.display()))?;
     let data = args.data.canonicalize()?;
     let admin_password = secret(&data, "admin-password")?;
     let registration_token = secret(&data, "registration-token")?;
@@ -69,29 +73,28 @@ pub async fn start(args: &UpArgs) -> anyhow::Result<Parts> {
     let mut sandbox = sandbox(args, &data)?;
     let http = reqwest::Client::new();
     let address = format!("http://{}/_sandbox/calls", args.sandbox);
-    until("the sandbox", Duration::from_secs(60), || {
-        let alive = sandbox.alive();
-        let answer = http.get(&address).send();
-        async move {
-            alive?;
-            Ok(answer.await.ok().filter(|a| a.status().is_success()).map(|_| ()))
-        }
+    until("the sandbox", Duration::from_secs(60), async || {
+        sandbox.alive()?;
+        let answer = http.get(&address).send().await;
+        Ok(answer.ok().filter(|a| a.status().is_success()).map(drop))
     })
     .await?;
 
     let mut server = server(args, &data, &admin_password, &registration_token)?;
     let address = format!("http://{}/readyz", args.listen);
-    until("the server", Duration::from_secs(60), || {
-        let alive = server.alive();
-        let answer = http.get(&address).send();
-        async move {
-            alive?;
-            Ok(answer.await.ok().filter(|a| a.status().is_success()).map(|_| ()))
-        }
+    until("the server", Duration::from_secs(60), async || {
+        server.alive()?;
+        let answer = http.get(&address).send().await;
+        Ok(answer.ok().filter(|a| a.status().is_success()).map(drop))
     })
     .await?;
     let runner = runner(args, &data, &registration_token)?;
-    Ok(Parts { sandbox, server, runner, admin_password })
+    Ok(Parts {
+        sandbox,
+        server,
+        runner,
+        admin_password,
+    })
 }
 
 /// Starts the sandbox's process.
@@ -124,7 +127,10 @@ pub fn server(args: &UpArgs, data: &Path, password: &str, token: &str) -> anyhow
     let environment = [
         pair("ROADSTEAD__HTTP__LISTEN", args.listen.to_string()),
         pair("ROADSTEAD__DATA", text(&data.join("server"))),
-        pair("ROADSTEAD__AWS__ENDPOINT_URL", format!("http://{}", args.sandbox)),
+        pair(
+            "ROADSTEAD__AWS__ENDPOINT_URL",
+            format!("http://{}", args.sandbox),
+        ),
         pair("ROADSTEAD__ADMIN__PASSWORD", password.to_owned()),
         pair("ROADSTEAD__RUNNERS__REGISTRATION_TOKEN", token.to_owned()),
         pair("AWS_ACCESS_KEY_ID", "sandbox".into()),
@@ -162,7 +168,11 @@ pub fn secret(data: &Path, name: &str) -> anyhow::Result<String> {
     }
     let bytes: [u8; 16] = rand::random();
     let text = hex::encode(bytes);
-    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?;
+    let mut file = fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&path)?;
     writeln!(file, "{text}")?;
     Ok(text)
 }

@@ -103,17 +103,28 @@ pub async fn run(verb: Verb) -> anyhow::Result<()> {
             show(&server, &runs, |value| list(value, "runs", run_line))
         }
         Verb::Logs { run, step, server } => {
-            print!("{}", client(&server)?.text(&format!("/runs/{run}/steps/{step}/log")).await?);
+            print!(
+                "{}",
+                client(&server)?
+                    .text(&format!("/runs/{run}/steps/{step}/log"))
+                    .await?
+            );
             Ok(())
         }
         Verb::Cancel { id, server } => {
-            let deployment = id.split_once('.').is_some_and(|(_, rest)| rest.starts_with('d'));
+            let deployment = id
+                .split_once('.')
+                .is_some_and(|(_, rest)| rest.starts_with('d'));
             let kind = if deployment { "deployments" } else { "runs" };
-            let done = client(&server)?.post(&format!("/{kind}/{id}/cancel"), &json!({})).await?;
+            let done = client(&server)?
+                .post(&format!("/{kind}/{id}/cancel"), &json!({}))
+                .await?;
             show(&server, &done, |_| println!("{id}: cancelling"))
         }
         Verb::Retry { run, server } => {
-            let done = client(&server)?.post(&format!("/runs/{run}/retry"), &json!({})).await?;
+            let done = client(&server)?
+                .post(&format!("/runs/{run}/retry"), &json!({}))
+                .await?;
             show(&server, &done, |value| println!("{}", text(&value["run"])))
         }
         Verb::Deployments { what, server } => {
@@ -123,18 +134,29 @@ pub async fn run(verb: Verb) -> anyhow::Result<()> {
                 return show(&server, &found, one_deployment);
             }
             let found = client.get(&format!("/projects/{what}/deployments")).await?;
-            show(&server, &found, |value| list(value, "deployments", deployment_line))
+            show(&server, &found, |value| {
+                list(value, "deployments", deployment_line)
+            })
         }
         Verb::Releases { project, server } => {
-            let found = client(&server)?.get(&format!("/projects/{project}/releases")).await?;
+            let found = client(&server)?
+                .get(&format!("/projects/{project}/releases"))
+                .await?;
             show(&server, &found, |value| {
                 list(value, "releases", |r| {
-                    format!("{:<10} {}  {}", text(&r["id"]), &text(&r["commit"])[..7], text(&r["message"]))
+                    format!(
+                        "{:<10} {}  {}",
+                        text(&r["id"]),
+                        &text(&r["commit"])[..7],
+                        text(&r["message"])
+                    )
                 })
             })
         }
         Verb::Status { project, server } => {
-            let found = client(&server)?.get(&format!("/projects/{project}")).await?;
+            let found = client(&server)?
+                .get(&format!("/projects/{project}"))
+                .await?;
             show(&server, &found, status)
         }
         Verb::Promote(args) => on_place("promote", args).await,
@@ -187,7 +209,11 @@ fn one_run(value: &Value) {
     failure(&value["run"]["state"]["failure"]);
     for step in value["steps"].as_array().into_iter().flatten() {
         let reason = step["state"]["reason"].as_str().unwrap_or_default();
-        println!("  {:<16} {:<11} {reason}", text(&step["name"]), text(&step["state"]["state"]));
+        println!(
+            "  {:<16} {:<11} {reason}",
+            text(&step["name"]),
+            text(&step["state"]["state"])
+        );
     }
     troubles(value);
 }
@@ -207,7 +233,11 @@ fn one_deployment(value: &Value) {
     println!("{}", deployment_line(&value["deployment"]));
     failure(&value["deployment"]["state"]["failure"]);
     for gate in value["gates"].as_array().into_iter().flatten() {
-        let word = if gate["open"] == json!(true) { "open" } else { "closed" };
+        let word = if gate["open"] == json!(true) {
+            "open"
+        } else {
+            "closed"
+        };
         println!("  gate {word:<7} {}", text(&gate["reason"]));
     }
     waiting(value);
@@ -226,26 +256,44 @@ fn failure(failure: &Value) {
 fn waiting(value: &Value) {
     for wait in value["waiting_on"].as_array().into_iter().flatten() {
         let subject = &wait["subject"];
-        let who = ["deployment", "run", "release"].iter().find_map(|key| subject[key].as_str());
-        println!("  {} waits for {}", who.unwrap_or("-"), text(&wait["reason"]));
+        let who = ["deployment", "run", "release"]
+            .iter()
+            .find_map(|key| subject[key].as_str());
+        println!(
+            "  {} waits for {}",
+            who.unwrap_or("-"),
+            text(&wait["reason"])
+        );
     }
 }
 
 fn troubles(value: &Value) {
     for trouble in value["troubles"].as_array().into_iter().flatten() {
-        println!("  trouble: {}: {}", text(&trouble["effect"]["effect"]), text(&trouble["error"]));
+        println!(
+            "  trouble: {}: {}",
+            text(&trouble["effect"]["effect"]),
+            text(&trouble["error"])
+        );
     }
 }
 
 fn status(value: &Value) {
     for place in value["places"].as_array().into_iter().flatten() {
         let status = &place["status"];
-        let verified = place["verified"][0]["release"].as_str().unwrap_or("nothing verified");
+        let verified = place["verified"][0]["release"]
+            .as_str()
+            .unwrap_or("nothing verified");
         println!(
             "{:<24} {:<12} {}",
-            format!("{}/{}", text(&place["environment"]), text(&place["service"])),
+            format!(
+                "{}/{}",
+                text(&place["environment"]),
+                text(&place["service"])
+            ),
             verified,
-            status["health"]["verdict"].as_str().unwrap_or("not observed")
+            status["health"]["verdict"]
+                .as_str()
+                .unwrap_or("not observed")
         );
         if let Some(reason) = place["hold"]["reason"].as_str() {
             println!("  held by {}: {reason}", text(&place["hold"]["by"]));
@@ -263,9 +311,11 @@ async fn on_place(verb: &str, args: PlaceArgs) -> anyhow::Result<()> {
     let body = json!({"release": args.release, "reason": args.reason});
     let done = client.post(&path, &body).await?;
     let Some(deployment) = done["deployment"].as_str().filter(|_| args.wait) else {
-        return show(&args.server, &done, |value| match value["deployment"].as_str() {
-            Some(id) => println!("{id}: queued"),
-            None => println!("{verb}: done"),
+        return show(&args.server, &done, |value| {
+            match value["deployment"].as_str() {
+                Some(id) => println!("{id}: queued"),
+                None => println!("{verb}: done"),
+            }
         });
     };
     let mut last = String::new();
@@ -280,8 +330,16 @@ async fn on_place(verb: &str, args: PlaceArgs) -> anyhow::Result<()> {
             "deployed" => return show(&args.server, &found, |_| {}),
             other => {
                 show(&args.server, &found, one_deployment)?;
-                let status = if matches!(other, "cancelled" | "timed_out") { 3 } else { 5 };
-                return Err(Exit { status, message: format!("{deployment} ended {other}") }.into());
+                let status = if matches!(other, "cancelled" | "timed_out") {
+                    3
+                } else {
+                    5
+                };
+                return Err(Exit {
+                    status,
+                    message: format!("{deployment} ended {other}"),
+                }
+                .into());
             }
         }
         last = state;

@@ -13,17 +13,28 @@ pub struct Aws {
 
 impl Aws {
     pub fn new(endpoint: String) -> Self {
-        Self { http: reqwest::Client::new(), endpoint }
+        Self {
+            http: reqwest::Client::new(),
+            endpoint,
+        }
     }
 
     /// An ECS operation.
     pub async fn ecs(&self, operation: &str, body: Value) -> anyhow::Result<Value> {
-        self.json(&format!("AmazonEC2ContainerServiceV20141113.{operation}"), body).await
+        self.json(
+            &format!("AmazonEC2ContainerServiceV20141113.{operation}"),
+            body,
+        )
+        .await
     }
 
     /// An ECR operation.
     pub async fn ecr(&self, operation: &str, body: Value) -> anyhow::Result<Value> {
-        self.json(&format!("AmazonEC2ContainerRegistry_V20150921.{operation}"), body).await
+        self.json(
+            &format!("AmazonEC2ContainerRegistry_V20150921.{operation}"),
+            body,
+        )
+        .await
     }
 
     async fn json(&self, target: &str, body: Value) -> anyhow::Result<Value> {
@@ -67,7 +78,8 @@ impl Aws {
 
     /// A cluster with one service of two tasks behind a load balancer on `port`.
     pub async fn environment(&self, name: &str, port: u16, image: &str) -> anyhow::Result<()> {
-        self.ecs("CreateCluster", json!({"clusterName": name})).await?;
+        self.ecs("CreateCluster", json!({"clusterName": name}))
+            .await?;
         let group = self
             .elb(
                 "CreateTargetGroup",
@@ -87,7 +99,10 @@ impl Aws {
             .await?;
         let group = element(&group, "TargetGroupArn")?;
         let balancer = self
-            .elb("CreateLoadBalancer", &[("Name", name), ("Subnets.member.1", "subnet-1")])
+            .elb(
+                "CreateLoadBalancer",
+                &[("Name", name), ("Subnets.member.1", "subnet-1")],
+            )
             .await?;
         let balancer = element(&balancer, "LoadBalancerArn")?;
         self.elb(
@@ -134,9 +149,13 @@ impl Aws {
     pub async fn registry_login(&self) -> anyhow::Result<(String, String)> {
         use base64::Engine;
         let answer = self.ecr("GetAuthorizationToken", json!({})).await?;
-        let token = answer["authorizationData"][0]["authorizationToken"].as_str().unwrap_or_default();
+        let token = answer["authorizationData"][0]["authorizationToken"]
+            .as_str()
+            .unwrap_or_default();
         let text = String::from_utf8(base64::engine::general_purpose::STANDARD.decode(token)?)?;
-        let (user, password) = text.split_once(':').context("the token is no user and password")?;
+        let (user, password) = text
+            .split_once(':')
+            .context("the token is no user and password")?;
         Ok((user.to_owned(), password.to_owned()))
     }
 }
@@ -151,7 +170,11 @@ fn credential(service: &str) -> String {
 
 /// The text of the first element of this name.
 fn element(xml: &str, name: &str) -> anyhow::Result<String> {
-    let (_, rest) = xml.split_once(&format!("<{name}>")).with_context(|| format!("no {name} in {xml}"))?;
-    let (text, _) = rest.split_once('<').with_context(|| format!("{name} does not end"))?;
+    let (_, rest) = xml
+        .split_once(&format!("<{name}>"))
+        .with_context(|| format!("no {name} in {xml}"))?;
+    let (text, _) = rest
+        .split_once('<')
+        .with_context(|| format!("{name} does not end"))?;
     Ok(text.to_owned())
 }

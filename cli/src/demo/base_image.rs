@@ -20,13 +20,15 @@ pub async fn build(data: &Path) -> anyhow::Result<String> {
     let output = Command::new("docker")
         .args(["build", "--quiet", "--tag", &name, "."])
         .current_dir(&folder)
-        .env("DOCKER_BUILDKIT", "1")
         .stdin(Stdio::null())
         .output()
         .await
         .context("docker is missing: run `make setup`")?;
     if !output.status.success() {
-        bail!("the base image does not build: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "the base image does not build: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(name)
 }

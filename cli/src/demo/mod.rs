@@ -58,7 +58,10 @@ pub enum Break {
 pub async fn demo(args: DemoArgs) -> anyhow::Result<()> {
     let (data, temporary) = match &args.data {
         Some(folder) => (folder.clone(), false),
-        None => (std::env::temp_dir().join(format!("roadstead-demo-{}", std::process::id())), true),
+        None => (
+            std::env::temp_dir().join(format!("roadstead-demo-{}", std::process::id())),
+            true,
+        ),
     };
     fs::create_dir_all(&data)?;
     let data = data.canonicalize()?;

@@ -62,7 +62,10 @@ fn scripts(version: u32) -> (String, String) {
         }
         _ => fine,
     };
-    (format!("#!/bin/sh\n{page}\n"), format!("#!/bin/sh\n{checkout}\n"))
+    (
+        format!("#!/bin/sh\n{page}\n"),
+        format!("#!/bin/sh\n{checkout}\n"),
+    )
 }
 
 impl Repository {
@@ -75,15 +78,36 @@ impl Repository {
     ) -> anyhow::Result<Self> {
         let (work, bare) = (folder.join("work"), folder.join("shop.git"));
         fs::create_dir_all(&work)?;
-        git(folder, &["init", "--quiet", "--bare", "--initial-branch=main", "shop.git"]).await?;
+        git(
+            folder,
+            &[
+                "init",
+                "--quiet",
+                "--bare",
+                "--initial-branch=main",
+                "shop.git",
+            ],
+        )
+        .await?;
         git(&work, &["init", "--quiet", "--initial-branch=main"]).await?;
-        git(&work, &["remote", "add", "origin", &bare.display().to_string()]).await?;
+        git(
+            &work,
+            &["remote", "add", "origin", &bare.display().to_string()],
+        )
+        .await?;
         if setting.broken != Some(Break::Push) {
             let hook = bare.join("hooks/post-receive");
-            fs::write(&hook, HOOK.replace("SECRET", secret).replace("URL", webhook))?;
+            fs::write(
+                &hook,
+                HOOK.replace("SECRET", secret).replace("URL", webhook),
+            )?;
             fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
         }
-        Ok(Self { work, bare, setting })
+        Ok(Self {
+            work,
+            bare,
+            setting,
+        })
     }
 
     /// The bare repository's folder.
@@ -99,7 +123,10 @@ impl Repository {
         fs::create_dir_all(self.work.join(".roadstead"))?;
         fs::write(folder.join("index.cgi"), page)?;
         fs::write(folder.join("checkout"), checkout)?;
-        fs::write(self.work.join("Dockerfile"), DOCKERFILE.replace("BASE", &self.setting.base))?;
+        fs::write(
+            self.work.join("Dockerfile"),
+            DOCKERFILE.replace("BASE", &self.setting.base),
+        )?;
         fs::write(self.work.join(".roadstead/pipeline.yml"), self.pipeline())?;
         git(&self.work, &["add", "--all"]).await?;
         let message = match version {
@@ -113,7 +140,12 @@ impl Repository {
     }
 
     fn pipeline(&self) -> String {
-        let Setting { base, staging, production, broken } = &self.setting;
+        let Setting {
+            base,
+            staging,
+            production,
+            broken,
+        } = &self.setting;
         let gates = match broken {
             Some(Break::Gate) => "",
             _ => "    gates:\n      - healthy: { for: 8s, min_running: 2 }\n",
@@ -163,7 +195,11 @@ async fn git(folder: &Path, arguments: &[&str]) -> anyhow::Result<String> {
         .await
         .context("git is missing: run `make setup`")?;
     if !output.status.success() {
-        bail!("git {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "git {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

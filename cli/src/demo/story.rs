@@ -31,8 +31,15 @@ type Seen = Result<(String, Value), String>;
 /// Tells all of it; stops at the first line that does not hold, since the rest leans on it.
 pub async fn tell(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
     let placeholder = scene.placeholder().await?;
-    for (name, address) in [("staging", &scene.staging), ("production", &scene.production)] {
-        let port = address.rsplit(':').next().and_then(|p| p.parse().ok()).unwrap_or_default();
+    for (name, address) in [
+        ("staging", &scene.staging),
+        ("production", &scene.production),
+    ] {
+        let port = address
+            .rsplit(':')
+            .next()
+            .and_then(|p| p.parse().ok())
+            .unwrap_or_default();
         scene.aws.environment(name, port, &placeholder).await?;
     }
     table.say("clusters, services and load balancers stand, with a placeholder in them");
@@ -40,7 +47,9 @@ pub async fn tell(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
 
     macro_rules! line {
         ($step:expr, $expected:expr, $seen:expr) => {{
-            let seen: Seen = $seen.await.map_err(|error: anyhow::Error| format!("{error:#}"));
+            let seen: Seen = $seen
+                .await
+                .map_err(|error: anyhow::Error| format!("{error:#}"));
             let held = seen.is_ok();
             table.line($step, $expected, seen);
             if !held {
@@ -50,36 +59,118 @@ pub async fn tell(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
     }
 
     scene.settled(&client, "staging").await?;
-    line!("push v1", "the webhook starts run shop.1", scene.push(&client, 1));
-    line!("build v1", "steps pass, the registry has the digest", scene.built(&client, 1));
-    line!("v1 in staging", "deployed", scene.deployment(&client, "staging", "shop.r1", "deployed"));
-    line!("staging serves", "v1 staging", scene.serves(&scene.staging, "v1 staging"));
-    line!("v1 in production", "deployed", scene.deployment(&client, "production", "shop.r1", "deployed"));
-    line!("the gate held", "8 s of healthy staging came first", scene.gate_held(&client));
-    line!("production serves", "v1 production", scene.serves(&scene.production, "v1 production"));
+    line!(
+        "push v1",
+        "the webhook starts run shop.1",
+        scene.push(&client, 1)
+    );
+    line!(
+        "build v1",
+        "steps pass, the registry has the digest",
+        scene.built(&client, 1)
+    );
+    line!(
+        "v1 in staging",
+        "deployed",
+        scene.deployment(&client, "staging", "shop.r1", "deployed")
+    );
+    line!(
+        "staging serves",
+        "v1 staging",
+        scene.serves(&scene.staging, "v1 staging")
+    );
+    line!(
+        "v1 in production",
+        "deployed",
+        scene.deployment(&client, "production", "shop.r1", "deployed")
+    );
+    line!(
+        "the gate held",
+        "8 s of healthy staging came first",
+        scene.gate_held(&client)
+    );
+    line!(
+        "production serves",
+        "v1 production",
+        scene.serves(&scene.production, "v1 production")
+    );
 
-    line!("push v2", "the webhook starts run shop.2", scene.push(&client, 2));
-    line!("v2 in staging", "rolled_back, with the reason", scene.deployment(&client, "staging", "shop.r2", "rolled_back"));
-    line!("staging is back", "v1 staging", scene.serves(&scene.staging, "v1 staging"));
-    line!("production untouched", "no deployment of v2, serves v1", scene.untouched(&client));
+    line!(
+        "push v2",
+        "the webhook starts run shop.2",
+        scene.push(&client, 2)
+    );
+    line!(
+        "v2 in staging",
+        "rolled_back, with the reason",
+        scene.deployment(&client, "staging", "shop.r2", "rolled_back")
+    );
+    line!(
+        "staging is back",
+        "v1 staging",
+        scene.serves(&scene.staging, "v1 staging")
+    );
+    line!(
+        "production untouched",
+        "no deployment of v2, serves v1",
+        scene.untouched(&client)
+    );
 
-    line!("push v3", "the webhook starts run shop.3", scene.push(&client, 3));
-    line!("v3 in staging", "deployed", scene.deployment(&client, "staging", "shop.r3", "deployed"));
-    line!("v3 in production", "rolled_back, by itself", scene.deployment(&client, "production", "shop.r3", "rolled_back"));
-    line!("production is back", "v1 production", scene.serves(&scene.production, "v1 production"));
-    line!("production is held", "a hold, and nothing is retried", scene.held(&client));
+    line!(
+        "push v3",
+        "the webhook starts run shop.3",
+        scene.push(&client, 3)
+    );
+    line!(
+        "v3 in staging",
+        "deployed",
+        scene.deployment(&client, "staging", "shop.r3", "deployed")
+    );
+    line!(
+        "v3 in production",
+        "rolled_back, by itself",
+        scene.deployment(&client, "production", "shop.r3", "rolled_back")
+    );
+    line!(
+        "production is back",
+        "v1 production",
+        scene.serves(&scene.production, "v1 production")
+    );
+    line!(
+        "production is held",
+        "a hold, and nothing is retried",
+        scene.held(&client)
+    );
 
-    line!("roll staging back", "deployed, through the button's form", scene.press(&client, "rollback", "shop.r1"));
-    line!("staging serves", "v1 staging", scene.serves(&scene.staging, "v1 staging"));
-    line!("promote to staging", "deployed, through the button's form", scene.press(&client, "promote", "shop.r3"));
-    line!("staging serves", "v3 staging", scene.serves(&scene.staging, "v3 staging"));
+    line!(
+        "roll staging back",
+        "deployed, through the button's form",
+        scene.press(&client, "rollback", "shop.r1")
+    );
+    line!(
+        "staging serves",
+        "v1 staging",
+        scene.serves(&scene.staging, "v1 staging")
+    );
+    line!(
+        "promote to staging",
+        "deployed, through the button's form",
+        scene.press(&client, "promote", "shop.r3")
+    );
+    line!(
+        "staging serves",
+        "v3 staging",
+        scene.serves(&scene.staging, "v3 staging")
+    );
     Ok(())
 }
 
 impl Scene {
     /// Pushes a placeholder image, so that the services have something to run.
     async fn placeholder(&self) -> anyhow::Result<String> {
-        self.aws.ecr("CreateRepository", json!({"repositoryName": "placeholder"})).await?;
+        self.aws
+            .ecr("CreateRepository", json!({"repositoryName": "placeholder"}))
+            .await?;
         let (user, password) = self.aws.registry_login().await?;
         let host = self.registry.trim_start_matches("http://");
         let name = format!("{host}/placeholder:1");
@@ -96,9 +187,13 @@ impl Scene {
             Ok(())
         };
         docker(&["login", "--username", &user, "--password", &password, host]).await?;
-        let folder = std::env::temp_dir().join(format!("roadstead-placeholder-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("roadstead-placeholder-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("www"))?;
-        std::fs::write(folder.join("www/index.html"), "nothing is deployed here yet\n")?;
+        std::fs::write(
+            folder.join("www/index.html"),
+            "nothing is deployed here yet\n",
+        )?;
         std::fs::write(
             folder.join("Dockerfile"),
             format!(
@@ -107,7 +202,14 @@ impl Scene {
                 self.base
             ),
         )?;
-        let built = docker(&["build", "--quiet", "--tag", &name, &folder.display().to_string()]).await;
+        let built = docker(&[
+            "build",
+            "--quiet",
+            "--tag",
+            &name,
+            &folder.display().to_string(),
+        ])
+        .await;
         std::fs::remove_dir_all(&folder)?;
         built?;
         docker(&["push", "--quiet", &name]).await?;
@@ -123,7 +225,9 @@ impl Scene {
     }
 
     async fn session(&self) -> anyhow::Result<String> {
-        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
         let cookie = self.cookie(&http).await?;
         let answer = http
             .post(format!("{}/api/v1/tokens", self.url))
@@ -137,15 +241,25 @@ impl Scene {
     }
 
     async fn cookie(&self, http: &reqwest::Client) -> anyhow::Result<String> {
-        let form = [("user", "admin"), ("password", self.password.as_str()), ("next", "/")];
-        let answer = http.post(format!("{}/login", self.url)).form(&form).send().await?;
+        let form = [
+            ("user", "admin"),
+            ("password", self.password.as_str()),
+            ("next", "/"),
+        ];
+        let answer = http
+            .post(format!("{}/login", self.url))
+            .form(&form)
+            .send()
+            .await?;
         let cookie = answer
             .headers()
             .get_all("set-cookie")
             .iter()
             .filter_map(|value| value.to_str().ok()?.split(';').next())
             .find(|pair| pair.starts_with("roadstead_session="));
-        Ok(cookie.with_context(|| format!("no session came: {}", answer.status()))?.to_owned())
+        Ok(cookie
+            .with_context(|| format!("no session came: {}", answer.status()))?
+            .to_owned())
     }
 
     /// Waits until the placeholder runs: the story begins on a quiet stage.
@@ -168,14 +282,20 @@ impl Scene {
         if found["commit"] != json!(commit) {
             bail!("{run} is of commit {}, not {commit}", found["commit"]);
         }
-        Ok((format!("run {run} of {}", &commit[..7]), json!({"run": run, "commit": commit})))
+        Ok((
+            format!("run {run} of {}", &commit[..7]),
+            json!({"run": run, "commit": commit}),
+        ))
     }
 
     async fn built(&self, client: &Client, version: u32) -> anyhow::Result<(String, Value)> {
         let run = format!("shop.{version}");
         let found = until(&format!("the end of {run}"), LIMIT, async || {
             let found = client.get(&format!("/runs/{run}")).await?;
-            let state = found["run"]["state"]["state"].as_str().unwrap_or_default().to_owned();
+            let state = found["run"]["state"]["state"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
             match state.as_str() {
                 "succeeded" => Ok(Some(found)),
                 "failed" | "timed_out" | "cancelled" | "skipped" => {
@@ -185,7 +305,10 @@ impl Scene {
             }
         })
         .await?;
-        let release = found["run"]["state"]["release"].as_str().context("no release")?.to_owned();
+        let release = found["run"]["state"]["release"]
+            .as_str()
+            .context("no release")?
+            .to_owned();
         let releases = client.get("/projects/shop/releases").await?;
         let image = releases["releases"]
             .as_array()
@@ -199,16 +322,25 @@ impl Scene {
         let answer = reqwest::Client::new()
             .head(format!("{}/v2/shop/manifests/{digest}", self.registry))
             .basic_auth(user, Some(password))
-            .header("accept", "application/vnd.docker.distribution.manifest.v2+json")
+            .header(
+                "accept",
+                "application/vnd.docker.distribution.manifest.v2+json",
+            )
             .header("accept", "application/vnd.oci.image.manifest.v1+json")
             .send()
             .await?
             .error_for_status()?;
-        let said = answer.headers().get("docker-content-digest").and_then(|v| v.to_str().ok());
+        let said = answer
+            .headers()
+            .get("docker-content-digest")
+            .and_then(|v| v.to_str().ok());
         if said != Some(digest) {
             bail!("the registry says {said:?}, the release {digest}");
         }
-        Ok((format!("{release} = {}…", &digest[..19]), json!({"release": release, "image": image})))
+        Ok((
+            format!("{release} = {}…", &digest[..19]),
+            json!({"release": release, "image": image}),
+        ))
     }
 
     async fn deployment(
@@ -220,7 +352,11 @@ impl Scene {
     ) -> anyhow::Result<(String, Value)> {
         let what = format!("{release} {wanted} in {environment}");
         let id = until(&what, LIMIT, async || {
-            let all = client.get(&format!("/projects/shop/deployments?environment={environment}")).await?;
+            let all = client
+                .get(&format!(
+                    "/projects/shop/deployments?environment={environment}"
+                ))
+                .await?;
             let all = all["deployments"].as_array().cloned().unwrap_or_default();
             Ok(all
                 .iter()
@@ -232,10 +368,18 @@ impl Scene {
     }
 
     /// Waits for a deployment's end.
-    async fn ends(&self, client: &Client, id: &str, wanted: &str) -> anyhow::Result<(String, Value)> {
+    async fn ends(
+        &self,
+        client: &Client,
+        id: &str,
+        wanted: &str,
+    ) -> anyhow::Result<(String, Value)> {
         let found = until(&format!("{id} {wanted}"), LIMIT, async || {
             let found = client.get(&format!("/deployments/{id}")).await?;
-            let state = found["deployment"]["state"]["state"].as_str().unwrap_or_default().to_owned();
+            let state = found["deployment"]["state"]["state"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
             match state.as_str() {
                 state if state == wanted => Ok(Some(found)),
                 "queued" | "rolling_out" | "verifying" | "rolling_back" => Ok(None),
@@ -244,27 +388,42 @@ impl Scene {
         })
         .await?;
         let state = &found["deployment"]["state"];
-        let why = state["failure"]["message"].as_str().map(|m| format!(": {m}")).unwrap_or_default();
+        let why = state["failure"]["message"]
+            .as_str()
+            .map(|m| format!(": {m}"))
+            .unwrap_or_default();
         if wanted == "rolled_back" && why.is_empty() {
             bail!("{id} is rolled back without a reason");
         }
-        Ok((format!("{id} {wanted}{why}"), json!({"deployment": id, "state": state})))
+        Ok((
+            format!("{id} {wanted}{why}"),
+            json!({"deployment": id, "state": state}),
+        ))
     }
 
     async fn serves(&self, address: &str, wanted: &str) -> anyhow::Result<(String, Value)> {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(5))
+            .build()?;
         let mut row = 0;
         // Old tasks drain for a moment: ten answers in a row count.
-        let body = until(&format!("{wanted:?} at {address}"), Duration::from_secs(60), async || {
-            let text = match http.get(address).send().await {
-                Ok(answer) => answer.text().await.unwrap_or_default(),
-                Err(_) => String::new(),
-            };
-            row = if text.trim() == wanted { row + 1 } else { 0 };
-            Ok((row >= 10).then_some(text))
-        })
+        let body = until(
+            &format!("{wanted:?} at {address}"),
+            Duration::from_secs(60),
+            async || {
+                let text = match http.get(address).send().await {
+                    Ok(answer) => answer.text().await.unwrap_or_default(),
+                    Err(_) => String::new(),
+                };
+                row = if text.trim() == wanted { row + 1 } else { 0 };
+                Ok((row >= 10).then_some(text))
+            },
+        )
         .await?;
-        Ok((body.trim().to_owned(), json!({"url": address, "body": body})))
+        Ok((
+            body.trim().to_owned(),
+            json!({"url": address, "body": body}),
+        ))
     }
 
     /// The order of events: staging's health had to last before production started.
@@ -292,7 +451,9 @@ impl Scene {
     }
 
     async fn untouched(&self, client: &Client) -> anyhow::Result<(String, Value)> {
-        let all = client.get("/projects/shop/deployments?environment=production").await?;
+        let all = client
+            .get("/projects/shop/deployments?environment=production")
+            .await?;
         let all = all["deployments"].as_array().cloned().unwrap_or_default();
         if let Some(bad) = all.iter().find(|d| d["release"] == json!("shop.r2")) {
             bail!("{} brought v2 to production", bad["id"]);
@@ -322,22 +483,48 @@ impl Scene {
             bail!("{live} deployments are under way in production in spite of the hold");
         }
         let reason = hold["reason"].as_str().unwrap_or_default();
-        Ok((format!("held by {}: {reason}", hold["by"].as_str().unwrap_or("-")), hold.clone()))
+        Ok((
+            format!("held by {}: {reason}", hold["by"].as_str().unwrap_or("-")),
+            hold.clone(),
+        ))
     }
 
     /// Presses a button: the very form that the page sends, with its session.
-    async fn press(&self, client: &Client, verb: &str, release: &str) -> anyhow::Result<(String, Value)> {
+    async fn press(
+        &self,
+        client: &Client,
+        verb: &str,
+        release: &str,
+    ) -> anyhow::Result<(String, Value)> {
         let newest = async || -> anyhow::Result<(u64, String)> {
-            let all = client.get("/projects/shop/deployments?environment=staging").await?;
-            let id = all["deployments"][0]["id"].as_str().unwrap_or_default().to_owned();
-            let number = id.rsplit(".d").next().and_then(|n| n.parse().ok()).unwrap_or(0);
+            let all = client
+                .get("/projects/shop/deployments?environment=staging")
+                .await?;
+            let id = all["deployments"][0]["id"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            let number = id
+                .rsplit(".d")
+                .next()
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(0);
             Ok((number, id))
         };
         let (before, _) = newest().await?;
-        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
         let cookie = self.cookie(&http).await?;
-        let address = format!("{}/projects/shop/environments/staging/services/web/{verb}", self.url);
-        let form = [("release", release), ("reason", "the demo says so"), ("confirm", "staging")];
+        let address = format!(
+            "{}/projects/shop/environments/staging/services/web/{verb}",
+            self.url
+        );
+        let form = [
+            ("release", release),
+            ("reason", "the demo says so"),
+            ("confirm", "staging"),
+        ];
         let answer = http
             .post(address)
             .header("cookie", cookie)
@@ -346,7 +533,11 @@ impl Scene {
             .send()
             .await?;
         if answer.status().as_u16() != 303 {
-            bail!("the form was answered with {}: {}", answer.status(), answer.text().await?);
+            bail!(
+                "the form was answered with {}: {}",
+                answer.status(),
+                answer.text().await?
+            );
         }
         let (after, id) = newest().await?;
         if after <= before {
@@ -366,7 +557,10 @@ impl Scene {
             let mut left = 0;
             for cluster in ["staging", "production"] {
                 let tasks = self.aws.ecs("ListTasks", json!({"cluster": cluster})).await;
-                left += tasks.ok().and_then(|t| t["taskArns"].as_array().map(Vec::len)).unwrap_or(0);
+                left += tasks
+                    .ok()
+                    .and_then(|t| t["taskArns"].as_array().map(Vec::len))
+                    .unwrap_or(0);
             }
             Ok((left == 0).then_some(()))
         });

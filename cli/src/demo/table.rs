@@ -32,7 +32,12 @@ pub struct Table {
 impl Table {
     pub fn new(quiet: bool) -> Self {
         let now = Instant::now();
-        Self { lines: vec![], began: now, last: now, quiet }
+        Self {
+            lines: vec![],
+            began: now,
+            last: now,
+            quiet,
+        }
     }
 
     /// Says what goes on, on standard error.
@@ -83,10 +88,22 @@ impl Table {
         }
         let clip = |text: &str, width: usize| {
             let short: String = text.chars().take(width).collect();
-            if short.len() < text.len() { format!("{short}…") } else { short }
+            if short.len() < text.len() {
+                format!("{short}…")
+            } else {
+                short
+            }
         };
-        let width = self.lines.iter().map(|l| l.step.chars().count()).max().unwrap_or(0);
-        println!("\n{:width$}   {:<44} {:<58} {:>7}", "step", "expected", "observed", "time");
+        let width = self
+            .lines
+            .iter()
+            .map(|l| l.step.chars().count())
+            .max()
+            .unwrap_or(0);
+        println!(
+            "\n{:width$}   {:<44} {:<58} {:>7}",
+            "step", "expected", "observed", "time"
+        );
         for line in &self.lines {
             let mark = if line.held { "✓" } else { "✗" };
             println!(
@@ -98,6 +115,10 @@ impl Table {
             );
         }
         let held = self.lines.iter().filter(|line| line.held).count();
-        println!("\n{held} of {} lines held in {:.0} s", self.lines.len(), self.took().as_secs_f64());
+        println!(
+            "\n{held} of {} lines held in {:.0} s",
+            self.lines.len(),
+            self.took().as_secs_f64()
+        );
     }
 }
