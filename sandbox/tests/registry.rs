@@ -1,5 +1,10 @@
 //! ECR and the registry behind it, with a real Docker Engine that pushes and pulls.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test helper that fails should fail the test where it stands"
+)]
+
 mod support;
 
 use hyper::{Method, StatusCode};

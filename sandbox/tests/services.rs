@@ -1,5 +1,10 @@
 //! A service behind a load balancer, from a push to its answers over HTTP.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test helper that fails should fail the test where it stands"
+)]
+
 mod support;
 
 use hyper::{Method, StatusCode};
@@ -63,25 +68,32 @@ impl Bench {
                     "Attributes.member.1.Key",
                     "deregistration_delay.timeout_seconds",
                 ),
-                ("Attributes.member.1.Value", "10"),
+                ("Attributes.member.1.Value", "40"),
             ])
             .await;
-        assert_eq!(found(&delay, "Value"), "10");
+        assert_eq!(found(&delay, "Value"), "40");
         let balancer = sandbox
             .elb(&[("Action", "CreateLoadBalancer"), ("Name", "front")])
             .await;
         let load_balancer = found(&balancer, "LoadBalancerArn");
         let action = "DefaultActions.member.1.ForwardConfig.TargetGroups.member.1.TargetGroupArn";
-        let listener = sandbox
-            .elb(&[
-                ("Action", "CreateListener"),
-                ("LoadBalancerArn", &load_balancer),
-                ("Protocol", "HTTP"),
-                ("Port", "0"),
-                ("DefaultActions.member.1.Type", "forward"),
-                (action, &target_group),
-            ])
-            .await;
+        let listener = loop {
+            // Below the ports that the kernel gives away, so that it is free again at a restart.
+            let port = rand::random_range(20_000..32_000_u16).to_string();
+            let created = sandbox
+                .elb(&[
+                    ("Action", "CreateListener"),
+                    ("LoadBalancerArn", &load_balancer),
+                    ("Protocol", "HTTP"),
+                    ("Port", &port),
+                    ("DefaultActions.member.1.Type", "forward"),
+                    (action, &target_group),
+                ])
+                .await;
+            if element(&created.text(), "Code").as_deref() != Some("DuplicateListener") {
+                break created;
+            }
+        };
         Self {
             repository: repository.to_owned(),
             port: found(&listener, "Port"),

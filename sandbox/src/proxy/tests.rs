@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::{Request, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -83,23 +84,30 @@ impl Bench {
         let data = tempfile::tempdir().unwrap();
         let balancer = open(data.path()).await;
         add_group(&balancer, GROUP).await;
-        let listener = balancer
-            .listen("arn:listener", 0, |_, port| {
-                Ok::<_, AwsError>(Listener {
-                    load_balancer_arn: "arn:balancer".to_owned(),
-                    port,
-                    forward: vec![Forward {
-                        target_group_arn: GROUP.to_owned(),
-                        weight: 1,
-                    }],
-                })
+        let listener = |_: &mut BalancerRecords, port| {
+            Ok::<_, AwsError>(Listener {
+                load_balancer_arn: "arn:balancer".to_owned(),
+                port,
+                forward: vec![Forward {
+                    target_group_arn: GROUP.to_owned(),
+                    weight: 1,
+                }],
             })
-            .await
-            .unwrap();
-        Self {
-            data,
-            balancer,
-            port: listener.port,
+        };
+        loop {
+            // Below the ports that the kernel gives away, so that it is free again at a restart.
+            let port = rand::random_range(20_000..32_000);
+            if balancer
+                .listen("arn:listener", port, listener)
+                .await
+                .is_ok()
+            {
+                return Self {
+                    data,
+                    balancer,
+                    port,
+                };
+            }
         }
     }
 
@@ -276,19 +284,32 @@ async fn a_target_that_dies_gives_502_until_its_checks_fail() {
         })
         .await
         .unwrap();
-    let upstream = Upstream::start("gone").await;
-    bench.balancer.register(GROUP, "a", upstream.address);
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let dead = Arc::new(AtomicBool::new(false));
+    let server = tokio::spawn({
+        let dead = Arc::clone(&dead);
+        async move {
+            while let Ok((mut stream, _)) = socket.accept().await {
+                if !dead.load(Ordering::SeqCst) {
+                    let mut request = [0; 1024];
+                    assert!(stream.read(&mut request).await.unwrap() > 0);
+                    let reply = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+                    stream.write_all(reply.as_bytes()).await.unwrap();
+                }
+            }
+        }
+    });
+    bench.balancer.register(GROUP, "a", address);
     bench.until("a", &TargetState::Healthy).await;
-    drop(upstream);
-    let answer = eventually("the target to be gone", async || {
-        let answer = bench.get().await;
-        (answer.0 != StatusCode::OK).then_some(answer)
-    })
-    .await;
-    assert_eq!(answer.0, StatusCode::BAD_GATEWAY, "{}", answer.1);
+    assert_eq!(bench.get().await.0, StatusCode::OK);
+    dead.store(true, Ordering::SeqCst);
+    let (status, text) = bench.get().await;
+    assert_eq!(status, StatusCode::BAD_GATEWAY, "{text}");
     // Checked more often again, which takes effect at once.
     add_group(&bench.balancer, GROUP).await;
     bench.until("a", &unhealthy("Health checks failed")).await;
+    server.abort();
 }
 
 #[tokio::test]

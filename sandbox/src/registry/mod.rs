@@ -8,7 +8,7 @@ mod manifests;
 mod process;
 mod repositories;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,8 +79,13 @@ impl Registry {
                     config.registry_listen
                 )
             })?;
+        let mut address = listener.local_addr()?;
+        if address.ip().is_unspecified() {
+            // Docker Engine speaks plain HTTP only to registries on its own machine.
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
         let registry = Arc::new(Self {
-            address: listener.local_addr()?,
+            address,
             clock,
             client: Client::new(),
             process: RegistryProcess::start(&directory).await?,

@@ -30,6 +30,9 @@ const WRAPPER: &str = r#"exec 3<&0
 (while read -r _; do :; done; kill "$$") <&3 >/dev/null 2>&1 &
 exec "$0" serve "$1" 3<&- </dev/null"#;
 
+/// A header by which a child is known: a port chosen as free may by then be another registry's.
+const MARK: &str = "x-roadstead-registry";
+
 /// How long it may take to answer first; machines that run tests are slow.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
@@ -118,6 +121,7 @@ impl Launcher {
 
     async fn launch_once(&self) -> anyhow::Result<Life> {
         let address = free_address()?;
+        let mark = format!("{:032x}", rand::random::<u128>());
         let configuration = self.directory.join("registry.yml");
         let log = self.directory.join("registry.log");
         // JSON is YAML, with quoting that any path survives.
@@ -128,7 +132,7 @@ impl Launcher {
                 "filesystem": { "rootdirectory": self.directory.join("images") },
                 "delete": { "enabled": true },
             },
-            "http": { "addr": address.to_string(), "relativeurls": true },
+            "http": { "addr": address.to_string(), "relativeurls": true, "headers": { MARK: [mark] } },
         });
         write_atomically(&configuration, content.to_string().as_bytes())
             .with_context(|| format!("cannot write {}", configuration.display()))?;
@@ -154,7 +158,7 @@ impl Launcher {
             address,
         };
         tokio::select! {
-            ready = wait_until_ready(address) => ready?,
+            ready = wait_until_ready(address, &mark) => ready?,
             status = life.child.wait() => {
                 let written = std::fs::read_to_string(&log).unwrap_or_default();
                 let last = written.lines().next_back().unwrap_or("no output");
@@ -217,13 +221,14 @@ fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(socket.local_addr()?)
 }
 
-async fn wait_until_ready(address: SocketAddr) -> anyhow::Result<()> {
+async fn wait_until_ready(address: SocketAddr, mark: &str) -> anyhow::Result<()> {
     let client = Client::new();
     let deadline = tokio::time::Instant::now() + START_LIMIT;
     loop {
         let request = Request::get(format!("http://{address}/v2/")).body(full(Bytes::new()))?;
         if let Ok(response) = client.send(request).await
             && response.status() == StatusCode::OK
+            && response.headers().get(MARK).is_some_and(|it| it == mark)
         {
             return Ok(());
         }
@@ -233,5 +238,58 @@ async fn wait_until_ready(address: SocketAddr) -> anyhow::Result<()> {
             START_LIMIT.as_secs()
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn answers(address: SocketAddr) -> bool {
+        let request = Request::get(format!("http://{address}/v2/"))
+            .body(full(Bytes::new()))
+            .unwrap();
+        Client::new().send(request).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_dies_is_started_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let launcher = Launcher {
+            program: find_program().unwrap(),
+            directory: directory.path().to_owned(),
+        };
+        let life = launcher.launch().await.unwrap();
+        let (first, pid) = (life.address, life.child.id().unwrap());
+        let (sender, mut address) = watch::channel(first);
+        let stop = CancellationToken::new();
+        let supervisor = tokio::spawn(launcher.supervise(life, Arc::new(sender), stop.clone()));
+        let killed = Command::new("sh")
+            .args(["-c", "kill -9 \"$0\""])
+            .arg(pid.to_string())
+            .status();
+        assert!(killed.await.unwrap().success());
+        let another = tokio::time::timeout(Duration::from_secs(60), address.changed());
+        another.await.expect("waited in vain").unwrap();
+        let second = *address.borrow();
+        assert!(answers(second).await);
+        stop.cancel();
+        supervisor.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_registry_ends_when_nobody_holds_its_leash() {
+        let directory = tempfile::tempdir().unwrap();
+        let launcher = Launcher {
+            program: find_program().unwrap(),
+            directory: directory.path().to_owned(),
+        };
+        let Life {
+            mut child, leash, ..
+        } = launcher.launch().await.unwrap();
+        // What the kernel does when this process is killed.
+        drop(leash);
+        let ended = tokio::time::timeout(Duration::from_secs(60), child.wait());
+        ended.await.expect("the registry outlives us").unwrap();
     }
 }

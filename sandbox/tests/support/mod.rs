@@ -5,6 +5,10 @@
     dead_code,
     reason = "each test binary compiles this module and uses a part of it"
 )]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test helper that fails should fail the test where it stands"
+)]
 
 pub(crate) mod docker;
 

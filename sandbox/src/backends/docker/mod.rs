@@ -34,7 +34,7 @@ pub(crate) async fn connect(
 ) -> anyhow::Result<Arc<dyn Backend>> {
     let shared = Shared {
         engine: Engine::connect(instance_id(config)?, registry).await?,
-        journal: Journal::new(&config.data),
+        journal: Arc::new(Journal::new(&config.data)),
         reports,
         clock,
     };
@@ -134,19 +134,22 @@ impl Backend for DockerBackend {
         if !is_container_name(container) || !is_container_name(task_id) {
             return Ok(None);
         }
-        if let Some(lines) = self.shared.journal.log(task_id, container)? {
+        let kept = {
+            let (task_id, container) = (task_id.to_owned(), container.to_owned());
+            move |journal: &Journal| journal.log(&task_id, &container)
+        };
+        if let Some(lines) = self.shared.on_disk(kept.clone()).await? {
             return Ok(Some(lines));
         }
         let name = container_name(task_id, container);
         match self.shared.engine.logs(&name).await? {
             Some(lines) => Ok(Some(lines)),
             // It may have been removed between the two looks.
-            None => self.shared.journal.log(task_id, container),
+            None => self.shared.on_disk(kept).await,
         }
     }
 
     async fn log_streams(&self) -> anyhow::Result<Vec<LogStream>> {
-        let shared = Arc::clone(&self.shared);
-        tokio::task::spawn_blocking(move || shared.journal.streams()).await?
+        self.shared.on_disk(Journal::streams).await
     }
 }

@@ -23,12 +23,21 @@ use crate::clock::Clock;
 /// What all tasks share.
 pub(super) struct Shared {
     pub(super) engine: Engine,
-    pub(super) journal: Journal,
+    pub(super) journal: Arc<Journal>,
     pub(super) reports: Reports,
     pub(super) clock: Clock,
 }
 
 impl Shared {
+    /// Reads or writes the journal where waiting for the disk holds up nothing else.
+    pub(super) async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Journal) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let journal = Arc::clone(&self.journal);
+        tokio::task::spawn_blocking(move || work(&journal)).await?
+    }
+
     fn report(&self, task_id: &str, event: TaskEvent) {
         let report = TaskReport {
             task_id: task_id.to_owned(),
@@ -145,7 +154,7 @@ impl Supervisor {
 
     /// Whether the container was created before, in this life or an earlier one.
     async fn exists(&self, spec: &ContainerSpec) -> bool {
-        self.kept_end(spec).is_some()
+        self.kept_end(spec).await.is_some()
             || matches!(
                 self.shared.engine.inspect(&self.name_of(spec)).await,
                 Ok(Some(_))
@@ -153,9 +162,12 @@ impl Supervisor {
     }
 
     /// How the container ended, when it is gone already.
-    fn kept_end(&self, spec: &ContainerSpec) -> Option<End> {
-        let entry = self.shared.journal.entry(&self.launch.task_id, &spec.name);
-        entry.ok().flatten()?.end
+    async fn kept_end(&self, spec: &ContainerSpec) -> Option<End> {
+        let (task_id, name) = (self.launch.task_id.clone(), spec.name.clone());
+        let entry = self
+            .shared
+            .on_disk(move |journal| journal.entry(&task_id, &name));
+        entry.await.ok().flatten()?.end
     }
 
     async fn supervise(&self, stop: &CancellationToken) {
@@ -229,28 +241,22 @@ impl Supervisor {
 
     /// Creates and starts a container, or finds it as an earlier life left it.
     async fn start(&self, spec: &ContainerSpec) -> Result<Started, String> {
-        if let Some(end) = self.kept_end(spec) {
+        if let Some(end) = self.kept_end(spec).await {
             return Ok(Started::Gone(end));
         }
-        let Shared {
-            engine,
-            journal,
-            clock,
-            ..
-        } = &*self.shared;
+        let engine = &self.shared.engine;
+        let clock = self.shared.clock;
         let text = |error: Error| error_text(&error);
         let name = self.name_of(spec);
         let launch = &self.launch;
         if engine.inspect(&name).await.map_err(text)?.is_none() {
-            journal
-                .open(
-                    &launch.task_id,
-                    &spec.name,
-                    spec.awslogs.clone(),
-                    clock.now().0,
-                )
+            let (task_id, short_name) = (launch.task_id.clone(), spec.name.clone());
+            let awslogs = spec.awslogs.clone();
+            self.shared
+                .on_disk(move |journal| journal.open(&task_id, &short_name, awslogs, clock.now().0))
+                .await
                 .map_err(|error| format!("{error:#}"))?;
-            let body = container(engine.instance(), launch, spec, *clock);
+            let body = container(engine.instance(), launch, spec, clock);
             engine.create(&name, body).await.map_err(text)?;
         }
         let found = engine.inspect(&name).await.map_err(text)?;
@@ -451,7 +457,10 @@ async fn remove(shared: &Shared, labelled: &Labelled) -> anyhow::Result<()> {
     let seen = shared.engine.inspect(id).await?;
     if let Some(end) = seen.and_then(|seen| seen.end) {
         let lines = shared.engine.logs(id).await?.unwrap_or_default();
-        shared.journal.close(task_id, container, end, &lines)?;
+        let (task, name) = (task_id.clone(), container.clone());
+        shared
+            .on_disk(move |journal| journal.close(&task, &name, end, &lines))
+            .await?;
         shared.report(task_id, exited(container, end));
     }
     shared.engine.remove(id).await?;
