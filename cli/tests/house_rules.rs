@@ -1,7 +1,8 @@
 //! The rules between the houses, held by tests: who may use whom, what a pure room must not know,
-//! and how long a file may get.
+//! how long a file may get, and that what the documentation names is there.
 //!
-//! Dependencies are read from `cargo tree`, names from the sources. Comments may name anything.
+//! Dependencies are read from `cargo tree`, names from the sources. Comments may name anything that
+//! code may not, but nobody's machine.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -109,12 +110,8 @@ fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
 fn code(folder: &str) -> Vec<(String, String)> {
     let mut lines = vec![];
     for path in files(folder, &["rs"]) {
-        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let shown = path
-            .strip_prefix(root())
-            .unwrap_or(&path)
-            .display()
-            .to_string();
+        let text = read(&path);
+        let shown = shown(&path);
         for (number, line) in text.lines().enumerate() {
             if !line.trim_start().starts_with("//") {
                 lines.push((format!("{shown}:{}", number + 1), line.to_owned()));
@@ -137,6 +134,116 @@ fn names(line: &str, family: &str) -> bool {
             && is_of(word, family)
             && (after.starts_with("::") || before.trim_end().ends_with("use"))
     })
+}
+
+/// Whether code uses one of AWS's crates, which are called `aws_sdk_…`, `aws_config` and so on.
+fn names_aws(line: &str) -> bool {
+    ["aws_config", "aws_sdk", "aws_smithy", "aws_types"]
+        .iter()
+        .any(|family| names(line, family))
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(root())
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
+
+/// Names below `[dependencies]` of a manifest.
+fn dependencies(manifest: &str) -> Vec<&str> {
+    let of_section = manifest
+        .lines()
+        .skip_while(|line| line.trim() != "[dependencies]")
+        .skip(1)
+        .take_while(|line| !line.starts_with('['));
+    of_section
+        .filter_map(|line| line.split(['.', ' ', '=']).next())
+        .filter(|name| !name.is_empty() && !name.starts_with('#'))
+        .collect()
+}
+
+/// Every text that people wrote.
+fn texts() -> Vec<PathBuf> {
+    let endings = [
+        "rs", "md", "toml", "yml", "yaml", "sh", "py", "html", "css", "js", "svg", "sql", "snap",
+    ];
+    let mut found = files(".", &endings);
+    for name in [
+        "Makefile",
+        "Dockerfile",
+        ".dockerignore",
+        ".env.example",
+        ".ci/run",
+    ] {
+        found.push(root().join(name));
+    }
+    found
+}
+
+/// A registry's host, or a folder of somebody's machine, in a line.
+fn elsewhere(line: &str) -> Option<&'static str> {
+    const HOSTS: [&str; 6] = [
+        "docker.io/",
+        "ghcr.io",
+        "gcr.io",
+        "quay.io",
+        "public.ecr.aws",
+        ".dkr.ecr.",
+    ];
+    const FOLDERS: [&str; 2] = ["/root/", "/home/"];
+    let host = HOSTS.into_iter().find(|host| line.contains(host));
+    host.or_else(|| {
+        FOLDERS.into_iter().find(|folder| {
+            line.match_indices(folder).any(|(at, _)| {
+                // Within a longer path or address it is only a part of that one.
+                let before = line[..at].chars().next_back();
+                !before.is_some_and(|c| c.is_alphanumeric() || "._-/)}>".contains(c))
+            })
+        })
+    })
+}
+
+/// Where links of a Markdown text lead, within the repository; comments and code are left out.
+fn links(text: &str) -> Vec<&str> {
+    let mut found = vec![];
+    let mut in_code = false;
+    for line in text.lines() {
+        if line.starts_with("```") {
+            in_code = !in_code;
+        }
+        if in_code || line.starts_with("<!--") {
+            continue;
+        }
+        for part in line.split("](").skip(1) {
+            let Some((target, _)) = part.split_once(')') else {
+                continue;
+            };
+            if !target.contains("://") {
+                found.push(target);
+            }
+        }
+    }
+    found
+}
+
+/// What headings of a Markdown text can be linked as.
+fn anchors(text: &str) -> BTreeSet<String> {
+    text.lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| {
+            let title = line.trim_start_matches('#').trim().to_lowercase();
+            title
+                .chars()
+                .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+                .map(|c| if c == ' ' { '-' } else { c })
+                .collect()
+        })
+        .collect()
 }
 
 fn places(lines: &[(String, String)], broken: impl Fn(&str) -> bool) -> String {
@@ -252,6 +359,132 @@ fn the_server_knows_neither_docker_nor_the_sandbox() {
 }
 
 #[test]
+fn the_wire_needs_serde_and_the_pages_need_templates() {
+    let allowed: [(&str, &[&str]); 2] = [
+        ("protocol", &["serde", "serde_json"]),
+        ("web", &["askama", "rust-embed", "serde", "vte"]),
+    ];
+    for (house, may) in allowed {
+        let manifest = read(&root().join(house).join("Cargo.toml"));
+        let used = dependencies(&manifest);
+        assert!(!used.is_empty(), "no dependencies read of {house}");
+        let more: Vec<_> = used.iter().filter(|name| !may.contains(name)).collect();
+        assert!(more.is_empty(), "{house} may use {may:?}, not {more:?}");
+    }
+}
+
+#[test]
+fn only_adapters_reach_the_world_outside() {
+    let mut lines = code("server/src");
+    lines.retain(|(place, _)| !place.starts_with("server/src/adapters"));
+    let found = places(&lines, |line| {
+        names(line, "git2") || names(line, "reqwest") || names_aws(line)
+    });
+    assert!(
+        found.is_empty(),
+        "git, AWS and outgoing HTTP stay in server/src/adapters:{found}"
+    );
+}
+
+#[test]
+fn nothing_names_a_registry_or_somebodys_machine() {
+    let mut broken = vec![];
+    for path in texts() {
+        // This file has to name what it forbids.
+        if path.ends_with("cli/tests/house_rules.rs") {
+            continue;
+        }
+        for (number, line) in read(&path).lines().enumerate() {
+            if let Some(word) = elsewhere(line) {
+                broken.push(format!("{}:{}: {word}", shown(&path), number + 1));
+            }
+        }
+    }
+    assert!(
+        broken.is_empty(),
+        "the repository says nothing of where it is built: {broken:#?}"
+    );
+}
+
+#[test]
+fn what_is_elsewhere_is_told_from_what_is_not() {
+    assert_eq!(elsewhere("FROM ghcr.io/a/b"), Some("ghcr.io"));
+    assert_eq!(
+        elsewhere("docker pull docker.io/library/x"),
+        Some("docker.io/")
+    );
+    assert_eq!(elsewhere("see `/root/.cargo`"), Some("/root/"));
+    assert_eq!(elsewhere("/home/maya/x"), Some("/home/"));
+    assert_eq!(elsewhere("need docker.io dockerd"), None);
+    assert_eq!(elsewhere("src/home/page.rs"), None);
+}
+
+#[test]
+fn links_of_the_documentation_lead_somewhere() {
+    let mut broken = vec![];
+    let mut seen = 0;
+    for path in files(".", &["md"]) {
+        let folder = path.parent().expect("a file is in a folder").to_owned();
+        let text = read(&path);
+        for target in links(&text) {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() {
+                path.clone()
+            } else {
+                folder.join(file)
+            };
+            seen += 1;
+            let headed =
+                heading.is_empty() || (file.is_file() && anchors(&read(&file)).contains(heading));
+            if !file.exists() || !headed {
+                broken.push(format!("{}: {target}", shown(&path)));
+            }
+        }
+    }
+    assert!(seen > 20, "only {seen} links were read");
+    assert!(broken.is_empty(), "links that lead nowhere: {broken:#?}");
+}
+
+#[test]
+fn the_map_names_rooms_that_exist() {
+    let text = read(&root().join("docs/ARCHITECTURE.md"));
+    let houses = [
+        "",
+        "pipelines",
+        "protocol",
+        "server",
+        "runner",
+        "web",
+        "sandbox",
+        "cli",
+    ];
+    let bases: Vec<_> = houses
+        .iter()
+        .flat_map(|house| {
+            [
+                root().join(house),
+                root().join(house).join("src"),
+                root().join("migrations"),
+            ]
+        })
+        .collect();
+    let mut named = 0;
+    for word in text.split('`').skip(1).step_by(2) {
+        let is_path = !word.contains([' ', ':', '*', '<', '{'])
+            && word.contains('/')
+            && (word.ends_with('/') || Path::new(word).extension().is_some());
+        if is_path && !word.starts_with('.') {
+            named += 1;
+            assert!(
+                bases.iter().any(|base| base.join(word).exists()),
+                "docs/ARCHITECTURE.md names `{word}`, which is nowhere"
+            );
+        }
+    }
+    assert!(named > 40, "only {named} paths were read");
+}
+
+#[test]
 fn no_test_is_skipped() {
     let skipped = places(&code("."), |line| line.trim_start().starts_with("#[ignore"));
     assert!(
@@ -264,7 +497,7 @@ fn no_test_is_skipped() {
 fn files_of_code_stay_short_enough_to_be_read() {
     let mut long = vec![];
     for path in files(".", &["rs", "js", "css", "html", "sql", "sh", "py"]) {
-        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let text = read(&path);
         let lines = text.lines().count();
         if lines > LONGEST_FILE {
             long.push(format!("{}: {lines} lines", path.display()));
