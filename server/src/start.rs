@@ -31,7 +31,9 @@ const LAST_REQUESTS: Duration = Duration::from_secs(10);
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.data)
         .with_context(|| format!("cannot make the data folder {}", config.data.display()))?;
-    let store = Store::open(&config.store_url()).await.context("cannot open the database")?;
+    let store = Store::open(&config.store_url())
+        .await
+        .context("cannot open the database")?;
     let (secrets, remotes) = set_up_projects(&config, &store).await?;
     set_up_admin(&config, &store).await?;
 
@@ -41,7 +43,11 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     let aws = Aws::new(&config.aws);
     let registry = Registry::new(aws.clone());
     let cluster = Cluster::new(aws);
-    let reconciler = Reconciler::new(store.clone(), bell.clone());
+    let reconciler = Reconciler {
+        store: store.clone(),
+        bell: bell.clone(),
+        effects_bell: bell.clone(),
+    };
     let executor = Executor::new(
         store.clone(),
         sources.clone(),
@@ -55,12 +61,27 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
 
     let listener = http::bind(config.http.listen)?;
     let address = listener.local_addr()?;
-    let app = App { store, logs, sources, registry, bell, config, secrets };
+    let app = App {
+        store,
+        logs,
+        sources,
+        registry,
+        bell,
+        config,
+        secrets,
+    };
     let server = http::server(actix_web::web::Data::new(app), listener)?;
     let handle = server.handle();
     let mut serving = tokio::spawn(server);
     let workers = [
-        tokio::spawn(reconciler.run(stop.clone())),
+        tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                stop.run_until_cancelled(reconciler.run())
+                    .await
+                    .unwrap_or(())
+            }
+        }),
         tokio::spawn(executor.run(stop.clone())),
         tokio::spawn(observer.run(stop.clone())),
     ];
@@ -86,7 +107,14 @@ async fn set_up_projects(config: &Config, store: &Store) -> anyhow::Result<Proje
     for project in &config.projects {
         let name = ProjectName::parse(&project.name)?;
         let (repository, secret) = (project.repository.clone(), project.webhook_secret.clone());
-        store.upsert_project(name.clone(), repository, secret.clone(), crate::clock::now()).await?;
+        store
+            .upsert_project(
+                name.clone(),
+                repository,
+                secret.clone(),
+                crate::clock::now(),
+            )
+            .await?;
         secrets.insert(name.clone(), secret);
         remotes.insert(name, Remote::from(project));
     }
@@ -102,8 +130,11 @@ async fn set_up_admin(config: &Config, store: &Store) -> anyhow::Result<()> {
     if known && !given {
         return Ok(());
     }
-    let password =
-        if given { config.admin.password.clone() } else { auth::new_secret("rsp")[..20].to_owned() };
+    let password = if given {
+        config.admin.password.clone()
+    } else {
+        auth::new_secret("rsp")[..20].to_owned()
+    };
     let hash = tokio::task::spawn_blocking({
         let password = password.clone();
         move || auth::hash_password(&password)
@@ -113,7 +144,10 @@ async fn set_up_admin(config: &Config, store: &Store) -> anyhow::Result<()> {
         store.set_password(name, &hash).await?;
         return Ok(());
     }
-    match store.create_user(name, &hash, Role::Admin, crate::clock::now()).await {
+    match store
+        .create_user(name, &hash, Role::Admin, crate::clock::now())
+        .await
+    {
         // Another server on the same database was faster.
         Ok(()) | Err(StoreError::Conflict { .. }) => {}
         Err(error) => return Err(error.into()),
@@ -152,16 +186,26 @@ pub async fn check(config: &Config) -> Vec<Finding> {
         let store = Store::open(&config.store_url()).await?;
         store.ping().await
     };
-    let answer = store.await.map(|()| "answers".to_owned()).map_err(|error| error.to_string());
+    let answer = store
+        .await
+        .map(|()| "answers".to_owned())
+        .map_err(|error| error.to_string());
     find("database".into(), answer);
     if config.projects.is_empty() {
-        find("projects".into(), Err("there is none: add [[projects]]".into()));
+        find(
+            "projects".into(),
+            Err("there is none: add [[projects]]".into()),
+        );
     }
     let sources = Sources::new(&config.data);
     for project in &config.projects {
-        let Ok(name) = ProjectName::parse(&project.name) else { continue };
+        let Ok(name) = ProjectName::parse(&project.name) else {
+            continue;
+        };
         let heads = sources.branch_heads(&name, &Remote::from(project)).await;
-        let seen = heads.map(|heads| format!("{} branches", heads.len())).map_err(|e| e.to_string());
+        let seen = heads
+            .map(|heads| format!("{} branches", heads.len()))
+            .map_err(|e| e.to_string());
         find(format!("repository of {name}"), seen);
     }
     let registry = Registry::new(Aws::new(&config.aws));

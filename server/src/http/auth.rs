@@ -11,8 +11,9 @@ use crate::store::hash_secret;
 use actix_web::cookie::{Cookie, SameSite};
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::{FromRequest, HttpRequest, dev, web};
-use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier};
 use argon2::Argon2;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use rand::RngExt;
 use roadstead_pipelines::action::Actor;
 use roadstead_pipelines::spec::Role;
@@ -70,11 +71,17 @@ impl<R: Least + 'static> FromRequest for Allowed<R> {
             if actor.role < R::ROLE {
                 let message = format!(
                     "this needs the role {}; {} is {}",
-                    R::ROLE, actor.name, actor.role
+                    R::ROLE,
+                    actor.name,
+                    actor.role
                 );
                 return Err(HttpError::new(StatusCode::FORBIDDEN, message));
             }
-            Ok(Self { actor, via, least: PhantomData })
+            Ok(Self {
+                actor,
+                via,
+                least: PhantomData,
+            })
         })
     }
 }
@@ -84,26 +91,53 @@ impl<R: Least + 'static> FromRequest for Allowed<R> {
 /// # Errors
 /// 503 when the database is out of reach; a wrong credential is nobody.
 pub async fn identify(request: &HttpRequest) -> Result<Option<(Actor, String)>, HttpError> {
-    let Some(app) = request.app_data::<web::Data<App>>() else { return Ok(None) };
+    let Some(app) = request.app_data::<web::Data<App>>() else {
+        return Ok(None);
+    };
     let now = crate::clock::now();
     if let Some(token) = bearer(request) {
         let found = app.store.use_api_token(&hash_secret(&token), now).await?;
         return Ok(found.map(|token| {
             let via = format!("api token {}", token.name);
-            (Actor { name: token.created_by, role: token.role }, via)
+            (
+                Actor {
+                    name: token.created_by,
+                    role: token.role,
+                },
+                via,
+            )
         }));
     }
-    let Some(cookie) = request.cookie(SESSION_COOKIE) else { return Ok(None) };
-    let found = app.store.session_user(&hash_secret(cookie.value()), now).await?;
-    Ok(found.map(|user| (Actor { name: user.name, role: user.role }, "dashboard".to_owned())))
+    let Some(cookie) = request.cookie(SESSION_COOKIE) else {
+        return Ok(None);
+    };
+    let found = app
+        .store
+        .session_user(&hash_secret(cookie.value()), now)
+        .await?;
+    Ok(found.map(|user| {
+        (
+            Actor {
+                name: user.name,
+                role: user.role,
+            },
+            "dashboard".to_owned(),
+        )
+    }))
 }
 
 /// The bearer token of a request.
 #[must_use]
 pub fn bearer(request: &HttpRequest) -> Option<String> {
-    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    let value = request
+        .headers()
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?;
     let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim().to_owned())
 }
 
 /// 256 random bits behind a prefix that tells people and scanners what it is.
@@ -118,15 +152,20 @@ pub fn new_secret(prefix: &str) -> String {
 /// # Errors
 /// When the hasher fails.
 pub fn hash_password(password: &str) -> Result<String, HttpError> {
-    let hash = Argon2::default().hash_password(password.as_bytes()).map_err(HttpError::internal)?;
+    let hash = Argon2::default()
+        .hash_password(password.as_bytes())
+        .map_err(HttpError::internal)?;
     Ok(hash.to_string())
 }
 
 /// Whether a password is the stored one.
 #[must_use]
 pub fn password_holds(password: &str, stored: &str) -> bool {
-    PasswordHash::new(stored)
-        .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+    PasswordHash::new(stored).is_ok_and(|hash| {
+        Argon2::default()
+            .verify_password(password.as_bytes(), &hash)
+            .is_ok()
+    })
 }
 
 /// The cookie of a new session.
@@ -156,14 +195,19 @@ pub fn refuse_cross_site(request: &dev::ServiceRequest) -> Result<(), HttpError>
         (Some(site), _) => matches!(site, "same-origin" | "none"),
         (None, Some(origin)) => {
             let host = text("host").unwrap_or_default();
-            origin.split_once("://").is_some_and(|(_, from)| from == host)
+            origin
+                .split_once("://")
+                .is_some_and(|(_, from)| from == host)
         }
         (None, None) => true,
     };
     if same {
         return Ok(());
     }
-    Err(HttpError::new(StatusCode::FORBIDDEN, "this form was sent from another site"))
+    Err(HttpError::new(
+        StatusCode::FORBIDDEN,
+        "this form was sent from another site",
+    ))
 }
 
 #[cfg(test)]
@@ -193,7 +237,10 @@ mod tests {
         assert!(post(&[]));
         assert!(post(&[("sec-fetch-site", "same-origin")]));
         assert!(post(&[("origin", "https://ci.example.com")]));
-        assert!(post(&[("sec-fetch-site", "cross-site"), ("authorization", "Bearer x")]));
+        assert!(post(&[
+            ("sec-fetch-site", "cross-site"),
+            ("authorization", "Bearer x")
+        ]));
         assert!(!post(&[("sec-fetch-site", "cross-site")]));
         assert!(!post(&[("sec-fetch-site", "same-site")]));
         assert!(!post(&[("origin", "https://evil.example.com")]));

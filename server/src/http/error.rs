@@ -18,7 +18,10 @@ pub struct HttpError {
 impl HttpError {
     /// With this status and this message.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self {
+            status,
+            message: message.into(),
+        }
     }
 
     /// 400.
@@ -39,7 +42,10 @@ impl HttpError {
     /// 500, with the cause in the log and not in the answer.
     pub fn internal(cause: impl fmt::Display) -> Self {
         tracing::error!(%cause, "a request failed: {cause}");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "something failed here; the server's log says what")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "something failed here; the server's log says what",
+        )
     }
 
     /// The status.
@@ -65,7 +71,9 @@ impl ResponseError for HttpError {
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             answer.insert_header((header::RETRY_AFTER, "5"));
         }
-        answer.json(Problem { message: self.message.clone() })
+        answer.json(Problem {
+            message: self.message.clone(),
+        })
     }
 }
 
@@ -87,7 +95,9 @@ impl From<StoreError> for HttpError {
                 let message = "the database is out of reach; nothing was stored, try again";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
             }
-            StoreError::Data { .. } | StoreError::Db(_) => Self::internal(error),
+            StoreError::Data { .. } | StoreError::Db(_) | StoreError::Panicked { .. } => {
+                Self::internal(error)
+            }
         }
     }
 }

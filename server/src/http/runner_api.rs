@@ -8,7 +8,7 @@ use super::App;
 use super::auth::{bearer, new_secret};
 use super::error::HttpError;
 use crate::logs::{LogError, LogKey};
-use crate::store::{Attempt, Offer, Report, StoreError, hash_secret};
+use crate::store::{Attempt, Offer, Report, hash_secret};
 use actix_web::http::StatusCode;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev, web};
 use futures_util::TryStreamExt;
@@ -66,12 +66,17 @@ impl FromRequest for KnownRunner {
         let request = request.clone();
         Box::pin(async move {
             let refused = || {
-                HttpError::new(StatusCode::UNAUTHORIZED, "this runner is not known here: register it again")
+                HttpError::new(
+                    StatusCode::UNAUTHORIZED,
+                    "this runner is not known here: register it again",
+                )
             };
             let app = request.app_data::<web::Data<App>>().ok_or_else(refused)?;
             let token = bearer(&request).ok_or_else(refused)?;
             let found = app.store.runner_by_credential(&hash_secret(&token)).await?;
-            Ok(Self { id: found.ok_or_else(refused)?.id })
+            Ok(Self {
+                id: found.ok_or_else(refused)?.id,
+            })
         })
     }
 }
@@ -89,17 +94,21 @@ impl FromRequest for OwnAttempt {
     fn from_request(request: &HttpRequest, _: &mut dev::Payload) -> Self::Future {
         let request = request.clone();
         Box::pin(async move {
-            let refused =
-                || HttpError::new(StatusCode::UNAUTHORIZED, "the attempt's token is missing or wrong");
+            let refused = || {
+                HttpError::new(
+                    StatusCode::UNAUTHORIZED,
+                    "the attempt's token is missing or wrong",
+                )
+            };
             let app = request.app_data::<web::Data<App>>().ok_or_else(refused)?;
             let token = bearer(&request).ok_or_else(refused)?;
-            let found = app.store.attempt_by_token(&hash_secret(&token)).await;
-            let (attempt, run) = match found {
-                Err(StoreError::NotFound { .. }) => return Err(refused()),
-                other => other?,
-            };
+            let found = app.store.attempt_by_token(&hash_secret(&token)).await?;
+            let (attempt, run) = found.ok_or_else(refused)?;
             if request.match_info().get("attempt") != Some(attempt.id.as_str()) {
-                return Err(HttpError::new(StatusCode::FORBIDDEN, "this token is another attempt's"));
+                return Err(HttpError::new(
+                    StatusCode::FORBIDDEN,
+                    "this token is another attempt's",
+                ));
             }
             Ok(Self { attempt, run })
         })
@@ -120,9 +129,15 @@ impl OwnAttempt {
     fn log(&self, step: String) -> Result<LogKey, HttpError> {
         let steps = self.run.pipeline.iter().flat_map(|p| p.steps.keys());
         if !steps.map(StepName::as_str).any(|name| name == step) {
-            return Err(HttpError::not_found(format!("the run has no step `{step}`")));
+            return Err(HttpError::not_found(format!(
+                "the run has no step `{step}`"
+            )));
         }
-        Ok(LogKey { run: self.run.id.to_string(), attempt: self.attempt.number, step })
+        Ok(LogKey {
+            run: self.run.id.to_string(),
+            attempt: self.attempt.number,
+            step,
+        })
     }
 }
 
@@ -149,16 +164,26 @@ async fn register(
         return Err(HttpError::new(StatusCode::UNAUTHORIZED, message));
     }
     if !(1..=64).contains(&body.name.len()) || body.name.chars().any(char::is_control) {
-        return Err(HttpError::bad_request("a runner's name has 1 to 64 characters"));
+        return Err(HttpError::bad_request(
+            "a runner's name has 1 to 64 characters",
+        ));
     }
     if body.labels.len() > 32 || body.labels.iter().any(|label| label.len() > 64) {
-        return Err(HttpError::bad_request("at most 32 labels of 64 characters each"));
+        return Err(HttpError::bad_request(
+            "at most 32 labels of 64 characters each",
+        ));
     }
     let credential = new_secret("rsr");
     let now = crate::clock::now();
     let hash = hash_secret(&credential);
-    let runner = app.store.register_runner(&body.name, hash, body.labels, now).await?;
-    Ok(HttpResponse::Ok().json(wire::Registered { runner_id: runner.id, credential }))
+    let runner = app
+        .store
+        .register_runner(&body.name, hash, body.labels, now)
+        .await?;
+    Ok(HttpResponse::Ok().json(wire::Registered {
+        runner_id: runner.id,
+        credential,
+    }))
 }
 
 async fn poll(
@@ -169,7 +194,8 @@ async fn poll(
     if body.protocol_version != wire::PROTOCOL_VERSION {
         let message = format!(
             "this server speaks runner protocol {}, the runner {}: bring both to the same version",
-            wire::PROTOCOL_VERSION, body.protocol_version
+            wire::PROTOCOL_VERSION,
+            body.protocol_version
         );
         return Err(HttpError::new(StatusCode::UPGRADE_REQUIRED, message));
     }
@@ -182,9 +208,16 @@ async fn poll(
             free_slots: body.free_slots,
             disk_free_bytes: body.disk_free_bytes,
         };
-        let beat = app.store.heartbeat(&runner.id, body.running.clone(), Some(offer), now).await?;
-        let mut reply =
-            wire::PollReply { cancel: beat.cancel, lost: beat.lost, drain: beat.drain, assign: None };
+        let beat = app
+            .store
+            .heartbeat(&runner.id, body.running.clone(), Some(offer), now)
+            .await?;
+        let mut reply = wire::PollReply {
+            cancel: beat.cancel,
+            lost: beat.lost,
+            drain: beat.drain,
+            assign: None,
+        };
         if body.free_slots > 0 && !reply.drain {
             reply.assign = claim(&app, &runner).await?;
         }
@@ -200,14 +233,24 @@ async fn poll(
 async fn claim(app: &App, runner: &KnownRunner) -> Result<Option<wire::Assignment>, HttpError> {
     let token = new_secret("rsa");
     let now = crate::clock::now();
-    let Some(claim) = app.store.claim_job(&runner.id, hash_secret(&token), now).await? else {
+    let Some(claim) = app
+        .store
+        .claim_job(&runner.id, hash_secret(&token), now)
+        .await?
+    else {
         return Ok(None);
     };
     app.bell.ring();
     let run = claim.run;
-    let pipeline = run.pipeline.as_ref().ok_or_else(|| HttpError::internal("a job without a file"))?;
+    let pipeline = run
+        .pipeline
+        .as_ref()
+        .ok_or_else(|| HttpError::internal("a job without a file"))?;
     Ok(Some(wire::Assignment {
-        attempt: wire::AttemptRef { attempt: claim.attempt, fence: u64::from(claim.number) },
+        attempt: wire::AttemptRef {
+            attempt: claim.attempt,
+            fence: u64::from(claim.number),
+        },
         token,
         project: run.project.to_string(),
         run: run.id.to_string(),
@@ -255,10 +298,17 @@ fn action_of(
     commit: &str,
 ) -> wire::StepAction {
     let map = |from: &indexmap::IndexMap<String, String>| {
-        from.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<BTreeMap<_, _>>()
+        from.iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect::<BTreeMap<_, _>>()
     };
     match action {
-        spec::StepAction::Run { image, run, env, sidecars } => wire::StepAction::Run {
+        spec::StepAction::Run {
+            image,
+            run,
+            env,
+            sidecars,
+        } => wire::StepAction::Run {
             image: image.clone(),
             run: run.clone(),
             env: map(env),
@@ -277,7 +327,9 @@ fn action_of(
         spec::StepAction::Build { images } => wire::StepAction::Build {
             images: images
                 .iter()
-                .filter_map(|name| Some((name, pipeline.images.get(name)?, repositories.get(name)?)))
+                .filter_map(|name| {
+                    Some((name, pipeline.images.get(name)?, repositories.get(name)?))
+                })
                 .map(|(name, image, uri)| wire::ImageBuild {
                     name: name.to_string(),
                     repository_uri: uri.clone(),
@@ -298,13 +350,23 @@ async fn heartbeat(
     body: web::Json<wire::Heartbeat>,
 ) -> Result<HttpResponse, HttpError> {
     let now = crate::clock::now();
-    let beat = app.store.heartbeat(&runner.id, body.into_inner().running, None, now).await?;
-    Ok(HttpResponse::Ok().json(wire::HeartbeatReply { cancel: beat.cancel, lost: beat.lost }))
+    let beat = app
+        .store
+        .heartbeat(&runner.id, body.into_inner().running, None, now)
+        .await?;
+    Ok(HttpResponse::Ok().json(wire::HeartbeatReply {
+        cancel: beat.cancel,
+        lost: beat.lost,
+    }))
 }
 
 async fn accept(app: web::Data<App>, own: OwnAttempt) -> Result<HttpResponse, HttpError> {
     let own = own.live(None)?;
-    stored(app.store.accept_attempt(&own.attempt.id, crate::clock::now()).await?)
+    stored(
+        app.store
+            .accept_attempt(&own.attempt.id, crate::clock::now())
+            .await?,
+    )
 }
 
 #[derive(Deserialize)]
@@ -318,7 +380,10 @@ async fn sources(
     query: web::Query<Have>,
 ) -> Result<HttpResponse, HttpError> {
     let run = own.live(None)?.run;
-    let have = query.into_inner().have.and_then(|text| CommitSha::parse(&text));
+    let have = query
+        .into_inner()
+        .have
+        .and_then(|text| CommitSha::parse(&text));
     let pack = app
         .sources
         .pack(&run.project, &run.commit, have.as_ref())
@@ -356,7 +421,11 @@ async fn report_step(
     }
     let (_, step) = path.into_inner();
     let now = crate::clock::now();
-    stored(app.store.report_step(&own.attempt.id, fence, &step, state, now).await?)
+    stored(
+        app.store
+            .report_step(&own.attempt.id, fence, &step, state, now)
+            .await?,
+    )
 }
 
 #[derive(Deserialize)]
@@ -391,7 +460,9 @@ fn log_answer(done: Result<(), LogError>) -> Result<HttpResponse, HttpError> {
     let at = |status, length: u64| {
         HttpResponse::build(status)
             .insert_header((wire::LOG_OFFSET_HEADER, length.to_string()))
-            .json(wire::Problem { message: format!("the log ends at byte {length}") })
+            .json(wire::Problem {
+                message: format!("the log ends at byte {length}"),
+            })
     };
     match done {
         Ok(()) => Ok(HttpResponse::NoContent().finish()),
@@ -417,7 +488,10 @@ async fn result(
     let body = body.into_inner();
     let outcome = outcome_of(body.outcome, body.images, &own.run.repositories)?;
     let now = crate::clock::now();
-    let report = app.store.end_attempt(&own.attempt.id, body.fence, outcome, now).await?;
+    let report = app
+        .store
+        .end_attempt(&own.attempt.id, body.fence, outcome, now)
+        .await?;
     app.bell.ring();
     stored(report)
 }
@@ -439,13 +513,21 @@ fn outcome_of(
                 }
                 let digest = ImageDigest::parse(&image.digest)
                     .ok_or_else(|| bad(format!("`{}` is no digest", image.digest)))?;
-                pushed.insert(name, ImageRef { repository_uri: image.repository_uri, digest });
+                pushed.insert(
+                    name,
+                    ImageRef {
+                        repository_uri: image.repository_uri,
+                        digest,
+                    },
+                );
             }
             AttemptOutcome::Succeeded { images: pushed }
         }
         wire::Outcome::Failed { step, mut reason } => {
             clip(&mut reason);
-            AttemptOutcome::Failed { failure: Failure::failed(format!("step {step}: {reason}")) }
+            AttemptOutcome::Failed {
+                failure: Failure::failed(format!("step {step}: {reason}")),
+            }
         }
         wire::Outcome::Errored { mut reason } => {
             clip(&mut reason);

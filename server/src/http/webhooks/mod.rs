@@ -36,7 +36,9 @@ async fn receive(
 ) -> Result<HttpResponse, HttpError> {
     let (forge, project) = path.into_inner();
     let Some(forge) = Forge::parse(&forge) else {
-        return Err(HttpError::not_found(format!("no webhooks of `{forge}`: github or git")));
+        return Err(HttpError::not_found(format!(
+            "no webhooks of `{forge}`: github or git"
+        )));
     };
     let unknown = || HttpError::not_found(format!("no project `{project}` on this server"));
     let name = ProjectName::parse(&project).map_err(|_| unknown())?;
@@ -56,9 +58,13 @@ async fn receive(
     let (event, delivery_id) = match forge {
         Forge::Github => {
             let need = |name: &str| {
-                header(name).ok_or_else(|| HttpError::bad_request(format!("the header {name} is missing")))
+                header(name)
+                    .ok_or_else(|| HttpError::bad_request(format!("the header {name} is missing")))
             };
-            (need("x-github-event")?, need("x-github-delivery")?.to_owned())
+            (
+                need("x-github-event")?,
+                need("x-github-delivery")?.to_owned(),
+            )
         }
         Forge::Git => {
             let id = header("x-roadstead-delivery").map(str::to_owned);
@@ -66,12 +72,19 @@ async fn receive(
         }
     };
     if delivery_id.len() > 200 || event.len() > 100 {
-        return Err(HttpError::bad_request("the delivery's id or event is too long"));
+        return Err(HttpError::bad_request(
+            "the delivery's id or event is too long",
+        ));
     }
     let wish = payload::read(event, &body).map_err(|bad| HttpError::bad_request(bad.0))?;
     let (decision, reason) = match wish {
         Wish::Run(Push { git_ref, commit }) => (Decision::Build { git_ref, commit }, String::new()),
-        Wish::Nothing(reason) => (Decision::Ignore { reason: reason.clone() }, reason),
+        Wish::Nothing(reason) => (
+            Decision::Ignore {
+                reason: reason.clone(),
+            },
+            reason,
+        ),
     };
     let delivery = NewDelivery {
         project: name,
@@ -118,7 +131,10 @@ pub fn decide_again(event: &str, body: &str) -> Result<Decision, BadPayload> {
 fn too_large(error: &actix_web::Error) -> HttpError {
     let status = error.as_response_error().status_code();
     if status == StatusCode::PAYLOAD_TOO_LARGE {
-        HttpError::new(status, format!("the body is larger than {LARGEST_BODY} bytes"))
+        HttpError::new(
+            status,
+            format!("the body is larger than {LARGEST_BODY} bytes"),
+        )
     } else {
         HttpError::bad_request(format!("the body could not be read: {error}"))
     }

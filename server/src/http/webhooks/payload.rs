@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 /// The kinds of sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Forge {
+pub(super) enum Forge {
     /// GitHub's webhooks.
     Github,
     /// A `post-receive` hook with curl.
@@ -18,7 +18,7 @@ pub enum Forge {
 impl Forge {
     /// From the address; `None` for others.
     #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
+    pub(super) fn parse(word: &str) -> Option<Self> {
         match word {
             "github" => Some(Self::Github),
             "git" => Some(Self::Git),
@@ -28,7 +28,7 @@ impl Forge {
 
     /// The word in the address.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Github => "github",
             Self::Git => "git",
@@ -38,7 +38,7 @@ impl Forge {
 
 /// A branch moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Push {
+pub(super) struct Push {
     /// `refs/heads/…`.
     pub git_ref: String,
     /// Where it is now.
@@ -47,7 +47,7 @@ pub struct Push {
 
 /// What a delivery asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wish {
+pub(super) enum Wish {
     /// A run for this push.
     Run(Push),
     /// Nothing, for this reason.
@@ -62,19 +62,23 @@ pub struct BadPayload(pub String);
 /// Whether `signature` (`sha256=<hex>`) is the HMAC-SHA256 of `body` under `secret`, in constant
 /// time.
 #[must_use]
-pub fn signature_holds(secret: &str, body: &[u8], signature: &str) -> bool {
-    let Some(given) = signature.strip_prefix("sha256=").and_then(|text| hex::decode(text).ok())
+pub(super) fn signature_holds(secret: &str, body: &[u8], signature: &str) -> bool {
+    let Some(given) = signature
+        .strip_prefix("sha256=")
+        .and_then(|text| hex::decode(text).ok())
     else {
         return false;
     };
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return false };
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else {
+        return false;
+    };
     mac.update(body);
     mac.verify_slice(&given).is_ok()
 }
 
 /// An id for a sender that gives none: the same body twice is the same delivery.
 #[must_use]
-pub fn id_of_body(body: &[u8]) -> String {
+pub(super) fn id_of_body(body: &[u8]) -> String {
     format!("sha256-{}", hex::encode(Sha256::digest(body)))
 }
 
@@ -99,12 +103,14 @@ struct HeadCommit {
 ///
 /// # Errors
 /// [`BadPayload`] when it is no JSON, or lacks what a push has.
-pub fn read(event: &str, body: &[u8]) -> Result<Wish, BadPayload> {
+pub(super) fn read(event: &str, body: &[u8]) -> Result<Wish, BadPayload> {
     if event == "ping" {
         return Ok(Wish::Nothing("a ping: the webhook works".into()));
     }
     if event != "push" {
-        return Ok(Wish::Nothing(format!("event `{event}` starts nothing; push does")));
+        return Ok(Wish::Nothing(format!(
+            "event `{event}` starts nothing; push does"
+        )));
     }
     let push: PushBody = serde_json::from_slice(body)
         .map_err(|error| BadPayload(format!("the body is no push event: {error}")))?;
@@ -112,10 +118,16 @@ pub fn read(event: &str, body: &[u8]) -> Result<Wish, BadPayload> {
         return Ok(Wish::Nothing(format!("{} was deleted", push.git_ref)));
     }
     let Some(commit) = CommitSha::parse(&push.after) else {
-        return Err(BadPayload(format!("`after` is no commit id: `{}`", clip(&push.after))));
+        return Err(BadPayload(format!(
+            "`after` is no commit id: `{}`",
+            clip(&push.after)
+        )));
     };
     let Some(branch) = push.git_ref.strip_prefix("refs/heads/") else {
-        return Ok(Wish::Nothing(format!("{} is no branch", clip(&push.git_ref))));
+        return Ok(Wish::Nothing(format!(
+            "{} is no branch",
+            clip(&push.git_ref)
+        )));
     };
     let plain = |c: char| !c.is_control() && !" ~^:?*[\\".contains(c);
     if branch.is_empty()
@@ -124,13 +136,22 @@ pub fn read(event: &str, body: &[u8]) -> Result<Wish, BadPayload> {
         || branch.contains("..")
         || !branch.chars().all(plain)
     {
-        return Err(BadPayload(format!("`{}` is no branch name that git allows", clip(branch))));
+        return Err(BadPayload(format!(
+            "`{}` is no branch name that git allows",
+            clip(branch)
+        )));
     }
     let message = push.head_commit.map(|c| c.message).unwrap_or_default();
-    if let Some(marker) = ["[skip ci]", "[ci skip]"].into_iter().find(|m| message.contains(m)) {
+    if let Some(marker) = ["[skip ci]", "[ci skip]"]
+        .into_iter()
+        .find(|m| message.contains(m))
+    {
         return Ok(Wish::Nothing(format!("the commit's message says {marker}")));
     }
-    Ok(Wish::Run(Push { git_ref: push.git_ref, commit }))
+    Ok(Wish::Run(Push {
+        git_ref: push.git_ref,
+        commit,
+    }))
 }
 
 fn clip(text: &str) -> String {
@@ -157,7 +178,11 @@ mod tests {
         assert!(signature_holds("key", b"body", &signature));
         assert!(!signature_holds("kez", b"body", &signature));
         assert!(!signature_holds("key", b"bodY", &signature));
-        assert!(!signature_holds("key", b"body", &signature[..signature.len() - 2]));
+        assert!(!signature_holds(
+            "key",
+            b"body",
+            &signature[..signature.len() - 2]
+        ));
         for bad in ["", "sha256=", "sha1=00", "sha256=zz"] {
             assert!(!signature_holds("key", b"body", bad), "{bad}");
         }
@@ -167,7 +192,13 @@ mod tests {
     fn a_push_to_a_branch_asks_for_a_run() {
         let wish = read("push", &body("refs/heads/main", COMMIT)).unwrap();
         let commit = CommitSha::parse(COMMIT).unwrap();
-        assert_eq!(wish, Wish::Run(Push { git_ref: "refs/heads/main".into(), commit }));
+        assert_eq!(
+            wish,
+            Wish::Run(Push {
+                git_ref: "refs/heads/main".into(),
+                commit
+            })
+        );
     }
 
     #[test]
@@ -193,7 +224,11 @@ mod tests {
             body("refs/heads/a..b", COMMIT),
             body("refs/heads/main", "HEAD"),
         ] {
-            assert!(read("push", &bad).is_err(), "{}", String::from_utf8_lossy(&bad));
+            assert!(
+                read("push", &bad).is_err(),
+                "{}",
+                String::from_utf8_lossy(&bad)
+            );
         }
     }
 }
