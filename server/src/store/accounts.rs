@@ -33,14 +33,16 @@ type TokenRecord = (
     i64,
     Option<i64>,
     Option<i64>,
+    Option<i64>,
 );
 
 fn read_token(record: TokenRecord) -> Result<ApiToken> {
-    let (id, _, name, role, created_by, created_at, last_used_at, revoked_at) = record;
+    let (id, _, name, role, created_by, created_at, expires_at, last_used_at, revoked_at) = record;
     let row = Row("API token", &id);
     Ok(ApiToken {
         role: row.word("role", &role)?,
         created_at: row.time(created_at)?,
+        expires_at: row.maybe_time(expires_at)?,
         last_used_at: row.maybe_time(last_used_at)?,
         revoked_at: row.maybe_time(revoked_at)?,
         id,
@@ -193,7 +195,8 @@ impl Store {
         .await
     }
 
-    /// Makes a token for the command line; gives its id.
+    /// Makes a token for the command line; gives its id. Without `expires_at` it does not end by
+    /// itself.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -204,6 +207,7 @@ impl Store {
         role: Role,
         created_by: &str,
         now: Timestamp,
+        expires_at: Option<Timestamp>,
     ) -> Result<String> {
         let (name, created_by) = (name.to_owned(), created_by.to_owned());
         self.write(move |c| {
@@ -216,6 +220,7 @@ impl Store {
                     api_tokens::role.eq(role.as_str()),
                     api_tokens::created_by.eq(&created_by),
                     api_tokens::created_at.eq(micros(now)),
+                    api_tokens::expires_at.eq(expires_at.map(micros)),
                 ))
                 .execute(c)?;
             Ok(id.to_owned())
@@ -223,7 +228,7 @@ impl Store {
         .await
     }
 
-    /// The token with this hash, unless it is revoked; its use is noted.
+    /// The token with this hash, unless it is revoked or has expired; its use is noted.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -238,6 +243,11 @@ impl Store {
                 let found: Option<TokenRecord> = api_tokens::table
                     .filter(api_tokens::token_hash.eq(&token_hash))
                     .filter(api_tokens::revoked_at.is_null())
+                    .filter(
+                        api_tokens::expires_at
+                            .is_null()
+                            .or(api_tokens::expires_at.gt(micros(now))),
+                    )
                     .first(c)
                     .optional()?;
                 found.map(read_token).transpose()

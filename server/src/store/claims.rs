@@ -155,17 +155,23 @@ fn is_fresh(
         .select((runners::last_seen_at, runners::free_slots, runners::labels))
         .first(connection)
         .optional()?;
-    let Some((last_seen_at, free_slots, labels)) = row else {
-        return Ok(true);
-    };
-    let same_offer = match offer {
-        None => true,
-        Some(offer) => i64::from(offer.free_slots) == free_slots && json(&offer.labels)? == labels,
-    };
     let leases = alive
         .iter()
         .all(|attempt| attempt.lease_until >= lease_end(now) - slack);
-    Ok(same_offer && leases && last_seen_at >= micros(now - slack))
+    let known = match row {
+        // There is nothing to write of a runner without a row.
+        None => true,
+        Some((last_seen_at, free_slots, labels)) => {
+            let same_offer = match offer {
+                None => true,
+                Some(offer) => {
+                    i64::from(offer.free_slots) == free_slots && json(&offer.labels)? == labels
+                }
+            };
+            same_offer && last_seen_at >= micros(now - slack)
+        }
+    };
+    Ok(leases && known)
 }
 
 impl Store {

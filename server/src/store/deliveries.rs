@@ -175,7 +175,12 @@ impl Store {
     /// [`StoreError::NotFound`] when there is no such project; [`StoreError::Unavailable`]: then
     /// nothing may be acknowledged.
     pub async fn accept_delivery(&self, delivery: NewDelivery) -> Result<Accepted> {
-        self.write(move |c| accept(c, &delivery)).await
+        let again = delivery.clone();
+        match self.write(move |c| accept(c, &delivery)).await {
+            // Another server stored the same call between our look and our write: look again.
+            Err(StoreError::Conflict { .. }) => self.write(move |c| accept(c, &again)).await,
+            other => other,
+        }
     }
 
     /// A project's deliveries, newest first; `before` is a delivery's number.

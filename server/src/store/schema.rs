@@ -191,6 +191,7 @@ diesel::table! {
         role -> Text,
         created_by -> Text,
         created_at -> BigInt,
+        expires_at -> Nullable<BigInt>,
         last_used_at -> Nullable<BigInt>,
         revoked_at -> Nullable<BigInt>,
     }

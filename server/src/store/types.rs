@@ -347,6 +347,8 @@ pub struct ApiToken {
     pub created_by: String,
     /// When.
     pub created_at: Timestamp,
+    /// When it ends; none when it does not end by itself.
+    pub expires_at: Option<Timestamp>,
     /// When it was last used, to a minute.
     pub last_used_at: Option<Timestamp>,
     /// When it was revoked.

@@ -1,0 +1,252 @@
+//! What comes from outside, on rows: webhook calls once each, and people by hashes.
+
+use crate::databases::{self, on_both_databases};
+use crate::story::{Story, commit};
+use jiff::SignedDuration;
+use roadstead_pipelines::id::{ProjectName, RunId};
+use roadstead_pipelines::spec::Role;
+use roadstead_server::store::{Accepted, Decision, StoreError, hash_secret};
+
+on_both_databases!(
+    a_push_makes_one_run,
+    the_same_push_at_once_makes_one_run,
+    people_sign_in_and_out,
+    tokens_end_when_they_are_revoked,
+    projects_keep_their_lanes,
+);
+
+async fn a_push_makes_one_run(url: &str) {
+    let story = Story::begin(url).await;
+    let store = &story.store;
+    let run = RunId::new(&story.shop, 1);
+    let first = store
+        .accept_delivery(story.delivery("one", 1))
+        .await
+        .unwrap();
+    assert_eq!(first, Accepted::Run(run.clone()));
+    let duplicate = Accepted::Duplicate {
+        run: Some(run.clone()),
+    };
+    let same_call = store
+        .accept_delivery(story.delivery("one", 1))
+        .await
+        .unwrap();
+    assert_eq!(same_call, duplicate);
+    let same_push = store
+        .accept_delivery(story.delivery("two", 1))
+        .await
+        .unwrap();
+    assert_eq!(same_push, duplicate);
+
+    let mut ignored = story.delivery("three", 2);
+    ignored.decision = Decision::Ignore {
+        reason: "a tag was deleted".into(),
+    };
+    assert_eq!(
+        store.accept_delivery(ignored).await.unwrap(),
+        Accepted::Ignored
+    );
+
+    let listed = store.list_deliveries(&story.shop, None, 10).await.unwrap();
+    let told: Vec<_> = listed
+        .iter()
+        .map(|d| {
+            (
+                d.delivery_id.as_str(),
+                d.decision.as_str(),
+                d.reason.as_str(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("three", "ignored", "a tag was deleted"),
+        ("two", "duplicate", "this push was delivered before"),
+        ("one", "built", ""),
+    ];
+    assert_eq!(told, expected);
+    let older = store
+        .list_deliveries(&story.shop, Some(listed[1].id), 10)
+        .await
+        .unwrap();
+    assert_eq!(older, [listed[2].clone()]);
+
+    // A person wants it again.
+    let (found, body) = store.get_delivery(listed[2].id).await.unwrap();
+    assert_eq!((found.run, body.as_str()), (Some(run), "{}"));
+    let mut again = story.delivery("one-again", 1);
+    again.redelivery_of = Some(listed[2].id);
+    let again = store.accept_delivery(again).await.unwrap();
+    assert_eq!(again, Accepted::Run(RunId::new(&story.shop, 2)));
+
+    let newest = store
+        .newest_commit(&story.shop, "refs/heads/main")
+        .await
+        .unwrap();
+    assert_eq!(newest, Some(commit(1)));
+    let runs = store.list_runs(&story.shop, None, 10).await.unwrap();
+    let numbers: Vec<_> = runs.iter().map(|line| line.id.number()).collect();
+    assert_eq!(numbers, [2, 1]);
+    let older = store.list_runs(&story.shop, Some(2), 10).await.unwrap();
+    assert_eq!(older, [runs[1].clone()]);
+
+    let mut unknown = story.delivery("four", 4);
+    unknown.project = ProjectName::parse("nobody").unwrap();
+    let refused = store.accept_delivery(unknown).await.unwrap_err();
+    assert_eq!(refused.to_string(), "there is no project `nobody`");
+}
+
+async fn the_same_push_at_once_makes_one_run(url: &str) {
+    let story = Story::begin(url).await;
+    let mut tasks = vec![];
+    for number in 0..40_u64 {
+        let (store, delivery) = (
+            story.store.clone(),
+            story.delivery(&format!("call-{}", number % 4), number % 2),
+        );
+        tasks.push(tokio::spawn(async move {
+            store.accept_delivery(delivery).await.unwrap()
+        }));
+    }
+    let mut made = vec![];
+    for task in tasks {
+        match task.await.unwrap() {
+            Accepted::Run(run) => made.push(run.number()),
+            Accepted::Duplicate { run } => assert!(run.is_some()),
+            Accepted::Ignored => panic!("nothing of this is to be ignored"),
+        }
+    }
+    made.sort_unstable();
+    assert_eq!(made, [1, 2], "two commits, however often they are told");
+    let stored = story
+        .store
+        .list_deliveries(&story.shop, None, 100)
+        .await
+        .unwrap();
+    assert_eq!(stored.len(), 4, "four calls, each stored once");
+}
+
+async fn people_sign_in_and_out(url: &str) {
+    let story = Story::begin(url).await;
+    let (store, now) = (&story.store, story.now);
+    store
+        .create_user("ada", "a hash", Role::Admin, now)
+        .await
+        .unwrap();
+    let taken = store
+        .create_user("ada", "another", Role::Viewer, now)
+        .await
+        .unwrap_err();
+    assert!(matches!(&taken, StoreError::Conflict { .. }), "{taken:?}");
+    assert_eq!(taken.to_string(), "there is a user `ada` already");
+    let until = now + SignedDuration::from_hours(1);
+    store
+        .create_session(hash_secret("s"), "ada", now, until)
+        .await
+        .unwrap();
+    let user = store
+        .session_user(&hash_secret("s"), now)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((user.name.as_str(), user.role), ("ada", Role::Admin));
+    assert!(
+        store
+            .session_user(&hash_secret("t"), now)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        store
+            .session_user(&hash_secret("s"), until)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    store.delete_session(&hash_secret("s")).await.unwrap();
+    assert!(
+        store
+            .session_user(&hash_secret("s"), now)
+            .await
+            .unwrap()
+            .is_none()
+    );
+
+    store
+        .create_session(hash_secret("u"), "ada", now, until)
+        .await
+        .unwrap();
+    store.set_password("ada", "a new hash").await.unwrap();
+    assert!(
+        store
+            .session_user(&hash_secret("u"), now)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert_eq!(
+        store.get_user("ada").await.unwrap().unwrap().password_hash,
+        "a new hash"
+    );
+    assert_eq!(store.list_users().await.unwrap().len(), 1);
+    assert!(store.get_user("bob").await.unwrap().is_none());
+    let missing = store.set_password("bob", "x").await.unwrap_err();
+    assert_eq!(missing.to_string(), "there is no user `bob`");
+}
+
+async fn tokens_end_when_they_are_revoked(url: &str) {
+    let story = Story::begin(url).await;
+    let (store, now) = (&story.store, story.now);
+    let id = store
+        .create_api_token(hash_secret("t"), "laptop", Role::Deployer, "ada", now, None)
+        .await
+        .unwrap();
+    let later = now + SignedDuration::from_mins(5);
+    let found = store
+        .use_api_token(&hash_secret("t"), later)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (found.id.as_str(), found.role),
+        (id.as_str(), Role::Deployer)
+    );
+    assert_eq!(
+        store.list_api_tokens().await.unwrap()[0].last_used_at,
+        Some(later)
+    );
+    store.revoke_api_token(&id, later).await.unwrap();
+    assert!(
+        store
+            .use_api_token(&hash_secret("t"), later)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let twice = store.revoke_api_token(&id, later).await.unwrap_err();
+    assert!(matches!(twice, StoreError::NotFound { .. }), "{twice:?}");
+}
+
+async fn projects_keep_their_lanes(url: &str) {
+    let mut story = Story::begin(url).await;
+    let settled = story.store.lane_marks().await.unwrap();
+    assert!(!settled[0].live);
+    story.push().await;
+    let now = story.now;
+    story
+        .store
+        .upsert_project(
+            story.shop.clone(),
+            "/srv/other.git".into(),
+            "another key".into(),
+            now,
+        )
+        .await
+        .unwrap();
+    let found = story.store.get_project(&story.shop).await.unwrap();
+    assert_eq!(found.repository, "/srv/other.git");
+    assert_eq!(story.store.list_projects().await.unwrap(), [found]);
+    let marks = story.store.lane_marks().await.unwrap();
+    assert!(marks[0].live && marks[0].generation > settled[0].generation);
+    assert_eq!(story.push().await.number(), 2, "numbers go on");
+}

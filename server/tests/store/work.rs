@@ -1,0 +1,418 @@
+//! Work for runners on rows: every job goes to one runner, and what an attempt says counts only
+//! while it is the current one.
+
+use crate::databases::{self, on_both_databases};
+use crate::story::Story;
+use roadstead_pipelines::action::{self, Actor};
+use roadstead_pipelines::run::{AttemptOutcome, RunState};
+use roadstead_pipelines::spec::Role;
+use roadstead_protocol::{ACCEPT_SECONDS, AttemptRef, LEASE_SECONDS, StepState};
+use roadstead_server::store::{Offer, Report, Store, hash_secret};
+use std::collections::BTreeSet;
+
+on_both_databases!(
+    every_job_is_claimed_once,
+    a_lost_attempt_counts_no_more,
+    a_result_counts_once,
+    a_cancel_reaches_the_runner,
+    a_restart_gives_every_attempt_a_lease,
+    steps_go_forward_only,
+    a_draining_runner_gets_nothing,
+);
+
+fn seconds(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap()
+}
+
+fn reference(attempt: &str, fence: u32) -> AttemptRef {
+    AttemptRef {
+        attempt: attempt.into(),
+        fence: u64::from(fence),
+    }
+}
+
+fn errored() -> AttemptOutcome {
+    AttemptOutcome::Errored {
+        reason: "Docker Engine is gone".into(),
+    }
+}
+
+async fn every_job_is_claimed_once(url: &str) {
+    let mut story = Story::begin(url).await;
+    let mut expected = BTreeSet::new();
+    for _ in 0..24 {
+        expected.insert(story.push().await);
+    }
+    let mut tasks = vec![];
+    for runner in 0..8 {
+        let (store, now) = (story.store.clone(), story.now);
+        tasks.push(tokio::spawn(async move {
+            let mut claimed = vec![];
+            let name = format!("runner-{runner}");
+            for number in 0_u32.. {
+                let token = hash_secret(&format!("{name} {number}"));
+                match store.claim_job(&name, token, now).await.unwrap() {
+                    Some(claim) => claimed.push(claim.run.id),
+                    None => break,
+                }
+            }
+            claimed
+        }));
+    }
+    let mut all = vec![];
+    for task in tasks {
+        all.extend(task.await.unwrap());
+    }
+    // A claimer may find the queue empty while another works on the last ones: none is left over
+    // once nobody claims any more.
+    while let Some(claim) = story
+        .store
+        .claim_job(
+            "last",
+            hash_secret(&format!("last {}", all.len())),
+            story.now,
+        )
+        .await
+        .unwrap()
+    {
+        all.push(claim.run.id);
+    }
+    assert_eq!(all.len(), 24);
+    assert_eq!(all.into_iter().collect::<BTreeSet<_>>(), expected);
+}
+
+async fn a_lost_attempt_counts_no_more(url: &str) {
+    let mut story = Story::begin(url).await;
+    let run = story.push().await;
+    let store = story.store.clone();
+    let first = store
+        .claim_job("a", hash_secret("one"), story.now)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((first.attempt.as_str(), first.number), ("shop.1.a1", 1));
+
+    // Not accepted in time.
+    story.wait(seconds(ACCEPT_SECONDS));
+    assert_eq!(
+        store.expire_attempts(story.now).await.unwrap(),
+        0,
+        "its time is not over"
+    );
+    story.wait(1);
+    assert_eq!(store.expire_attempts(story.now).await.unwrap(), 1);
+    assert_eq!(store.expire_attempts(story.now).await.unwrap(), 0);
+    assert_eq!(
+        store
+            .accept_attempt(&first.attempt, story.now)
+            .await
+            .unwrap(),
+        Report::Lost
+    );
+
+    // The next one is accepted, lives by heartbeats, and is lost without.
+    let second = store
+        .claim_job("b", hash_secret("two"), story.now)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((second.attempt.as_str(), second.number), ("shop.1.a2", 2));
+    assert_eq!(
+        store
+            .accept_attempt(&second.attempt, story.now)
+            .await
+            .unwrap(),
+        Report::Recorded
+    );
+    assert_eq!(
+        store
+            .accept_attempt(&second.attempt, story.now)
+            .await
+            .unwrap(),
+        Report::Repeated
+    );
+    let named = || vec![reference(&second.attempt, 2)];
+    for _ in 0..3 {
+        story.wait(seconds(LEASE_SECONDS) - 1);
+        let heard = store
+            .heartbeat("b", named(), None, story.now)
+            .await
+            .unwrap();
+        assert!(
+            heard.lost.is_empty() && heard.cancel.is_empty(),
+            "{heard:?}"
+        );
+        assert_eq!(store.expire_attempts(story.now).await.unwrap(), 0);
+    }
+    let heard = store
+        .heartbeat("somebody-else", named(), None, story.now)
+        .await
+        .unwrap();
+    assert_eq!(heard.lost, ["shop.1.a2"], "it is another runner's");
+    let wrong = vec![reference(&second.attempt, 1)];
+    let heard = store.heartbeat("b", wrong, None, story.now).await.unwrap();
+    assert_eq!(heard.lost, ["shop.1.a2"], "the fence is another's");
+    story.wait(seconds(LEASE_SECONDS) + 1);
+    assert_eq!(store.expire_attempts(story.now).await.unwrap(), 1);
+    let heard = store
+        .heartbeat("b", named(), None, story.now)
+        .await
+        .unwrap();
+    assert_eq!(heard.lost, ["shop.1.a2"]);
+
+    // Whatever the lost ones still say is refused.
+    let third = store
+        .claim_job("c", hash_secret("three"), story.now)
+        .await
+        .unwrap()
+        .unwrap();
+    for (attempt, fence) in [
+        (&first.attempt, 1),
+        (&second.attempt, 2),
+        (&third.attempt, 2),
+    ] {
+        let step = store.report_step(attempt, fence, "test", StepState::Running, story.now);
+        assert_eq!(step.await.unwrap(), Report::Lost);
+        let end = store.end_attempt(attempt, fence, errored(), story.now);
+        assert_eq!(end.await.unwrap(), Report::Lost);
+    }
+    let found = store.get_run(&run).await.unwrap();
+    assert!(
+        matches!(&found.run.state, RunState::Building { attempt: 3, runner, .. } if runner == "c"),
+        "{:?}",
+        found.run.state
+    );
+    let ended: Vec<_> = found
+        .attempts
+        .iter()
+        .map(|a| a.ended_at.is_some())
+        .collect();
+    assert_eq!(ended, [true, true, false]);
+
+    // The third one is the last.
+    story.wait(seconds(ACCEPT_SECONDS) + 1);
+    assert_eq!(store.expire_attempts(story.now).await.unwrap(), 1);
+    assert_eq!(
+        store.get_run(&run).await.unwrap().run.state.word(),
+        "failed"
+    );
+    assert!(
+        store
+            .claim_job("d", hash_secret("four"), story.now)
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+async fn a_result_counts_once(url: &str) {
+    let mut story = Story::begin(url).await;
+    let run = story.push().await;
+    let store = story.store.clone();
+    let claim = store
+        .claim_job("a", hash_secret("one"), story.now)
+        .await
+        .unwrap()
+        .unwrap();
+    let (attempt, found) = store
+        .attempt_by_token(&hash_secret("one"))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((attempt.id, found.id), (claim.attempt.clone(), run.clone()));
+    assert!(
+        store
+            .attempt_by_token(&hash_secret("two"))
+            .await
+            .unwrap()
+            .is_none()
+    );
+
+    let end = |outcome| store.end_attempt(&claim.attempt, 1, outcome, story.now);
+    assert_eq!(end(errored()).await.unwrap(), Report::Recorded);
+    let once = store.get_run(&run).await.unwrap();
+    assert_eq!(end(errored()).await.unwrap(), Report::Repeated);
+    assert_eq!(end(AttemptOutcome::Cancelled).await.unwrap(), Report::Lost);
+    assert_eq!(store.get_run(&run).await.unwrap(), once);
+    assert!(matches!(
+        once.run.state,
+        RunState::Queued { attempt: 2, .. }
+    ));
+    assert_eq!(once.attempts[0].outcome, Some(errored()));
+}
+
+async fn a_cancel_reaches_the_runner(url: &str) {
+    let mut story = Story::begin(url).await;
+    let run = story.push().await;
+    let store = story.store.clone();
+    let claim = store
+        .claim_job("a", hash_secret("one"), story.now)
+        .await
+        .unwrap()
+        .unwrap();
+    let ada = Actor {
+        name: "Ada".into(),
+        role: Role::Deployer,
+    };
+    let running = StepState::Running;
+    store
+        .report_step(&claim.attempt, 1, "test", running, story.now)
+        .await
+        .unwrap();
+    store
+        .record(&story.shop, "Ada", story.now, |world| {
+            action::cancel_run(world, &run, &ada)
+        })
+        .await
+        .unwrap();
+    let named = || vec![reference(&claim.attempt, 1)];
+    let heard = store
+        .heartbeat("a", named(), None, story.now)
+        .await
+        .unwrap();
+    assert_eq!(heard.cancel, [claim.attempt.clone()]);
+    assert!(heard.lost.is_empty());
+
+    // It never confirms: the server calls it final, and the steps with it.
+    for _ in 0..12 {
+        story.wait(5);
+        store
+            .heartbeat("a", named(), None, story.now)
+            .await
+            .unwrap();
+        story.reconcile().await;
+    }
+    let found = store.get_run(&run).await.unwrap();
+    assert_eq!(found.run.state.word(), "cancelled");
+    assert_eq!(found.steps[0].state, StepState::Cancelled);
+    assert_eq!(found.steps[1].state, StepState::Skipped);
+    let heard = store
+        .heartbeat("a", named(), None, story.now)
+        .await
+        .unwrap();
+    assert_eq!(heard.lost, [claim.attempt]);
+}
+
+async fn a_restart_gives_every_attempt_a_lease(url: &str) {
+    let mut story = Story::begin(url).await;
+    let run = story.push().await;
+    story
+        .store
+        .claim_job("a", hash_secret("one"), story.now)
+        .await
+        .unwrap()
+        .unwrap();
+    // The story's clock is long past: the lease is over when the server comes back.
+    let store = Store::open(url).await.unwrap();
+    assert_eq!(
+        store
+            .expire_attempts(roadstead_server::clock::now())
+            .await
+            .unwrap(),
+        0
+    );
+    assert_eq!(
+        store.get_run(&run).await.unwrap().run.state.word(),
+        "building"
+    );
+}
+
+async fn steps_go_forward_only(url: &str) {
+    let mut story = Story::begin(url).await;
+    let run = story.push().await;
+    let store = story.store.clone();
+    let claim = store
+        .claim_job("a", hash_secret("one"), story.now)
+        .await
+        .unwrap()
+        .unwrap();
+    let report = |state| store.report_step(&claim.attempt, 1, "test", state, story.now);
+    let failed = || StepState::Failed {
+        exit_code: Some(7),
+        reason: "exit status 7".into(),
+    };
+    assert_eq!(report(StepState::Running).await.unwrap(), Report::Recorded);
+    assert_eq!(report(failed()).await.unwrap(), Report::Recorded);
+    assert_eq!(report(failed()).await.unwrap(), Report::Repeated);
+    assert_eq!(report(StepState::Running).await.unwrap(), Report::Repeated);
+    let step = &store.get_run(&run).await.unwrap().steps[0];
+    assert_eq!(step.state, failed());
+    assert_eq!(
+        (step.started_at, step.ended_at),
+        (Some(story.now), Some(story.now))
+    );
+    let unknown = store.report_step(&claim.attempt, 1, "paint", StepState::Running, story.now);
+    assert_eq!(
+        unknown.await.unwrap_err().to_string(),
+        "there is no step `paint` in attempt shop.1.a1"
+    );
+}
+
+async fn a_draining_runner_gets_nothing(url: &str) {
+    let mut story = Story::begin(url).await;
+    story.push().await;
+    let store = story.store.clone();
+    let labels = vec!["linux".to_owned()];
+    store
+        .register_runner("a", hash_secret("key"), labels, story.now)
+        .await
+        .unwrap();
+    let found = store
+        .runner_by_credential(&hash_secret("key"))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.id, "a");
+    store.set_drain("a", true).await.unwrap();
+    let offer = Offer {
+        labels: vec!["arm".into()],
+        free_slots: 2,
+        disk_free_bytes: 5,
+    };
+    story.wait(60);
+    let heard = store
+        .heartbeat("a", vec![], Some(offer), story.now)
+        .await
+        .unwrap();
+    assert!(heard.drain);
+    assert!(
+        store
+            .claim_job("a", hash_secret("one"), story.now)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    store.set_drain("a", false).await.unwrap();
+    assert!(
+        store
+            .claim_job("a", hash_secret("one"), story.now)
+            .await
+            .unwrap()
+            .is_some()
+    );
+
+    let found = store.list_runners().await.unwrap().remove(0);
+    assert_eq!(
+        (found.labels, found.free_slots),
+        (vec!["arm".to_owned()], 2)
+    );
+    assert_eq!(
+        (found.disk_free_bytes, found.last_seen_at),
+        (Some(5), story.now)
+    );
+    assert_eq!(found.running, ["shop.1.a1"]);
+
+    // Registering again under the name ends the old credential.
+    store
+        .register_runner("a", hash_secret("new key"), vec![], story.now)
+        .await
+        .unwrap();
+    assert!(
+        store
+            .runner_by_credential(&hash_secret("key"))
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert_eq!(store.list_runners().await.unwrap().len(), 1);
+}
