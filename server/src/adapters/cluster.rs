@@ -18,6 +18,7 @@ pub use raw::Base;
 pub use rollout::Stopping;
 
 use super::aws::{Aws, AwsError, Clients};
+use aws_config::retry::RetryConfig;
 use definitions::Definition;
 use memory::Memory;
 use roadstead_pipelines::spec::ResolvedTarget;
@@ -77,6 +78,12 @@ impl Cluster {
 }
 
 type Service = aws_sdk_ecs::types::Service;
+
+/// Sends a call once. One that changes something is repeated only by whoever looks first: after a lost
+/// reply the SDK would do it twice.
+fn once() -> aws_sdk_ecs::config::Builder {
+    aws_sdk_ecs::config::Builder::new().retry_config(RetryConfig::disabled())
+}
 
 /// Describes services of one cluster, each found or not on its own.
 ///

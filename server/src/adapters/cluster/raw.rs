@@ -1,6 +1,6 @@
 //! Task definitions as raw JSON: read past the SDK's types, written past them.
 
-use super::{Cluster, ServiceAddress, describe_service};
+use super::{Cluster, ServiceAddress, describe_service, once};
 use crate::adapters::aws::{AwsError, Clients};
 use aws_sdk_ecs::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_ecs::types::TaskDefinitionField;
@@ -125,7 +125,8 @@ impl Cluster {
             .ecs
             .register_task_definition()
             .family(family)
-            .customize();
+            .customize()
+            .config_override(once());
         let answer = request
             .mutate_request(move |request| {
                 // Signing comes after this, and covers what stands here then.

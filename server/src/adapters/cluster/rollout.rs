@@ -1,6 +1,6 @@
 //! Begins rollouts and asks ECS to take them back.
 
-use super::{Cluster, Service, ServiceAddress, describe_service};
+use super::{Cluster, Service, ServiceAddress, describe_service, once};
 use crate::adapters::aws::{AwsError, Clients};
 use aws_sdk_ecs::types::{
     Deployment, DeploymentConfiguration, DeploymentRolloutState, ServiceDeploymentBrief,
@@ -67,6 +67,8 @@ impl Cluster {
             .task_definition(task_definition);
         let answer = request
             .set_deployment_configuration(configuration)
+            .customize()
+            .config_override(once())
             .send()
             .await;
         let answer = answer.map_err(|error| {
@@ -155,6 +157,8 @@ async fn stop(clients: &Clients, service_deployment: &str) -> Result<Stopping, A
         .service_deployment_arn(service_deployment);
     let answer = request
         .stop_type(StopServiceDeploymentStopType::Rollback)
+        .customize()
+        .config_override(once())
         .send()
         .await;
     match answer.map_err(|error| AwsError::of("ecs:StopServiceDeployment", &error)) {
