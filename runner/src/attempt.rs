@@ -50,14 +50,15 @@ pub(crate) async fn run(runner: Arc<Runner>, assignment: Assignment, stop: StopS
         report(&client, &result, &stop).await
     }
     .await;
-    if let Err(error) = &reported {
-        tracing::warn!(
-            attempt = id,
-            error = format!("{error:#}"),
-            "ends without a report"
-        );
-    }
-    if let Err(error) = clean(&runner, &id, reported.is_ok() || stop.is_lost()).await {
+    let known_to_the_server = match &reported {
+        Ok(()) => true,
+        Err(error) => {
+            let error_text = format!("{error:#}");
+            tracing::warn!(attempt = id, error = error_text, "ends without a report");
+            stop.is_lost() || matches!(error.downcast_ref(), Some(CallError::Lost(_)))
+        }
+    };
+    if let Err(error) = clean(&runner, &id, known_to_the_server).await {
         tracing::error!(
             attempt = id,
             error = format!("{error:#}"),

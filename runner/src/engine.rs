@@ -127,10 +127,12 @@ impl Engine {
         let end = self.run_named(&name, step, limits, log).await;
         let mut containers = vec![name.clone()];
         containers.extend((0..step.sidecars.len()).map(|index| sidecar_name(&name, index)));
+        let mut removed = Ok(());
         for container in &containers {
-            self.remove_container(container).await?;
+            removed = removed.and(self.remove_container(container).await);
         }
-        self.remove_network(&name).await?;
+        // Even when a container could not be removed: the sweep has less to do.
+        removed.and(self.remove_network(&name).await)?;
         end
     }
 

@@ -79,8 +79,10 @@ async fn a_lost_attempt_is_stopped_without_a_word() {
         &commit,
         vec![run_step("test", &[], &image, LONG)],
     ));
-    peer.until(&attempt, "the step runs", |seen| seen.log("test") == "up\n")
-        .await;
+    peer.until(&attempt, "the step runs", |seen| {
+        seen.log("test") == "up\n" && seen.last("test") == Some(&StepState::Running)
+    })
+    .await;
     peer.lose(&attempt);
     eventually("the lost attempt's containers go", || {
         left_of(&attempt).is_empty()
