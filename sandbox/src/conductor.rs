@@ -21,6 +21,9 @@ use crate::state::State;
 /// sandbox still sees why a task stopped.
 const KEEP_STOPPED: Duration = Duration::from_secs(60 * 60);
 
+/// A service that crashes in a loop keeps so many stopped tasks; older ones are forgotten sooner.
+const MOST_STOPPED: usize = 500;
+
 /// Hands the backend the tasks of an earlier life and repeats the effects that may be half done.
 pub(crate) async fn resume(app: &App) -> anyhow::Result<()> {
     let ((launches, effects), written) = app
@@ -181,7 +184,16 @@ fn forget_stopped(app: &App, state: &mut State, now: Time) -> bool {
     let mut forgotten = false;
     for service in state.services.values_mut() {
         let before = service.tasks.len();
-        service.tasks.retain(keep);
+        let stopped = service
+            .tasks
+            .iter()
+            .filter(|task| task.stopped_at.is_some());
+        let mut surplus = stopped.count().saturating_sub(MOST_STOPPED);
+        service.tasks.retain(|task| {
+            let oldest = surplus > 0 && task.stopped_at.is_some();
+            surplus -= usize::from(oldest);
+            !oldest && keep(task)
+        });
         forgotten |= service.tasks.len() != before;
     }
     let State { tasks, tags, .. } = state;

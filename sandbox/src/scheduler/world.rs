@@ -201,9 +201,14 @@ impl World {
             .any(|event| event.message.contains(text))
     }
 
-    /// Lets a second pass.
+    /// Lets a second pass; two days are more than any story takes.
     pub(crate) fn step(&mut self) {
         self.now = self.now + Duration::from_secs(1);
+        assert!(
+            self.now < Time(2 * 24 * 3600 * 1000),
+            "the story does not end: {:#?}",
+            self.service.events
+        );
         self.perform_scripts();
         self.look_at_targets();
         self.effects = self.with_moment(tick);

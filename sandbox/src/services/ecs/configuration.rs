@@ -116,3 +116,66 @@ pub(super) fn show(configuration: &Configuration) -> Value {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{read, show};
+    use crate::scheduler::{Configuration, Threshold};
+    use crate::services::AwsError;
+    use crate::services::ecs::input::Input;
+
+    fn read_value(value: &Value) -> Result<Option<Configuration>, AwsError> {
+        let body = json!({ "deploymentConfiguration": value });
+        read(&Input::new(&body).unwrap(), Configuration::default())
+    }
+
+    #[test]
+    fn what_is_shown_reads_back_as_the_same() {
+        for (kind, threshold) in [
+            ("BOUNDED_PERCENT", Threshold::BoundedPercent(20)),
+            ("UNBOUNDED_PERCENT", Threshold::UnboundedPercent(20)),
+            ("COUNT", Threshold::Count(20)),
+        ] {
+            let configuration = read_value(&json!({
+                "minimumHealthyPercent": 50,
+                "deploymentCircuitBreaker": {
+                    "enable": true,
+                    "rollback": true,
+                    "resetOnHealthyTask": false,
+                    "thresholdConfiguration": {"type": kind, "value": 20},
+                },
+            }))
+            .unwrap()
+            .unwrap();
+            assert_eq!(configuration.breaker.threshold, threshold);
+            assert_eq!(configuration.minimum_healthy_percent, 50);
+            assert_eq!(configuration.maximum_percent, 200);
+            let again = read_value(&show(&configuration)).unwrap().unwrap();
+            assert_eq!(again, configuration);
+        }
+        assert_eq!(read_value(&Value::Null).unwrap(), None);
+    }
+
+    #[test]
+    fn what_would_block_every_rollout_or_cannot_be_done_is_refused() {
+        for (value, part) in [
+            (
+                json!({"minimumHealthyPercent": 100, "maximumPercent": 100}),
+                "cannot be 100",
+            ),
+            (json!({"maximumPercent": 0}), "never 0"),
+            (json!({"bakeTimeInMinutes": 5}), "bakeTimeInMinutes"),
+            (
+                json!({"alarms": {"enable": true, "rollback": true, "alarmNames": ["a"]}}),
+                "alarms",
+            ),
+            (json!({"strategy": "CANARY"}), "strategy"),
+            (json!({"maximumPercent": "200"}), "maximumPercent"),
+        ] {
+            let refusal = read_value(&value).unwrap_err();
+            assert!(refusal.message.contains(part), "{refusal}");
+        }
+    }
+}

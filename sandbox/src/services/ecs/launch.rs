@@ -393,13 +393,13 @@ mod tests {
 
     use super::{containers, validate};
 
-    fn raw(value: Value) -> Map<String, Value> {
+    fn raw(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
     }
 
     #[test]
     fn what_cannot_be_honoured_is_refused_by_name() {
-        let refusal = validate(&raw(json!({
+        let refusal = validate(&raw(&json!({
             "containerDefinitions": [{"name": "web", "image": "i", "secrets": [
                 {"name": "S", "valueFrom": "arn"}]}],
         })))
@@ -414,7 +414,7 @@ mod tests {
 
     #[test]
     fn unknown_members_pass() {
-        validate(&raw(json!({
+        validate(&raw(&json!({
             "enableFaultInjection": true,
             "fromTheFuture": {"a": 1},
             "containerDefinitions": [{"name": "web", "image": "i", "versionConsistency": "enabled"}],
@@ -425,7 +425,7 @@ mod tests {
     #[test]
     fn cycles_and_strangers_among_dependencies_are_refused() {
         let definition = |first: &str, second: &str| {
-            raw(json!({"containerDefinitions": [
+            raw(&json!({"containerDefinitions": [
                 {"name": "a", "image": "i",
                  "dependsOn": [{"containerName": first, "condition": "START"}]},
                 {"name": "b", "image": "i",
@@ -440,7 +440,7 @@ mod tests {
 
     #[test]
     fn overrides_replace_the_command_and_add_to_the_environment() {
-        let definition = raw(json!({"memory": "512", "containerDefinitions": [
+        let definition = raw(&json!({"memory": "512", "containerDefinitions": [
             {"name": "web", "image": "i", "command": ["serve"],
              "environment": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]},
         ]}));
