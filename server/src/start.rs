@@ -69,6 +69,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         bell,
         config,
         secrets,
+        pages: http::pages::Shared::default(),
     };
     let server = http::server(actix_web::web::Data::new(app), listener)?;
     let handle = server.handle();

@@ -189,6 +189,7 @@ CREATE TABLE api_tokens (
     role TEXT NOT NULL CHECK (role IN ('viewer', 'deployer', 'admin')),
     created_by TEXT NOT NULL,
     created_at BIGINT NOT NULL,
+    expires_at BIGINT,
     last_used_at BIGINT,
     revoked_at BIGINT
 );

@@ -5,8 +5,11 @@ use super::actions::{self, Verb};
 use super::auth::{Admin, Allowed, Deployer, Viewer, new_secret};
 use super::error::HttpError;
 use crate::logs::LogKey;
-use crate::store::{Accepted, DeploymentFilter, DeploymentDetail, Recorded, RunDetail, hash_secret};
+use crate::store::{
+    Accepted, DeploymentDetail, DeploymentFilter, Recorded, RunDetail, hash_secret,
+};
 use actix_web::{HttpResponse, web};
+use jiff::SignedDuration;
 use roadstead_pipelines::deployment::Deployment;
 use roadstead_pipelines::gate::{self, GateVerdict};
 use roadstead_pipelines::id::ProjectName;
@@ -23,7 +26,10 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .route("/projects/{project}", web::get().to(project))
             .route("/projects/{project}/runs", web::get().to(runs))
             .route("/projects/{project}/releases", web::get().to(releases))
-            .route("/projects/{project}/deployments", web::get().to(deployments))
+            .route(
+                "/projects/{project}/deployments",
+                web::get().to(deployments),
+            )
             .route("/projects/{project}/events", web::get().to(events))
             .route(
                 "/projects/{project}/environments/{environment}/services/{service}/{verb}",
@@ -34,8 +40,14 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .route("/runs/{run}/cancel", web::post().to(cancel_run))
             .route("/runs/{run}/retry", web::post().to(retry_run))
             .route("/deployments/{deployment}", web::get().to(deployment))
-            .route("/deployments/{deployment}/cancel", web::post().to(cancel_deployment))
-            .route("/deliveries/{delivery}/redeliver", web::post().to(redeliver))
+            .route(
+                "/deployments/{deployment}/cancel",
+                web::post().to(cancel_deployment),
+            )
+            .route(
+                "/deliveries/{delivery}/redeliver",
+                web::post().to(redeliver),
+            )
             .route("/runners", web::get().to(runners))
             .route("/tokens", web::post().to(create_token)),
     );
@@ -61,8 +73,10 @@ impl Page {
 
 async fn projects(app: web::Data<App>, _: Allowed<Viewer>) -> Result<HttpResponse, HttpError> {
     let all = app.store.list_projects().await?;
-    let names: Vec<_> =
-        all.iter().map(|p| json!({"name": p.name, "repository": p.repository})).collect();
+    let names: Vec<_> = all
+        .iter()
+        .map(|p| json!({"name": p.name, "repository": p.repository}))
+        .collect();
     Ok(HttpResponse::Ok().json(json!({"projects": names})))
 }
 
@@ -86,7 +100,11 @@ async fn project(
             "newest_tried": state.newest_tried, "status": state.status, "live": live,
         }));
     }
-    let runs: Vec<_> = world.runs.values().map(|r| json!({"id": r.id, "state": r.state})).collect();
+    let runs: Vec<_> = world
+        .runs
+        .values()
+        .map(|r| json!({"id": r.id, "state": r.state}))
+        .collect();
     Ok(HttpResponse::Ok().json(json!({
         "project": name, "now": now, "places": places, "runs": runs, "waiting_on": plan.waiting_on,
     })))
@@ -99,7 +117,10 @@ async fn runs(
     page: web::Query<Page>,
 ) -> Result<HttpResponse, HttpError> {
     let name = project_of(&path)?;
-    let lines = app.store.list_runs(&name, page.before, page.limit()).await?;
+    let lines = app
+        .store
+        .list_runs(&name, page.before, page.limit())
+        .await?;
     let runs: Vec<_> = lines
         .iter()
         .map(|line| {
@@ -119,7 +140,13 @@ async fn run(
     path: web::Path<String>,
 ) -> Result<HttpResponse, HttpError> {
     let id = actions::run_of(&path)?;
-    let RunDetail { run, ended_at, attempts, steps, effects } = app.store.get_run(&id).await?;
+    let RunDetail {
+        run,
+        ended_at,
+        attempts,
+        steps,
+        effects,
+    } = app.store.get_run(&id).await?;
     let attempts: Vec<_> = attempts
         .iter()
         .map(|a| {
@@ -178,15 +205,32 @@ pub(super) async fn raw_log(
     let id = actions::run_of(run)?;
     let attempt = match attempt {
         Some(number) => number,
-        None => app.store.get_run(&id).await?.attempts.last().map_or(1, |a| a.number),
+        None => app
+            .store
+            .get_run(&id)
+            .await?
+            .attempts
+            .last()
+            .map_or(1, |a| a.number),
     };
     let missing = || HttpError::not_found(format!("{id} has no log of step `{step}` yet"));
-    let key = LogKey { run: id.to_string(), attempt, step: step.clone() };
-    let path = app.logs.file(&key).map_err(|_| missing())?.ok_or_else(missing)?;
+    let key = LogKey {
+        run: id.to_string(),
+        attempt,
+        step: step.clone(),
+    };
+    let path = app
+        .logs
+        .file(&key)
+        .map_err(|_| missing())?
+        .ok_or_else(missing)?;
     // Logs are read whole and small enough for it; a body that streams would need actix-files.
     let bytes = tokio::fs::read(path).await.map_err(HttpError::internal)?;
     let etag = format!("\"{}\"", bytes.len());
-    let known = request.headers().get("if-none-match").and_then(|v| v.to_str().ok());
+    let known = request
+        .headers()
+        .get("if-none-match")
+        .and_then(|v| v.to_str().ok());
     if known == Some(etag.as_str()) {
         return Ok(HttpResponse::NotModified().finish());
     }
@@ -203,7 +247,10 @@ async fn releases(
     page: web::Query<Page>,
 ) -> Result<HttpResponse, HttpError> {
     let name = project_of(&path)?;
-    let found = app.store.list_releases(&name, page.before, page.limit()).await?;
+    let found = app
+        .store
+        .list_releases(&name, page.before, page.limit())
+        .await?;
     Ok(HttpResponse::Ok().json(json!({"releases": found})))
 }
 
@@ -214,15 +261,25 @@ async fn deployments(
     page: web::Query<Page>,
 ) -> Result<HttpResponse, HttpError> {
     let name = project_of(&path)?;
-    let bad = |error: roadstead_pipelines::id::InvalidName| HttpError::bad_request(error.to_string());
-    let environment = page.environment.as_deref().map(roadstead_pipelines::id::EnvironmentName::parse);
-    let service = page.service.as_deref().map(roadstead_pipelines::id::ServiceName::parse);
+    let bad =
+        |error: roadstead_pipelines::id::InvalidName| HttpError::bad_request(error.to_string());
+    let environment = page
+        .environment
+        .as_deref()
+        .map(roadstead_pipelines::id::EnvironmentName::parse);
+    let service = page
+        .service
+        .as_deref()
+        .map(roadstead_pipelines::id::ServiceName::parse);
     let filter = DeploymentFilter {
         environment: environment.transpose().map_err(bad)?,
         service: service.transpose().map_err(bad)?,
         release: None,
     };
-    let found = app.store.list_deployments(&name, filter, page.before, page.limit()).await?;
+    let found = app
+        .store
+        .list_deployments(&name, filter, page.before, page.limit())
+        .await?;
     Ok(HttpResponse::Ok().json(json!({"deployments": found})))
 }
 
@@ -232,8 +289,12 @@ async fn deployment(
     path: web::Path<String>,
 ) -> Result<HttpResponse, HttpError> {
     let id = actions::deployment_of(&path)?;
-    let DeploymentDetail { deployment, ended_at, release, effects } =
-        app.store.get_deployment(&id).await?;
+    let DeploymentDetail {
+        deployment,
+        ended_at,
+        release,
+        effects,
+    } = app.store.get_deployment(&id).await?;
     let world = app.store.load_world(&id.project()).await?;
     let now = crate::clock::now();
     let waiting: Vec<Value> = planner::plan(&world, now)
@@ -275,7 +336,10 @@ async fn events(
 ) -> Result<HttpResponse, HttpError> {
     let name = project_of(&path)?;
     let before = page.before.and_then(|n| i64::try_from(n).ok());
-    let found = app.store.list_events(Some(&name), None, before, page.limit()).await?;
+    let found = app
+        .store
+        .list_events(Some(&name), None, before, page.limit())
+        .await?;
     let events: Vec<_> = found
         .iter()
         .map(|e| {
@@ -305,7 +369,9 @@ async fn on_place(
 ) -> Result<HttpResponse, HttpError> {
     let (project, environment, service, verb) = path.into_inner();
     let Some(verb) = Verb::parse(&verb) else {
-        return Err(HttpError::not_found(format!("`{verb}` is no verb of a place")));
+        return Err(HttpError::not_found(format!(
+            "`{verb}` is no verb of a place"
+        )));
     };
     let place = actions::place_of(&project, &environment, &service)?;
     let release = body.release.as_deref();
@@ -323,7 +389,9 @@ async fn cancel_run(
     path: web::Path<String>,
 ) -> Result<HttpResponse, HttpError> {
     let run = actions::run_of(&path)?;
-    Ok(recorded(&actions::cancel_run(&app, &who.actor, &run).await?))
+    Ok(recorded(
+        &actions::cancel_run(&app, &who.actor, &run).await?,
+    ))
 }
 
 async fn retry_run(
@@ -342,7 +410,9 @@ async fn cancel_deployment(
     path: web::Path<String>,
 ) -> Result<HttpResponse, HttpError> {
     let deployment = actions::deployment_of(&path)?;
-    Ok(recorded(&actions::cancel_deployment(&app, &who.actor, &deployment).await?))
+    Ok(recorded(
+        &actions::cancel_deployment(&app, &who.actor, &deployment).await?,
+    ))
 }
 
 async fn redeliver(
@@ -350,13 +420,17 @@ async fn redeliver(
     who: Allowed<Deployer>,
     path: web::Path<i64>,
 ) -> Result<HttpResponse, HttpError> {
-    Ok(match actions::redeliver(&app, &who.actor, path.into_inner()).await? {
-        Accepted::Run(run) => HttpResponse::Created().json(json!({"decision": "run", "run": run})),
-        Accepted::Duplicate { run } => {
-            HttpResponse::Ok().json(json!({"decision": "duplicate", "run": run}))
-        }
-        Accepted::Ignored => HttpResponse::Ok().json(json!({"decision": "ignored"})),
-    })
+    Ok(
+        match actions::redeliver(&app, &who.actor, path.into_inner()).await? {
+            Accepted::Run(run) => {
+                HttpResponse::Created().json(json!({"decision": "run", "run": run}))
+            }
+            Accepted::Duplicate { run } => {
+                HttpResponse::Ok().json(json!({"decision": "duplicate", "run": run}))
+            }
+            Accepted::Ignored => HttpResponse::Ok().json(json!({"decision": "ignored"})),
+        },
+    )
 }
 
 async fn runners(app: web::Data<App>, _: Allowed<Viewer>) -> Result<HttpResponse, HttpError> {
@@ -378,6 +452,9 @@ async fn runners(app: web::Data<App>, _: Allowed<Viewer>) -> Result<HttpResponse
 struct NewToken {
     name: String,
     role: Role,
+    /// Its life; without it the token does not end by itself.
+    #[serde(default)]
+    days: Option<u32>,
 }
 
 async fn create_token(
@@ -385,27 +462,48 @@ async fn create_token(
     who: Allowed<Admin>,
     body: web::Json<NewToken>,
 ) -> Result<HttpResponse, HttpError> {
-    let secret = new_token(&app, &who.actor.name, &body.name, body.role).await?;
-    Ok(HttpResponse::Created().json(json!({"name": body.name, "role": body.role, "token": secret})))
+    let secret = new_token(&app, &who.actor.name, &body.name, body.role, body.days).await?;
+    Ok(
+        HttpResponse::Created()
+            .json(json!({"name": body.name, "role": body.role, "token": secret})),
+    )
 }
 
 /// Makes an API token and gives its secret, which is not stored.
 ///
 /// # Errors
-/// 400 when the name is empty or long.
+/// 400 when the name is empty or long, or the token would live longer than ten years.
 pub(super) async fn new_token(
     app: &App,
     owner: &str,
     name: &str,
     role: Role,
+    days: Option<u32>,
 ) -> Result<String, HttpError> {
     if !(1..=64).contains(&name.len()) {
-        return Err(HttpError::bad_request("a token's name has 1 to 64 characters"));
+        return Err(HttpError::bad_request(
+            "a token's name has 1 to 64 characters",
+        ));
+    }
+    if days.is_some_and(|days| !(1..=3_650).contains(&days)) {
+        return Err(HttpError::bad_request("a token lives for 1 to 3,650 days"));
     }
     let secret = new_secret("rst");
     let now = crate::clock::now();
-    app.store.create_api_token(hash_secret(&secret), name, role, owner, now).await?;
-    let detail = json!({"role": role});
-    app.store.add_event(None, &format!("token {name}"), owner, "token_created", detail, now).await?;
+    let expires_at = days.map(|days| now + SignedDuration::from_hours(24 * i64::from(days)));
+    app.store
+        .create_api_token(hash_secret(&secret), name, role, owner, now, expires_at)
+        .await?;
+    let detail = json!({"role": role, "days": days});
+    app.store
+        .add_event(
+            None,
+            &format!("token {name}"),
+            owner,
+            "token_created",
+            detail,
+            now,
+        )
+        .await?;
     Ok(secret)
 }

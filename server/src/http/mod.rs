@@ -40,6 +40,8 @@ pub struct App {
     pub config: Config,
     /// Webhook secrets by project.
     pub secrets: BTreeMap<ProjectName, String>,
+    /// What the pages remember.
+    pub pages: pages::Shared,
 }
 
 impl App {
@@ -78,8 +80,9 @@ pub fn configure(config: &mut web::ServiceConfig) {
 /// # Errors
 /// When the address is taken.
 pub fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(listen)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}")))?;
+    let listener = TcpListener::bind(listen).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}"))
+    })?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -97,7 +100,11 @@ pub fn server(app: web::Data<App>, listener: TcpListener) -> io::Result<actix_we
             .add(("cross-origin-opener-policy", "same-origin"));
         actix_web::App::new()
             .app_data(app.clone())
-            .app_data(web::JsonConfig::default().limit(256 * 1024).error_handler(bad_json))
+            .app_data(
+                web::JsonConfig::default()
+                    .limit(256 * 1024)
+                    .error_handler(bad_json),
+            )
             .app_data(web::FormConfig::default().limit(64 * 1024))
             .wrap_fn(|request, service| {
                 let refused = auth::refuse_cross_site(&request);
@@ -123,6 +130,12 @@ pub fn server(app: web::Data<App>, listener: TcpListener) -> io::Result<actix_we
     Ok(server)
 }
 
-fn bad_json(error: actix_web::error::JsonPayloadError, _: &actix_web::HttpRequest) -> actix_web::Error {
-    error::HttpError::bad_request(format!("the body is not the JSON that is expected: {error}")).into()
+fn bad_json(
+    error: actix_web::error::JsonPayloadError,
+    _: &actix_web::HttpRequest,
+) -> actix_web::Error {
+    error::HttpError::bad_request(format!(
+        "the body is not the JSON that is expected: {error}"
+    ))
+    .into()
 }

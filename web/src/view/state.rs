@@ -137,6 +137,8 @@ states! {
         RollingOut => Busy, "spin", "rolling out";
         /// The rollout is done; verification watches.
         Verifying => Busy, "eye", "verifying";
+        /// It failed and is being taken back.
+        RollingBack => Warn, "spin", "rolling back";
         /// The rollout finished and verification held.
         Deployed => Good, "check", "deployed";
         /// Ended without success; nothing to go back to, or nothing was changed.
@@ -158,7 +160,10 @@ impl DeploymentState {
     /// Whether it can still change.
     #[must_use]
     pub fn live(self) -> bool {
-        matches!(self, Self::Queued | Self::RollingOut | Self::Verifying)
+        matches!(
+            self,
+            Self::Queued | Self::RollingOut | Self::Verifying | Self::RollingBack
+        )
     }
 }
 

@@ -1,0 +1,74 @@
+//! Who did what.
+
+use super::super::App;
+use super::super::auth::{Allowed, Viewer};
+use super::super::error::HttpError;
+use super::{PAGE_SIZE, PageQuery, cut_page, frame, view_of};
+use crate::store::Event;
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use roadstead_pipelines::id::{DeploymentId, RunId};
+use roadstead_web::urls;
+use roadstead_web::view::{AuditEntry, AuditPage};
+use serde_json::Value;
+
+/// The page.
+///
+/// # Errors
+/// When the database is out of reach.
+pub(super) async fn show(
+    app: web::Data<App>,
+    who: Allowed<Viewer>,
+    request: HttpRequest,
+    query: web::Query<PageQuery>,
+) -> Result<HttpResponse, HttpError> {
+    let page = query.number();
+    let wanted = page * PAGE_SIZE + 1;
+    let found = app.store.list_events(None, None, None, wanted).await?;
+    let (shown, paging) = cut_page(found, page, PAGE_SIZE);
+    let page = AuditPage {
+        frame: frame::of(&app, &who.actor, &request).await?,
+        entries: shown.iter().map(entry).collect(),
+        paging,
+    };
+    frame::send(&request, StatusCode::OK, &page)
+}
+
+fn entry(event: &Event) -> AuditEntry {
+    let subject = match &event.project {
+        Some(project) if !event.subject.starts_with(&format!("{project}.")) => {
+            format!("{project} / {}", event.subject.replace('/', " / "))
+        }
+        _ => event.subject.clone(),
+    };
+    AuditEntry {
+        at: view_of::time(event.at),
+        actor: event.actor.clone(),
+        via: String::new(),
+        action: event.what.clone(),
+        url: url(event),
+        subject,
+        reason: reason(&event.detail),
+    }
+}
+
+fn url(event: &Event) -> Option<String> {
+    if let Some(run) = RunId::parse(&event.subject) {
+        return Some(urls::run(run.as_str()));
+    }
+    if let Some(deployment) = DeploymentId::parse(&event.subject) {
+        return Some(urls::deployment(deployment.as_str()));
+    }
+    let project = event.project.as_ref()?;
+    let (environment, service) = event.subject.split_once('/')?;
+    Some(urls::service(project.as_str(), environment, service))
+}
+
+/// The reason in a person's words, or the message of what failed.
+fn reason(detail: &Value) -> String {
+    let places = ["/reason", "/trigger/reason", "/failure/message"];
+    let said = places
+        .iter()
+        .find_map(|place| detail.pointer(place)?.as_str());
+    view_of::clip(said.unwrap_or_default(), 500).to_owned()
+}

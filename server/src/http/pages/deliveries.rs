@@ -1,0 +1,101 @@
+//! Every webhook delivery, what was decided, and why.
+
+use super::super::App;
+use super::super::auth::{Allowed, Viewer};
+use super::super::error::HttpError;
+use super::{PAGE_SIZE, PageQuery, cut_page, frame, view_of};
+use crate::store;
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use roadstead_pipelines::action::Actor;
+use roadstead_pipelines::id::RunId;
+use roadstead_pipelines::spec::Role;
+use roadstead_web::view::{DeliveriesPage, Delivery, DeliveryDecision};
+use std::collections::BTreeMap;
+
+/// Runs that are looked through for what deliveries were about.
+const RUNS_LOOKED_THROUGH: u32 = 200;
+
+/// The page.
+///
+/// # Errors
+/// When the database is out of reach.
+pub(super) async fn show(
+    app: web::Data<App>,
+    who: Allowed<Viewer>,
+    request: HttpRequest,
+    query: web::Query<PageQuery>,
+) -> Result<HttpResponse, HttpError> {
+    let page = query.number();
+    let mut found = vec![];
+    for project in app.store.list_projects().await? {
+        let wanted = page * PAGE_SIZE + 1;
+        found.extend(
+            app.store
+                .list_deliveries(&project.name, None, wanted)
+                .await?,
+        );
+    }
+    found.sort_by_key(|delivery| std::cmp::Reverse(delivery.id));
+    let (shown, paging) = cut_page(found, page, PAGE_SIZE);
+    let subjects = subjects(&app, &shown).await?;
+    let page = DeliveriesPage {
+        frame: frame::of(&app, &who.actor, &request).await?,
+        deliveries: shown
+            .iter()
+            .map(|delivery| line(delivery, &who.actor, &subjects))
+            .collect(),
+        paging,
+    };
+    frame::send(&request, StatusCode::OK, &page)
+}
+
+/// `main at 3f2a91c`, by run.
+async fn subjects(
+    app: &App,
+    shown: &[store::Delivery],
+) -> Result<BTreeMap<RunId, String>, HttpError> {
+    let mut newest = BTreeMap::new();
+    for run in shown.iter().filter_map(|delivery| delivery.run.as_ref()) {
+        let number = newest.entry(run.project()).or_insert(0);
+        *number = run.number().max(*number);
+    }
+    let mut subjects = BTreeMap::new();
+    for (project, number) in newest {
+        let before = Some(number + 1);
+        let lines = app
+            .store
+            .list_runs(&project, before, RUNS_LOOKED_THROUGH)
+            .await?;
+        for line in lines {
+            let branch = line.git_ref.strip_prefix("refs/heads/");
+            let branch = branch.unwrap_or(&line.git_ref);
+            subjects.insert(line.id, format!("{branch} at {}", line.commit.short()));
+        }
+    }
+    Ok(subjects)
+}
+
+fn line(delivery: &store::Delivery, actor: &Actor, subjects: &BTreeMap<RunId, String>) -> Delivery {
+    let run = delivery.run.as_ref();
+    Delivery {
+        id: delivery.id.to_string(),
+        forge_id: delivery.delivery_id.clone(),
+        forge: delivery.forge.clone(),
+        project: delivery.project.to_string(),
+        event: delivery.event.clone(),
+        subject: run
+            .and_then(|run| subjects.get(run))
+            .cloned()
+            .unwrap_or_default(),
+        decision: match delivery.decision.as_str() {
+            "built" => DeliveryDecision::Run,
+            "duplicate" => DeliveryDecision::Duplicate,
+            _ => DeliveryDecision::Ignored,
+        },
+        reason: delivery.reason.clone(),
+        run: run.map(|run| (run.to_string(), view_of::run_name(run.as_str()))),
+        received: view_of::time(delivery.received_at),
+        redeliver: view_of::needs_role(actor, Role::Deployer),
+    }
+}

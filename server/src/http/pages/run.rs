@@ -1,0 +1,176 @@
+//! One run: its steps, the log that is open, what it made.
+
+use super::super::App;
+use super::super::actions;
+use super::super::auth::{Allowed, Viewer};
+use super::super::error::HttpError;
+use super::view_of::{self, Scene};
+use super::{frame, log, project_of};
+use crate::store::{DeploymentFilter, RunDetail};
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use roadstead_pipelines::run::{Run, RunState};
+use roadstead_pipelines::spec::Role;
+use roadstead_web::view::{
+    DeploymentSummary, LogPanel, Permission, Release, RunPage, RunSummary, Step, StepState,
+};
+use serde::Deserialize;
+
+/// Deployments of a run's release that are shown.
+const MOST_DEPLOYMENTS: u32 = 50;
+/// The run's history, to find who asked for it.
+const HISTORY: u32 = 200;
+
+#[derive(Deserialize)]
+pub(super) struct Choice {
+    step: Option<String>,
+    attempt: Option<u32>,
+    from: Option<u64>,
+}
+
+/// The page.
+///
+/// # Errors
+/// 404 for an unknown run.
+pub(super) async fn show(
+    app: web::Data<App>,
+    who: Allowed<Viewer>,
+    request: HttpRequest,
+    path: web::Path<String>,
+    choice: web::Query<Choice>,
+) -> Result<HttpResponse, HttpError> {
+    let id = actions::run_of(&path)?;
+    let detail = app.store.get_run(&id).await?;
+    let project = project_of(&app, id.project().as_str()).await?;
+    let world = app.store.load_world(&project.name).await?;
+    let scene = Scene::new(&project, world, &who.actor, crate::clock::now());
+    let steps = view_of::steps(&detail);
+    let (release, deployments) = made(&app, &scene, &detail.run).await?;
+    let deployer = view_of::needs_role(&who.actor, Role::Deployer);
+    let over = detail.run.state.is_over();
+    let cancelling = matches!(detail.run.state, RunState::Cancelling { .. });
+    let page = RunPage {
+        frame: frame::of(&app, &who.actor, &request).await?,
+        run: summary(&app, &scene, &detail).await?,
+        waiting: scene.run_waits(&id),
+        diagnostics: view_of::diagnostics(&detail),
+        log: open_log(&app, &detail, &steps, &choice).await?,
+        steps,
+        release,
+        deployments,
+        cancel: if over || cancelling || is_confirming(&detail.run) {
+            Permission::Absent
+        } else {
+            deployer.clone()
+        },
+        retry: if over { deployer } else { Permission::Absent },
+    };
+    frame::send(&request, StatusCode::OK, &page)
+}
+
+fn is_confirming(run: &Run) -> bool {
+    matches!(
+        run.state,
+        RunState::Confirming { .. } | RunState::Confirmed { .. }
+    )
+}
+
+async fn summary(app: &App, scene: &Scene, detail: &RunDetail) -> Result<RunSummary, HttpError> {
+    let run = &detail.run;
+    let history = app
+        .store
+        .list_events(Some(&run.project), Some(run.id.as_str()), None, HISTORY)
+        .await?;
+    let asked = history.iter().find(|event| event.what == "asked_for");
+    let trigger = asked.map_or("push".to_owned(), |event| {
+        if event.actor.ends_with(" webhook") {
+            format!("push, told by a {}", event.actor)
+        } else {
+            format!("asked for by {}", event.actor)
+        }
+    });
+    Ok(RunSummary {
+        id: run.id.to_string(),
+        name: view_of::run_name(run.id.as_str()),
+        project: run.project.to_string(),
+        commit: view_of::commit(
+            &run.commit,
+            &run.message,
+            &run.author,
+            &run.git_ref,
+            scene.commits.as_deref(),
+        ),
+        state: view_of::run_state(&run.state),
+        reason: view_of::run_reason(&run.state),
+        trigger,
+        created: view_of::time(run.created_at),
+        started: detail
+            .attempts
+            .first()
+            .map(|attempt| view_of::time(attempt.claimed_at)),
+        ended: detail.ended_at.map(view_of::time),
+    })
+}
+
+/// The release of a run, and where it went.
+async fn made(
+    app: &App,
+    scene: &Scene,
+    run: &Run,
+) -> Result<(Option<Release>, Vec<DeploymentSummary>), HttpError> {
+    let RunState::Succeeded {
+        release: Some(id), ..
+    } = &run.state
+    else {
+        return Ok((None, vec![]));
+    };
+    let release = app.store.get_release(id).await?;
+    let filter = DeploymentFilter {
+        release: Some(id.clone()),
+        ..DeploymentFilter::default()
+    };
+    let found = app
+        .store
+        .list_deployments(&run.project, filter, None, MOST_DEPLOYMENTS)
+        .await?;
+    let deployments = found.iter().map(|deployment| {
+        let waiting = scene.deployment_waits(&deployment.id);
+        view_of::summary(
+            deployment,
+            Some(scene.commit_of(&release)),
+            waiting.as_ref().map(|waiting| waiting.reason.as_str()),
+        )
+    });
+    let deployments = deployments.collect();
+    Ok((Some(view_of::release(&release)), deployments))
+}
+
+/// The log of the chosen step, else of the one that failed, runs, or ended last.
+async fn open_log(
+    app: &App,
+    detail: &RunDetail,
+    steps: &[Step],
+    choice: &Choice,
+) -> Result<Option<LogPanel>, HttpError> {
+    let Some(attempt) = log::attempt_of(detail, choice.attempt) else {
+        return Ok(None);
+    };
+    let chosen = choice.step.as_deref();
+    let of_state = |states: &[StepState]| steps.iter().find(|step| states.contains(&step.state));
+    let step = match chosen {
+        Some(name) => steps.iter().find(|step| step.name == name),
+        None => of_state(&[StepState::Failed, StepState::TimedOut, StepState::Lost])
+            .or_else(|| of_state(&[StepState::Running]))
+            .or_else(|| {
+                let ended = steps.iter().filter(|step| step.started.is_some());
+                ended.max_by_key(|step| step.ended)
+            }),
+    };
+    match step {
+        Some(step) => {
+            let panel = log::panel(app, &detail.run.id, attempt, &step.name, choice.from).await?;
+            Ok(Some(panel))
+        }
+        None => Ok(None),
+    }
+}

@@ -1,0 +1,109 @@
+//! The runners, and how many jobs wait for one.
+
+use super::super::App;
+use super::super::auth::{Allowed, Viewer};
+use super::super::error::HttpError;
+use super::{frame, view_of};
+use crate::store;
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use jiff::{SignedDuration, Timestamp};
+use roadstead_pipelines::id::RunId;
+use roadstead_pipelines::run::RunState;
+use roadstead_protocol::StepState;
+use roadstead_web::view::{Runner, RunnerState, RunnersPage};
+
+/// A runner polls or sends a heartbeat much more often than this.
+const LOST_AFTER: SignedDuration = SignedDuration::from_secs(60);
+
+/// The page.
+///
+/// # Errors
+/// When the database is out of reach.
+pub(super) async fn show(
+    app: web::Data<App>,
+    who: Allowed<Viewer>,
+    request: HttpRequest,
+) -> Result<HttpResponse, HttpError> {
+    let now = crate::clock::now();
+    let mut runners = vec![];
+    for runner in app.store.list_runners().await? {
+        let mut running = vec![];
+        for attempt in &runner.running {
+            running.extend(running_of(&app, attempt).await?);
+        }
+        runners.push(line(&runner, running, now));
+    }
+    let overviews = app.store.overview().await?;
+    let queued = overviews
+        .iter()
+        .flat_map(|overview| overview.world.runs.values())
+        .filter_map(|run| match &run.state {
+            RunState::Queued { since, .. } => Some(*since),
+            _ => None,
+        });
+    let queued: Vec<_> = queued.collect();
+    let page = RunnersPage {
+        frame: frame::of(&app, &who.actor, &request).await?,
+        runners,
+        queued_jobs: queued.len() as u64,
+        oldest_job: queued.iter().min().copied().map(view_of::time),
+        register_command: format!(
+            "ROADSTEAD_REGISTRATION_TOKEN=… roadstead runner --server {}",
+            app.public_url()
+        ),
+    };
+    frame::send(&request, StatusCode::OK, &page)
+}
+
+/// Run id, run name and steps of an attempt that runs.
+async fn running_of(
+    app: &App,
+    attempt: &str,
+) -> Result<Option<(String, String, String)>, HttpError> {
+    let Some(run) = attempt
+        .rsplit_once('.')
+        .and_then(|(run, _)| RunId::parse(run))
+    else {
+        return Ok(None);
+    };
+    let detail = app.store.get_run(&run).await?;
+    let steps: Vec<_> = detail
+        .steps
+        .iter()
+        .filter(|step| step.attempt == attempt && step.state == StepState::Running)
+        .map(|step| step.name.as_str())
+        .collect();
+    let name = view_of::run_name(run.as_str());
+    Ok(Some((run.to_string(), name, steps.join(", "))))
+}
+
+fn line(runner: &store::Runner, running: Vec<(String, String, String)>, now: Timestamp) -> Runner {
+    let busy = u32::try_from(runner.running.len()).unwrap_or(u32::MAX);
+    let silent = now.duration_since(runner.last_seen_at);
+    let (state, detail) = if silent > LOST_AFTER {
+        let detail = "not heard of; its attempts went to other runners";
+        (RunnerState::Lost, detail)
+    } else if runner.drain {
+        let detail = "finishes what it has and takes nothing new";
+        (RunnerState::Draining, detail)
+    } else if busy > 0 {
+        (RunnerState::Busy, "")
+    } else if runner.free_slots == 0 && runner.disk_free_bytes.is_some() {
+        (RunnerState::LowDisk, "takes nothing: free some disk")
+    } else {
+        (RunnerState::Idle, "")
+    };
+    Runner {
+        name: runner.name.clone(),
+        state,
+        detail: detail.to_owned(),
+        labels: runner.labels.clone(),
+        version: String::new(),
+        busy_slots: busy,
+        slots: busy.saturating_add(runner.free_slots),
+        disk_free: runner.disk_free_bytes,
+        last_seen: view_of::time(runner.last_seen_at),
+        running,
+    }
+}

@@ -1,0 +1,48 @@
+//! Server-sent events: how they are written, and the answer that carries them.
+
+use actix_web::HttpResponse;
+use actix_web::http::header;
+use actix_web::web::Bytes;
+use futures_util::{Stream, StreamExt};
+use std::convert::Infallible;
+use std::time::Duration;
+
+/// A stream says at least this often that it is alive.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
+/// A stream ends after this long; the browser opens it again, and is asked again who it is.
+pub(super) const LONGEST_STREAM: Duration = Duration::from_secs(15 * 60);
+
+/// A comment, which clients skip.
+pub(super) fn heartbeat() -> Bytes {
+    Bytes::from_static(b": alive\n\n")
+}
+
+/// One event. `data` must hold no line break.
+pub(super) fn event(name: &str, id: Option<u64>, data: &str) -> Bytes {
+    debug_assert!(!data.contains(['\n', '\r']), "{data:?}");
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    Bytes::from(format!("event: {name}\n{id}data: {data}\n\n"))
+}
+
+/// The answer. Pulled by the client: nothing is gathered for one that does not read.
+pub(super) fn answer(events: impl Stream<Item = Bytes> + 'static) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header(("x-accel-buffering", "no"))
+        .streaming(events.map(Ok::<_, Infallible>))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_written_as_browsers_read_them() {
+        assert_eq!(
+            event("lines", Some(7), "<p>x</p>"),
+            "event: lines\nid: 7\ndata: <p>x</p>\n\n"
+        );
+        assert_eq!(event("change", None, "1"), "event: change\ndata: 1\n\n");
+    }
+}

@@ -1,0 +1,255 @@
+//! Runs: their states, steps, mistakes in the file, and what they made.
+
+use super::{run_name, short, time};
+use crate::store::{Attempt, RunDetail, RunLine, StepRow};
+use roadstead_pipelines::release::Release;
+use roadstead_pipelines::run::{Run, RunState};
+use roadstead_pipelines::spec::{Step as StepSpec, StepAction};
+use roadstead_protocol::StepState;
+use roadstead_web::view::{self, Diagnostic, ReleaseImage, RunSummary, Step};
+
+/// A run's state as pages know it.
+pub(in super::super) fn run_state(state: &RunState) -> view::RunState {
+    match state {
+        RunState::Fetching | RunState::Preparing | RunState::Queued { .. } => {
+            view::RunState::Queued
+        }
+        RunState::Building { .. } | RunState::Confirming { .. } | RunState::Confirmed { .. } => {
+            view::RunState::Running
+        }
+        RunState::Cancelling { .. } => view::RunState::Cancelling,
+        RunState::Succeeded { .. } => view::RunState::Succeeded,
+        RunState::Skipped { .. } | RunState::Cancelled { .. } => view::RunState::Cancelled,
+        RunState::Failed { .. } => view::RunState::Failed,
+        RunState::TimedOut { .. } => view::RunState::TimedOut,
+    }
+}
+
+/// Why a run is not green or not moving; may be empty.
+pub(in super::super) fn run_reason(state: &RunState) -> String {
+    match state {
+        RunState::Fetching => "reading the sources".to_owned(),
+        RunState::Preparing => "preparing the registry".to_owned(),
+        RunState::Queued { attempt: 1, .. } => "waits for a runner".to_owned(),
+        RunState::Queued { attempt, .. } => {
+            format!("attempt {attempt} waits for a runner; the one before was lost")
+        }
+        RunState::Building { .. } | RunState::Succeeded { .. } => String::new(),
+        RunState::Cancelling { by, .. } => {
+            format!("cancelled by {by}; its runner has not confirmed that it stopped")
+        }
+        RunState::Confirming { .. } => "looking its images up in the registry".to_owned(),
+        RunState::Confirmed { .. } => "making the release".to_owned(),
+        RunState::Skipped { reason, .. } => format!("not wanted by its trigger: {reason}"),
+        RunState::Failed { failure, .. } => failure.message.clone(),
+        RunState::TimedOut { step, .. } => format!("step {step} ran into its timeout"),
+        RunState::Cancelled { by, .. } => format!("cancelled by {by}"),
+    }
+}
+
+/// A run as a line of a list.
+pub(in super::super) fn summary_of_line(
+    line: &RunLine,
+    trigger: &str,
+    commits: Option<&str>,
+) -> RunSummary {
+    let started = match &line.state {
+        RunState::Building { since, .. } => Some(*since),
+        _ if line.ended_at.is_some() => Some(line.created_at),
+        _ => None,
+    };
+    RunSummary {
+        id: line.id.to_string(),
+        name: run_name(line.id.as_str()),
+        project: line.id.project().to_string(),
+        commit: super::commit(
+            &line.commit,
+            &line.message,
+            &line.author,
+            &line.git_ref,
+            commits,
+        ),
+        state: run_state(&line.state),
+        reason: run_reason(&line.state),
+        trigger: trigger.to_owned(),
+        created: time(line.created_at),
+        started: started.map(time),
+        ended: line.ended_at.map(time),
+    }
+}
+
+/// The steps of a run in the order of the file, by their newest attempt.
+pub(in super::super) fn steps(detail: &RunDetail) -> Vec<Step> {
+    let Some(pipeline) = &detail.run.pipeline else {
+        return vec![];
+    };
+    let newest = detail.attempts.last();
+    let steps = pipeline.steps.iter().map(|(name, spec)| {
+        let row = newest.and_then(|attempt| {
+            let mut rows = detail.steps.iter();
+            rows.find(|row| row.attempt == attempt.id && row.name == *name)
+        });
+        let (state, reason) = step_state(&detail.run, spec, newest, row);
+        Step {
+            name: name.to_string(),
+            summary: summary_of_step(spec),
+            state,
+            reason,
+            attempts: newest.map_or(0, |attempt| attempt.number),
+            runner: newest.map(|attempt| attempt.runner.clone()),
+            started: row.and_then(|row| row.started_at).map(time),
+            ended: row
+                .and_then(|row| row.ended_at)
+                .or_else(|| newest.and_then(|attempt| attempt.ended_at))
+                .map(time),
+        }
+    });
+    steps.collect()
+}
+
+fn summary_of_step(spec: &StepSpec) -> String {
+    match &spec.action {
+        StepAction::Run { run, .. } => {
+            let mut lines = run.lines().map(str::trim).filter(|line| !line.is_empty());
+            lines.next().unwrap_or_default().to_owned()
+        }
+        StepAction::Build { images } => {
+            let names: Vec<_> = images.iter().map(AsRef::as_ref).collect();
+            format!("build {}", names.join(", "))
+        }
+    }
+}
+
+fn step_state(
+    run: &Run,
+    spec: &StepSpec,
+    attempt: Option<&Attempt>,
+    row: Option<&StepRow>,
+) -> (view::StepState, String) {
+    let over = run.state.is_over();
+    let cancelled = matches!(run.state, RunState::Cancelled { .. });
+    let lost = attempt.is_some_and(|a| a.ended_at.is_some() && a.outcome.is_none());
+    let quiet = String::new;
+    match row.map(|row| &row.state) {
+        None | Some(StepState::Waiting) if cancelled => (view::StepState::Cancelled, quiet()),
+        None | Some(StepState::Waiting) if over => (view::StepState::Skipped, quiet()),
+        None | Some(StepState::Waiting) => {
+            let needs: Vec<_> = spec.needs.iter().map(AsRef::as_ref).collect();
+            let reason = match attempt {
+                Some(_) if !needs.is_empty() => format!("needs {}", needs.join(", ")),
+                Some(_) => "waits for its turn".to_owned(),
+                None => "waits for a runner".to_owned(),
+            };
+            (view::StepState::Pending, reason)
+        }
+        Some(StepState::Running) if lost => (
+            view::StepState::Lost,
+            "its runner was not heard of any more".to_owned(),
+        ),
+        Some(StepState::Running) if over => (view::StepState::Cancelled, quiet()),
+        Some(StepState::Running) => (view::StepState::Running, quiet()),
+        Some(StepState::Succeeded) => (view::StepState::Succeeded, quiet()),
+        Some(StepState::Failed { exit_code, reason }) => {
+            let status = exit_code.map(|code| format!("exit status {code}"));
+            let parts: Vec<_> = status
+                .into_iter()
+                .chain((!reason.is_empty()).then(|| reason.clone()))
+                .collect();
+            (view::StepState::Failed, parts.join(": "))
+        }
+        Some(StepState::Skipped) => {
+            let needs: Vec<_> = spec.needs.iter().map(AsRef::as_ref).collect();
+            let reason = if needs.is_empty() {
+                quiet()
+            } else {
+                format!("needs {}", needs.join(", "))
+            };
+            (view::StepState::Skipped, reason)
+        }
+        Some(StepState::Cancelled) => (view::StepState::Cancelled, quiet()),
+        Some(StepState::TimedOut) => {
+            let limit = spec.timeout.map(|limit| format!("its limit is {limit}"));
+            (view::StepState::TimedOut, limit.unwrap_or_default())
+        }
+    }
+}
+
+/// Mistakes in the file: what a run failed with before any runner had it.
+pub(in super::super) fn diagnostics(detail: &RunDetail) -> Vec<Diagnostic> {
+    let RunState::Failed { failure, .. } = &detail.run.state else {
+        return vec![];
+    };
+    if !detail.attempts.is_empty() {
+        return vec![];
+    }
+    failure
+        .details
+        .iter()
+        .map(|text| diagnostic(text))
+        .collect()
+}
+
+/// Reads `file:line:column: message`, then the excerpt and what to do.
+fn diagnostic(text: &str) -> Diagnostic {
+    let (head, excerpt) = text.split_once('\n').unwrap_or((text, ""));
+    let mut parts = head.splitn(4, ':');
+    let read = || -> Option<_> {
+        let file = parts.next()?.to_owned();
+        let line = parts.next()?.parse().ok()?;
+        let column = parts.next()?.parse().ok()?;
+        Some((file, line, column, parts.next()?.trim().to_owned()))
+    }();
+    match read {
+        Some((file, line, column, message)) => Diagnostic {
+            file,
+            line: Some(line),
+            column: Some(column),
+            message,
+            excerpt: excerpt.to_owned(),
+        },
+        None => Diagnostic {
+            file: roadstead_pipelines::spec::FILE_NAME.to_owned(),
+            line: None,
+            column: None,
+            message: head.to_owned(),
+            excerpt: excerpt.to_owned(),
+        },
+    }
+}
+
+/// What a run made.
+pub(in super::super) fn release(release: &Release) -> view::Release {
+    view::Release {
+        id: release.id.to_string(),
+        name: short(release.id.as_str()).to_owned(),
+        images: release
+            .images
+            .iter()
+            .map(|(name, image)| ReleaseImage {
+                name: name.to_string(),
+                reference: image.repository_uri.clone(),
+                digest: image.digest.to_string(),
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_in_the_file_is_read_back() {
+        let found =
+            diagnostic(".roadstead/pipeline.yml:3:7: unknown key: `x`\n3 | x: 1\n  = help: y");
+        assert_eq!(found.file, ".roadstead/pipeline.yml");
+        assert_eq!((found.line, found.column), (Some(3), Some(7)));
+        assert_eq!(found.message, "unknown key: `x`");
+        assert_eq!(found.excerpt, "3 | x: 1\n  = help: y");
+        let other = diagnostic("the registry said: no");
+        assert_eq!(
+            (other.line, other.message.as_str()),
+            (None, "the registry said: no")
+        );
+    }
+}
