@@ -2,7 +2,7 @@
 
 use roadstead_sandbox::{BackendKind, Config, serve};
 use roadstead_server::adapters::aws::Aws;
-use roadstead_server::adapters::cluster::{Cluster, ServiceAddress};
+use roadstead_server::adapters::cluster::ServiceAddress;
 use roadstead_server::config;
 use serde_json::{Value, json};
 use std::future::Future;
@@ -59,10 +59,6 @@ impl Sandbox {
             region: REGION.to_owned(),
             endpoint_url: Some(self.endpoint.clone()),
         })
-    }
-
-    pub fn cluster(&self) -> Cluster {
-        Cluster::new(self.aws())
     }
 
     /// Calls ECS as it is spoken on the wire, so that no SDK is in between.

@@ -1,0 +1,353 @@
+//! Executor, reconciler and observer over a real store, real repositories and the sandbox.
+
+mod adapters_support;
+
+use adapters_support::{REGION, Sandbox, container, eventually};
+use git2::{FileMode, Repository, Signature};
+use roadstead_pipelines::deployment::{Deployment, DeploymentState};
+use roadstead_pipelines::fact::Change;
+use roadstead_pipelines::id::{
+    CommitSha, EnvironmentName, ImageDigest, ImageName, Place, ProjectName, ReleaseId, RunId,
+    ServiceName,
+};
+use roadstead_pipelines::observation::Health;
+use roadstead_pipelines::release::{ImageRef, Release, Variables};
+use roadstead_pipelines::run::{Run, RunState};
+use roadstead_pipelines::spec;
+use roadstead_sandbox::BackendKind::Simulated;
+use roadstead_server::adapters::aws::Aws;
+use roadstead_server::adapters::cluster::Cluster;
+use roadstead_server::adapters::probes::Probes;
+use roadstead_server::adapters::registry::Registry;
+use roadstead_server::adapters::sources::{Remote, Sources};
+use roadstead_server::executor::Executor;
+use roadstead_server::observer::Observer;
+use roadstead_server::reconciler::Reconciler;
+use roadstead_server::store::{DeploymentFilter, Store};
+use roadstead_server::wake::Bell;
+use roadstead_server::{clock, config};
+use serde_json::json;
+use std::collections::BTreeMap;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const MAIN: &str = "refs/heads/main";
+
+const PIPELINE: &str = "\
+version: 1
+name: shop
+images:
+  app: { repository: shop/app }
+services:
+  web: { image: app }
+environments:
+  staging:
+    ecs: { cluster: shop, service: web }
+    variables: { COLOUR: green }
+";
+
+/// The rooms of a server that act, without its HTTP.
+struct Server {
+    store: Store,
+    project: ProjectName,
+    origin: Repository,
+    bell: Bell,
+    stop: CancellationToken,
+    rooms: Vec<JoinHandle<()>>,
+    _folder: TempDir,
+}
+
+impl Server {
+    async fn start(aws: Aws) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("origin.git");
+        let origin = Repository::init_bare(&path).unwrap();
+        let address = path.to_str().unwrap().to_owned();
+        let database = format!("sqlite:{}", folder.path().join("rows.db").display());
+        let store = Store::open(&database).await.unwrap();
+        let project = ProjectName::parse("shop").unwrap();
+        let secret = "0123456789abcdef".to_owned();
+        let (name, now) = (project.clone(), clock::now());
+        store
+            .upsert_project(name, address.clone(), secret, now)
+            .await
+            .unwrap();
+
+        let remote = Remote {
+            address,
+            username: None,
+            password: None,
+        };
+        let (bell, stop) = (Bell::default(), CancellationToken::new());
+        let cluster = Cluster::new(aws.clone());
+        let executor = Executor::new(
+            store.clone(),
+            Sources::new(folder.path()),
+            Registry::new(aws),
+            cluster.clone(),
+            BTreeMap::from([(project.clone(), remote)]),
+            bell.clone(),
+        );
+        let observer = Observer::new(store.clone(), cluster, Probes::new().unwrap(), bell.clone());
+        let reconciler = Reconciler {
+            store: store.clone(),
+            bell: bell.clone(),
+            effects_bell: bell.clone(),
+        };
+        let rooms = vec![
+            tokio::spawn(executor.run(stop.clone())),
+            tokio::spawn(observer.run(stop.clone())),
+            tokio::spawn(reconciler.run()),
+        ];
+        Self {
+            store,
+            project,
+            origin,
+            bell,
+            stop,
+            rooms,
+            _folder: folder,
+        }
+    }
+
+    /// Commits these files, and nothing else, on main. A path with a folder has `.roadstead`.
+    fn commit(&self, files: &[(&str, FileMode, &str)]) -> CommitSha {
+        let mut root = self.origin.treebuilder(None).unwrap();
+        let mut folder = self.origin.treebuilder(None).unwrap();
+        for (path, mode, content) in files {
+            let blob = self.origin.blob(content.as_bytes()).unwrap();
+            match path.strip_prefix(".roadstead/") {
+                Some(name) => folder.insert(name, blob, (*mode).into()).unwrap(),
+                None => root.insert(path, blob, (*mode).into()).unwrap(),
+            };
+        }
+        let folder = folder.write().unwrap();
+        root.insert(".roadstead", folder, FileMode::Tree.into())
+            .unwrap();
+        let tree = self.origin.find_tree(root.write().unwrap()).unwrap();
+        let author = Signature::now("Ada Lovelace", "ada@example.org").unwrap();
+        let parent = self
+            .origin
+            .find_reference(MAIN)
+            .ok()
+            .map(|r| r.peel_to_commit().unwrap());
+        let parents: Vec<_> = parent.iter().collect();
+        let id = self
+            .origin
+            .commit(Some(MAIN), &author, &author, "Change", &tree, &parents);
+        CommitSha::parse(&id.unwrap().to_string()).unwrap()
+    }
+
+    /// A run of this commit, once it is past fetching.
+    async fn read(&self, commit: CommitSha) -> Run {
+        let now = clock::now();
+        let asked = self
+            .store
+            .ask_for_run(&self.project, commit, MAIN.into(), "test", now);
+        let run: RunId = asked.await.unwrap();
+        self.bell.ring();
+        eventually("the sources to be read", async || {
+            let run = self.store.get_run(&run).await.unwrap().run;
+            (run.state != RunState::Fetching).then_some(run)
+        })
+        .await
+    }
+
+    /// Puts a release before the planner, which deploys it by itself.
+    async fn release(&self, number: u64) -> Release {
+        let image = ImageRef {
+            repository_uri: "registry.example.org/shop/app".into(),
+            digest: ImageDigest::parse(&format!("sha256:{}", "a".repeat(64))).unwrap(),
+        };
+        let variables = BTreeMap::from([("COLOUR".to_owned(), "green".to_owned())]);
+        let release = Release {
+            id: ReleaseId::new(&self.project, number),
+            run: None,
+            commit: CommitSha::parse(&"c".repeat(40)).unwrap(),
+            message: "Change".into(),
+            author: "Ada Lovelace".into(),
+            images: BTreeMap::from([(ImageName::parse("app").unwrap(), image)]),
+            variables: Variables::from([(EnvironmentName::parse("staging").unwrap(), variables)]),
+            created_at: clock::now(),
+        };
+        let pipeline = Box::new(spec::parse("pipeline.yml", PIPELINE).unwrap());
+        let changes = vec![
+            Change::AdoptPipeline { pipeline },
+            Change::MakeRelease {
+                release: release.clone(),
+            },
+        ];
+        let decide = |_: &_| Ok(changes.clone());
+        self.store
+            .record(&self.project, "test", clock::now(), decide)
+            .await
+            .unwrap();
+        self.bell.ring();
+        release
+    }
+
+    /// The deployment of a release, once it is over.
+    async fn deployed(&self, release: &ReleaseId) -> Deployment {
+        let filter = DeploymentFilter {
+            release: Some(release.clone()),
+            ..Default::default()
+        };
+        eventually("the deployment to end", async || {
+            let found = self
+                .store
+                .list_deployments(&self.project, filter.clone(), None, 10);
+            found.await.unwrap().into_iter().find(|d| d.state.is_over())
+        })
+        .await
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        for room in self.rooms {
+            room.abort();
+            let _ = room.await;
+        }
+    }
+}
+
+/// An AWS where nobody answers.
+fn no_aws() -> Aws {
+    let endpoint_url = Some("http://127.0.0.1:9".to_owned());
+    Aws::new(&config::Aws {
+        region: REGION.into(),
+        endpoint_url,
+    })
+}
+
+fn failure(run: &Run) -> String {
+    match &run.state {
+        RunState::Failed { failure, .. } => failure.message.clone(),
+        other => panic!("{} is {}", run.id, other.word()),
+    }
+}
+
+#[tokio::test]
+async fn sources_are_read_or_refused_with_the_reason() {
+    let server = Server::start(no_aws()).await;
+    let file = |text| (".roadstead/pipeline.yml", FileMode::Blob, text);
+
+    let run = server
+        .read(server.commit(&[("README.md", FileMode::Blob, "none yet")]))
+        .await;
+    assert!(
+        failure(&run).starts_with(".roadstead/pipeline.yml does not exist"),
+        "{run:?}"
+    );
+
+    let link = (".roadstead/pipeline.yml", FileMode::Link, "../README.md");
+    let run = server.read(server.commit(&[link])).await;
+    assert!(failure(&run).contains("is a symbolic link"), "{run:?}");
+
+    let run = server
+        .read(server.commit(&[file("version: 1\nnane: shop\n")]))
+        .await;
+    assert!(
+        failure(&run).starts_with(".roadstead/pipeline.yml:2:1: "),
+        "{run:?}"
+    );
+
+    let other = PIPELINE.replace("name: shop", "name: other");
+    let run = server.read(server.commit(&[file(&other)])).await;
+    assert!(failure(&run).contains("says `name: other`, but this repository is project `shop`"));
+
+    let env_file = PIPELINE.replace("variables:", "env_file: staging.env\n    variables:");
+    let run = server.read(server.commit(&[file(&env_file)])).await;
+    assert!(failure(&run).contains("`env_file` of environment `staging`: staging.env does not"));
+
+    let variables = ("staging.env", FileMode::Blob, "COLOUR=red\nSIZE=large\n");
+    let run = server
+        .read(server.commit(&[file(&env_file), variables]))
+        .await;
+    assert_eq!(
+        (run.message.as_str(), run.author.as_str()),
+        ("Change", "Ada Lovelace")
+    );
+    let staging = &run.variables[&EnvironmentName::parse("staging").unwrap()];
+    let expected = [("COLOUR", "green"), ("SIZE", "large")];
+    assert_eq!(
+        *staging,
+        expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+    );
+
+    let with_paths = PIPELINE.replace("images:", "trigger: { paths: [\"src\"] }\nimages:");
+    let run = server.read(server.commit(&[file(&with_paths)])).await;
+    let RunState::Skipped { reason, .. } = &run.state else {
+        panic!("{run:?}")
+    };
+    assert_eq!(reason, "no changed path matches `src`");
+    let again = server.read(run.commit.clone()).await;
+    assert!(!again.state.is_over(), "a person asked for it: {again:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_release_is_deployed_once_though_replies_are_lost() {
+    let sandbox = Sandbox::start(Simulated).await;
+    sandbox.service(container(json!({}))).await;
+    let registered = sandbox.effective("RegisterTaskDefinition").await;
+    sandbox
+        .fault("RegisterTaskDefinition", "drop_reply", 1)
+        .await;
+    sandbox.fault("UpdateService", "drop_reply", 1).await;
+    let server = Server::start(sandbox.aws()).await;
+    let release = server.release(1).await;
+
+    let deployment = server.deployed(&release.id).await;
+    let DeploymentState::Deployed {
+        task_definition, ..
+    } = &deployment.state
+    else {
+        panic!("{deployment:?}")
+    };
+    assert_eq!(
+        sandbox.effective("RegisterTaskDefinition").await,
+        registered + 1
+    );
+    assert_eq!(sandbox.effective("UpdateService").await, 1);
+    let asked = json!({"taskDefinition": task_definition});
+    let definition = sandbox.ecs("DescribeTaskDefinition", asked).await;
+    let app = &definition["taskDefinition"]["containerDefinitions"][0];
+    let image = release.images.values().next().unwrap();
+    assert_eq!(app["image"], image.pinned());
+    assert_eq!(
+        app["environment"],
+        json!([{"name": "COLOUR", "value": "green"}])
+    );
+
+    let place = Place {
+        environment: EnvironmentName::parse("staging").unwrap(),
+        service: ServiceName::parse("web").unwrap(),
+    };
+    let world = server.store.load_world(&server.project).await.unwrap();
+    let status = world.place(&place).status.unwrap();
+    assert_eq!(status.release, Some(release.id));
+    assert_eq!(status.health, Health::Pass);
+    server.stop().await;
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_fails_the_deployment_by_name() {
+    let sandbox = Sandbox::start(Simulated).await;
+    sandbox
+        .ecs("CreateCluster", json!({"clusterName": "shop"}))
+        .await;
+    let server = Server::start(sandbox.aws()).await;
+    let release = server.release(1).await;
+    let deployment = server.deployed(&release.id).await;
+    let DeploymentState::Failed { failure, .. } = &deployment.state else {
+        panic!("{deployment:?}")
+    };
+    assert!(
+        failure.message.contains("no active service `web`"),
+        "{failure:?}"
+    );
+    server.stop().await;
+    sandbox.stop().await;
+}
