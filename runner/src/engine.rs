@@ -143,12 +143,19 @@ impl Engine {
         limits: &Limits,
         log: &StepLog,
     ) -> anyhow::Result<StepEnd> {
-        let prepared = limits.guard(self.prepare(name, step, log)).await;
-        match prepared {
+        match limits.guard(self.ensure_images(step, log)).await {
             Err(interruption) => return Ok(interruption.into()),
             Ok(Err(error)) => return Err(error),
             Ok(Ok(Some(end))) => return Ok(end),
             Ok(Ok(None)) => {}
+        }
+        // Not under guard: a container whose making nobody waits for would appear after it was
+        // looked for, and stay.
+        if let Some(end) = self.prepare(name, step).await? {
+            return Ok(end);
+        }
+        if let Some(interruption) = limits.interruption() {
+            return Ok(interruption.into());
         }
         let attach = AttachContainerOptionsBuilder::new()
             .stream(true)
@@ -178,11 +185,9 @@ impl Engine {
         Ok(end)
     }
 
-    /// Images, network, sidecars and the step's container; a [`StepEnd`] when the user's part of
-    /// that cannot be.
-    async fn prepare(
+    /// Pulls what the step's containers need.
+    async fn ensure_images(
         &self,
-        name: &str,
         step: &StepContainer<'_>,
         log: &StepLog,
     ) -> anyhow::Result<Option<StepEnd>> {
@@ -192,6 +197,16 @@ impl Engine {
                 return Ok(Some(end));
             }
         }
+        Ok(None)
+    }
+
+    /// Makes network, sidecars and the step's container; a [`StepEnd`] when the user's part of
+    /// that cannot be.
+    async fn prepare(
+        &self,
+        name: &str,
+        step: &StepContainer<'_>,
+    ) -> anyhow::Result<Option<StepEnd>> {
         self.docker
             .create_network(NetworkCreateRequest {
                 name: name.to_owned(),

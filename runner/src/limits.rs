@@ -35,6 +35,15 @@ impl Limits {
         &self.stop
     }
 
+    /// What has interrupted the step by now.
+    pub(crate) fn interruption(&self) -> Option<Interruption> {
+        match self.stop.reason() {
+            Some(reason) => Some(Interruption::Stopped(reason)),
+            None if Instant::now() >= self.deadline => Some(Interruption::TimedOut),
+            None => None,
+        }
+    }
+
     /// Waits until the step must end.
     pub(crate) async fn interrupted(&self) -> Interruption {
         tokio::select! {
@@ -134,7 +143,9 @@ mod tests {
             limits.guard(std::future::pending::<()>()).await,
             Err(Interruption::TimedOut)
         );
+        assert_eq!(limits.interruption(), Some(Interruption::TimedOut));
         let limits = Limits::start(Duration::from_secs(600), stop.clone());
+        assert_eq!(limits.interruption(), None);
         assert_eq!(limits.guard(async { 7 }).await, Ok(7));
         stop.stop(StopReason::Cancelled);
         assert_eq!(

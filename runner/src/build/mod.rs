@@ -74,8 +74,13 @@ impl ImageBuilder {
         };
         let end = match limits.guard(work).await {
             Ok(end) => end,
-            // Dropping the call hangs up, upon which the engine stops building.
-            Err(interruption) => Ok(BuildEnd::Ended(interruption.into())),
+            Err(interruption) => {
+                // Dropping the call hangs up, upon which the engine stops building; a push that was
+                // cut off may have left its tag.
+                let pushed = format!("{}:{}", image.repository_uri, image.tag);
+                self.engine.remove_tag(&pushed).await?;
+                Ok(BuildEnd::Ended(interruption.into()))
+            }
         };
         self.engine.remove_tag(&tag).await?;
         end
