@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 /// One child.
-pub struct Part {
+pub(crate) struct Part {
     name: &'static str,
     child: Child,
     log: PathBuf,
@@ -18,7 +18,7 @@ pub struct Part {
 
 impl Part {
     /// Starts this binary with `arguments`, its output in `<folder>/<name>.log`.
-    pub fn start(
+    pub(crate) fn start(
         name: &'static str,
         folder: &Path,
         arguments: &[String],
@@ -39,13 +39,16 @@ impl Part {
         Ok(Self { name, child, log })
     }
 
-    /// The process id, while it runs.
-    pub fn pid(&self) -> Option<u32> {
-        self.child.id()
+    /// Ends it at once, as a power cut would, and waits until it is gone.
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
+        self.child
+            .kill()
+            .await
+            .with_context(|| format!("cannot kill the {}", self.name))
     }
 
     /// Fails with the end of its log when it has ended.
-    pub fn alive(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn alive(&mut self) -> anyhow::Result<()> {
         let Some(status) = self.child.try_wait()? else {
             return Ok(());
         };
@@ -60,7 +63,7 @@ impl Part {
     }
 
     /// Ends it: SIGTERM, and SIGKILL after ten seconds.
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         if let Some(pid) = self.child.id() {
             // `kill` of the shell's tools: sending a signal needs no unsafe code of ours.
             let _ = Command::new("kill")
@@ -79,7 +82,7 @@ impl Part {
 }
 
 /// Asks again until `ready` gives something, at most for `limit`.
-pub async fn until<T>(
+pub(crate) async fn until<T>(
     what: &str,
     limit: Duration,
     mut ready: impl AsyncFnMut() -> anyhow::Result<Option<T>>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Which server, and as whom.
 #[derive(Args, Clone)]
-pub struct ServerArgs {
+pub(crate) struct ServerArgs {
     /// The server's address.
     #[arg(
         long,
@@ -17,18 +17,18 @@ pub struct ServerArgs {
         default_value = "http://127.0.0.1:8080",
         global = true
     )]
-    pub url: String,
+    pub(crate) url: String,
     /// An API token.
     #[arg(long, env = "ROADSTEAD_TOKEN", hide_env_values = true, global = true)]
-    pub token: Option<String>,
+    pub(crate) token: Option<String>,
     /// Print the answer as JSON.
     #[arg(long, global = true)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// A connection to one server.
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     url: String,
     token: Option<String>,
@@ -36,7 +36,7 @@ pub struct Client {
 
 impl Client {
     /// For this server; nothing is sent yet.
-    pub fn new(url: &str, token: Option<String>) -> anyhow::Result<Self> {
+    pub(crate) fn new(url: &str, token: Option<String>) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(60))
             .build()?;
@@ -48,17 +48,17 @@ impl Client {
     }
 
     /// The JSON at an address below `/api/v1`.
-    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.send(Method::GET, path, None).await
     }
 
     /// Sends JSON to an address below `/api/v1`.
-    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.send(Method::POST, path, Some(body)).await
     }
 
     /// The text at an address below `/api/v1`.
-    pub async fn text(&self, path: &str) -> anyhow::Result<String> {
+    pub(crate) async fn text(&self, path: &str) -> anyhow::Result<String> {
         Ok(self.answer(Method::GET, path, None).await?.text().await?)
     }
 

@@ -6,7 +6,7 @@ use roadstead_server::config::Config;
 use std::path::Path;
 
 /// Checks a pipeline file and prints its plan in a few lines.
-pub fn validate(file: &Path) -> anyhow::Result<()> {
+pub(crate) fn validate(file: &Path) -> anyhow::Result<()> {
     let text =
         std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let pipeline = roadstead_pipelines::spec::parse(&file.display().to_string(), &text).map_err(
@@ -61,7 +61,7 @@ pub fn validate(file: &Path) -> anyhow::Result<()> {
 
 /// Checks the server's configuration, then what it names: the data folder, the database, each
 /// project's repository, and AWS.
-pub async fn check(file: &Path) -> anyhow::Result<()> {
+pub(crate) async fn check(file: &Path) -> anyhow::Result<()> {
     let config = Config::load(file)?;
     println!("{}: ok", file.display());
     let mut failed = false;

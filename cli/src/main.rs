@@ -77,11 +77,11 @@ struct SandboxArgs {
 /// Ends the process with a status of its own.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct Exit {
+pub(crate) struct Exit {
     /// The status.
-    pub status: u8,
+    pub(crate) status: u8,
     /// What is printed.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 fn main() -> ExitCode {

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Args)]
-pub struct RunnerArgs {
+pub(crate) struct RunnerArgs {
     /// The server's address.
     #[arg(long, env = "ROADSTEAD_SERVER")]
     server: String,
@@ -32,7 +32,7 @@ pub struct RunnerArgs {
 }
 
 /// For everything that is not the server or a runner.
-pub fn runtime() -> anyhow::Result<Runtime> {
+pub(crate) fn runtime() -> anyhow::Result<Runtime> {
     Ok(Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -63,18 +63,18 @@ async fn stop() {
     }
 }
 
-pub fn server(file: &Path) -> anyhow::Result<()> {
+pub(crate) fn server(file: &Path) -> anyhow::Result<()> {
     logs();
     let config = Config::load(file)?;
     runtime()?.block_on(roadstead_server::serve(config, stop()))
 }
 
-pub fn sandbox(config: roadstead_sandbox::Config) -> anyhow::Result<()> {
+pub(crate) fn sandbox(config: roadstead_sandbox::Config) -> anyhow::Result<()> {
     logs();
     runtime()?.block_on(roadstead_sandbox::serve(config, stop()))
 }
 
-pub fn runner(args: RunnerArgs) -> anyhow::Result<()> {
+pub(crate) fn runner(args: RunnerArgs) -> anyhow::Result<()> {
     logs();
     let config = roadstead_runner::Config {
         server: args.server.parse().context("`--server` is no address")?,

@@ -10,36 +10,36 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[derive(Args)]
-pub struct UpArgs {
+pub(crate) struct UpArgs {
     /// Everything is kept here.
     #[arg(long, default_value = "roadstead-data")]
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
     /// Where the dashboard answers.
     #[arg(long, default_value = "127.0.0.1:8080")]
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// The server's configuration; what it leaves out is set here.
     #[arg(long)]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Where the sandbox answers.
     #[arg(long, default_value = "127.0.0.1:4566")]
-    pub sandbox: SocketAddr,
+    pub(crate) sandbox: SocketAddr,
     /// Where the sandbox's registry answers.
     #[arg(long, default_value = "127.0.0.1:4570")]
-    pub registry: SocketAddr,
+    pub(crate) registry: SocketAddr,
     /// How many times faster than AWS the sandbox's own waits pass.
     #[arg(long, default_value_t = 1.0)]
-    pub time_scale: f64,
+    pub(crate) time_scale: f64,
 }
 
 /// The three parts, running.
-pub struct Parts {
-    pub sandbox: Part,
-    pub server: Part,
-    pub runner: Part,
-    pub admin_password: String,
+pub(crate) struct Parts {
+    pub(crate) sandbox: Part,
+    pub(crate) server: Part,
+    pub(crate) runner: Part,
+    pub(crate) admin_password: String,
 }
 
-pub async fn up(args: UpArgs) -> anyhow::Result<()> {
+pub(crate) async fn up(args: UpArgs) -> anyhow::Result<()> {
     let mut parts = start(&args).await?;
     println!(
         "dashboard  http://{}   user admin, password {}",
@@ -63,7 +63,7 @@ pub async fn up(args: UpArgs) -> anyhow::Result<()> {
 }
 
 /// Starts the three parts and waits until each answers.
-pub async fn start(args: &UpArgs) -> anyhow::Result<Parts> {
+pub(crate) async fn start(args: &UpArgs) -> anyhow::Result<Parts> {
     fs::create_dir_all(&args.data)
         .with_context(|| format!("cannot make {}", args.data.display()))?;
     let data = args.data.canonicalize()?;
@@ -98,7 +98,7 @@ pub async fn start(args: &UpArgs) -> anyhow::Result<Parts> {
 }
 
 /// Starts the sandbox's process.
-pub fn sandbox(args: &UpArgs, data: &Path) -> anyhow::Result<Part> {
+pub(crate) fn sandbox(args: &UpArgs, data: &Path) -> anyhow::Result<Part> {
     let text = |path: &Path| path.display().to_string();
     let arguments = [
         "sandbox".to_owned(),
@@ -111,7 +111,12 @@ pub fn sandbox(args: &UpArgs, data: &Path) -> anyhow::Result<Part> {
 }
 
 /// Starts the server's process.
-pub fn server(args: &UpArgs, data: &Path, password: &str, token: &str) -> anyhow::Result<Part> {
+pub(crate) fn server(
+    args: &UpArgs,
+    data: &Path,
+    password: &str,
+    token: &str,
+) -> anyhow::Result<Part> {
     let text = |path: &Path| path.display().to_string();
     let config = match &args.config {
         Some(file) => file.clone(),
@@ -141,7 +146,7 @@ pub fn server(args: &UpArgs, data: &Path, password: &str, token: &str) -> anyhow
 }
 
 /// Starts the runner's process.
-pub fn runner(args: &UpArgs, data: &Path, token: &str) -> anyhow::Result<Part> {
+pub(crate) fn runner(args: &UpArgs, data: &Path, token: &str) -> anyhow::Result<Part> {
     let arguments = [
         "runner".to_owned(),
         format!("--server=http://{}", args.listen),
@@ -153,14 +158,14 @@ pub fn runner(args: &UpArgs, data: &Path, token: &str) -> anyhow::Result<Part> {
 }
 
 /// Ends the parts, the runner first.
-pub async fn stop(parts: &mut Parts) {
+pub(crate) async fn stop(parts: &mut Parts) {
     parts.runner.stop().await;
     parts.server.stop().await;
     parts.sandbox.stop().await;
 }
 
 /// A secret that is made once and kept in a file that only its owner reads.
-pub fn secret(data: &Path, name: &str) -> anyhow::Result<String> {
+pub(crate) fn secret(data: &Path, name: &str) -> anyhow::Result<String> {
     use std::io::Write;
     let path = data.join(name);
     if let Ok(text) = fs::read_to_string(&path) {

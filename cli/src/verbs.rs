@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 #[derive(Subcommand)]
-pub enum Verb {
+pub(crate) enum Verb {
     /// The newest runs of a project, or one run.
     Runs {
         /// Project, or a run's id (`shop.12`).
@@ -72,7 +72,7 @@ pub enum Verb {
 }
 
 #[derive(Args)]
-pub struct PlaceArgs {
+pub(crate) struct PlaceArgs {
     /// Project.
     project: String,
     /// Environment.
@@ -91,7 +91,7 @@ pub struct PlaceArgs {
     server: ServerArgs,
 }
 
-pub async fn run(verb: Verb) -> anyhow::Result<()> {
+pub(crate) async fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Runs { what, server } => {
             let client = client(&server)?;

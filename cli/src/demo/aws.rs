@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// One endpoint for every service.
-pub struct Aws {
+pub(crate) struct Aws {
     http: reqwest::Client,
     endpoint: String,
 }
 
 impl Aws {
-    pub fn new(endpoint: String) -> Self {
+    pub(crate) fn new(endpoint: String) -> Self {
         Self {
             http: reqwest::Client::new(),
             endpoint,
@@ -20,7 +20,7 @@ impl Aws {
     }
 
     /// An ECS operation.
-    pub async fn ecs(&self, operation: &str, body: Value) -> anyhow::Result<Value> {
+    pub(crate) async fn ecs(&self, operation: &str, body: Value) -> anyhow::Result<Value> {
         self.json(
             &format!("AmazonEC2ContainerServiceV20141113.{operation}"),
             body,
@@ -29,7 +29,7 @@ impl Aws {
     }
 
     /// An ECR operation.
-    pub async fn ecr(&self, operation: &str, body: Value) -> anyhow::Result<Value> {
+    pub(crate) async fn ecr(&self, operation: &str, body: Value) -> anyhow::Result<Value> {
         self.json(
             &format!("AmazonEC2ContainerRegistry_V20150921.{operation}"),
             body,
@@ -57,7 +57,11 @@ impl Aws {
     }
 
     /// An ELBv2 operation; the answer is XML.
-    pub async fn elb(&self, action: &str, parameters: &[(&str, &str)]) -> anyhow::Result<String> {
+    pub(crate) async fn elb(
+        &self,
+        action: &str,
+        parameters: &[(&str, &str)],
+    ) -> anyhow::Result<String> {
         let mut form: BTreeMap<&str, &str> = parameters.iter().copied().collect();
         form.insert("Action", action);
         form.insert("Version", "2015-12-01");
@@ -77,7 +81,12 @@ impl Aws {
     }
 
     /// A cluster with one service of two tasks behind a load balancer on `port`.
-    pub async fn environment(&self, name: &str, port: u16, image: &str) -> anyhow::Result<()> {
+    pub(crate) async fn environment(
+        &self,
+        name: &str,
+        port: u16,
+        image: &str,
+    ) -> anyhow::Result<()> {
         self.ecs("CreateCluster", json!({"clusterName": name}))
             .await?;
         let group = self
@@ -146,7 +155,7 @@ impl Aws {
     }
 
     /// User and password for the registry.
-    pub async fn registry_login(&self) -> anyhow::Result<(String, String)> {
+    pub(crate) async fn registry_login(&self) -> anyhow::Result<(String, String)> {
         use base64::Engine;
         let answer = self.ecr("GetAuthorizationToken", json!({})).await?;
         let token = answer["authorizationData"][0]["authorizationToken"]

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use tokio::process::Command;
 
 /// Builds it and gives its name.
-pub async fn build(data: &Path) -> anyhow::Result<String> {
+pub(crate) async fn build(data: &Path) -> anyhow::Result<String> {
     let folder = data.join("base");
     fs::create_dir_all(&folder)?;
     fs::copy("/bin/busybox", folder.join("busybox"))
@@ -34,7 +34,7 @@ pub async fn build(data: &Path) -> anyhow::Result<String> {
 }
 
 /// Removes it.
-pub async fn remove(name: &str) {
+pub(crate) async fn remove(name: &str) {
     let removed = Command::new("docker")
         .args(["image", "rm", "--force", name])
         .stdin(Stdio::null())

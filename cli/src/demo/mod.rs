@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 #[derive(Args, Clone)]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// Leave everything running at the end, until Ctrl-C.
     #[arg(long)]
     keep: bool,
@@ -44,7 +44,7 @@ pub struct DemoArgs {
 
 /// What can be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Break {
+pub(crate) enum Break {
     /// The push tells nobody.
     Push,
     /// Production has no gate.
@@ -55,7 +55,7 @@ pub enum Break {
     Rollback,
 }
 
-pub async fn demo(args: DemoArgs) -> anyhow::Result<()> {
+pub(crate) async fn demo(args: DemoArgs) -> anyhow::Result<()> {
     let (data, temporary) = match &args.data {
         Some(folder) => (folder.clone(), false),
         None => (

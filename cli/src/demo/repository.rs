@@ -10,18 +10,18 @@ use std::process::Stdio;
 use tokio::process::Command;
 
 /// Where things are, for the files.
-pub struct Setting {
+pub(crate) struct Setting {
     /// The base image's name on this engine.
-    pub base: String,
+    pub(crate) base: String,
     /// Ports of the two load balancers.
-    pub staging: u16,
-    pub production: u16,
+    pub(crate) staging: u16,
+    pub(crate) production: u16,
     /// What is left out on purpose.
-    pub broken: Option<Break>,
+    pub(crate) broken: Option<Break>,
 }
 
 /// A work tree and the bare repository that it pushes to.
-pub struct Repository {
+pub(crate) struct Repository {
     work: PathBuf,
     bare: PathBuf,
     setting: Setting,
@@ -70,7 +70,7 @@ fn scripts(version: u32) -> (String, String) {
 
 impl Repository {
     /// Makes both below `folder`; the hook calls `webhook` with `secret`.
-    pub async fn create(
+    pub(crate) async fn create(
         folder: &Path,
         setting: Setting,
         webhook: &str,
@@ -111,12 +111,12 @@ impl Repository {
     }
 
     /// The bare repository's folder.
-    pub fn address(&self) -> &Path {
+    pub(crate) fn address(&self) -> &Path {
         &self.bare
     }
 
     /// Commits a version and pushes it. Returns the commit.
-    pub async fn push(&self, version: u32) -> anyhow::Result<String> {
+    pub(crate) async fn push(&self, version: u32) -> anyhow::Result<String> {
         let (page, checkout) = scripts(version);
         let folder = self.work.join("www/cgi-bin");
         fs::create_dir_all(&folder)?;

@@ -15,21 +15,21 @@ use tokio::process::Command;
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// Where everything is.
-pub struct Scene {
-    pub url: String,
-    pub registry: String,
-    pub staging: String,
-    pub production: String,
-    pub aws: Aws,
-    pub repository: Repository,
-    pub base: String,
-    pub password: String,
+pub(crate) struct Scene {
+    pub(crate) url: String,
+    pub(crate) registry: String,
+    pub(crate) staging: String,
+    pub(crate) production: String,
+    pub(crate) aws: Aws,
+    pub(crate) repository: Repository,
+    pub(crate) base: String,
+    pub(crate) password: String,
 }
 
 type Seen = Result<(String, Value), String>;
 
 /// Tells all of it; stops at the first line that does not hold, since the rest leans on it.
-pub async fn tell(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
+pub(crate) async fn tell(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
     let placeholder = scene.placeholder().await?;
     for (name, address) in [
         ("staging", &scene.staging),
@@ -547,25 +547,44 @@ impl Scene {
     }
 
     /// Takes the services down, so that no container stays behind.
-    pub async fn put_away(&self) {
+    pub(crate) async fn put_away(&self) {
         for cluster in ["staging", "production"] {
             let body = json!({"cluster": cluster, "service": "shop", "force": true});
             // At the end of a story that failed there may be nothing to take down.
             drop(self.aws.ecs("DeleteService", body).await);
         }
-        let gone = until("the tasks' end", Duration::from_secs(60), async || {
+        let gone = until("the tasks' end", Duration::from_secs(90), async || {
             let mut left = 0;
             for cluster in ["staging", "production"] {
-                let tasks = self.aws.ecs("ListTasks", json!({"cluster": cluster})).await;
-                left += tasks
-                    .ok()
-                    .and_then(|t| t["taskArns"].as_array().map(Vec::len))
-                    .unwrap_or(0);
+                left += self.tasks_left(cluster).await.unwrap_or(0);
             }
             Ok((left == 0).then_some(()))
         });
         if let Err(error) = gone.await {
             eprintln!("{error:#}");
         }
+    }
+
+    /// Tasks that have not stopped yet, whatever is wanted of them.
+    async fn tasks_left(&self, cluster: &str) -> anyhow::Result<usize> {
+        let mut left = 0;
+        for desired in ["RUNNING", "STOPPED"] {
+            let body = json!({"cluster": cluster, "desiredStatus": desired});
+            let tasks = self.aws.ecs("ListTasks", body).await?["taskArns"].clone();
+            for some in tasks
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default()
+                .chunks(100)
+            {
+                let body = json!({"cluster": cluster, "tasks": some});
+                let found = self.aws.ecs("DescribeTasks", body).await?;
+                let tasks = found["tasks"].as_array().into_iter().flatten();
+                left += tasks
+                    .filter(|t| t["lastStatus"] != json!("STOPPED"))
+                    .count();
+            }
+        }
+        Ok(left)
     }
 }

@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 
 /// One line.
 #[derive(Debug, Clone, Serialize)]
-pub struct Line {
+pub(crate) struct Line {
     /// What was done.
-    pub step: String,
+    pub(crate) step: String,
     /// What had to follow.
-    pub expected: String,
+    pub(crate) expected: String,
     /// What followed.
-    pub observed: String,
+    pub(crate) observed: String,
     /// Whether that is it.
-    pub held: bool,
+    pub(crate) held: bool,
     /// Seconds since the line before.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// What anybody can check again.
-    pub evidence: Value,
+    pub(crate) evidence: Value,
 }
 
 /// All lines so far.
-pub struct Table {
+pub(crate) struct Table {
     lines: Vec<Line>,
     began: Instant,
     last: Instant,
@@ -30,7 +30,7 @@ pub struct Table {
 }
 
 impl Table {
-    pub fn new(quiet: bool) -> Self {
+    pub(crate) fn new(quiet: bool) -> Self {
         let now = Instant::now();
         Self {
             lines: vec![],
@@ -41,12 +41,17 @@ impl Table {
     }
 
     /// Says what goes on, on standard error.
-    pub fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         eprintln!("{:7.1} s  {text}", self.began.elapsed().as_secs_f64());
     }
 
     /// Writes a line down.
-    pub fn line(&mut self, step: &str, expected: &str, observed: Result<(String, Value), String>) {
+    pub(crate) fn line(
+        &mut self,
+        step: &str,
+        expected: &str,
+        observed: Result<(String, Value), String>,
+    ) {
         let (observed, evidence, held) = match observed {
             Ok((observed, evidence)) => (observed, evidence, true),
             Err(observed) => (observed, Value::Null, false),
@@ -65,16 +70,16 @@ impl Table {
         });
     }
 
-    pub fn lines(&self) -> &[Line] {
+    pub(crate) fn lines(&self) -> &[Line] {
         &self.lines
     }
 
-    pub fn took(&self) -> Duration {
+    pub(crate) fn took(&self) -> Duration {
         self.began.elapsed()
     }
 
     /// Prints the table, for people or as JSON.
-    pub fn print(&self, json: bool) {
+    pub(crate) fn print(&self, json: bool) {
         if json {
             let held = self.lines.iter().all(|line| line.held);
             let value = serde_json::json!({
