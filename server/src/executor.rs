@@ -249,7 +249,7 @@ impl Executor {
             Ok(()) => self.bell.ring(),
             // The lease runs out, and what was done is found done.
             Err(error) => {
-                tracing::warn!(effect = row.key, %error, "an outcome could not be stored")
+                tracing::warn!(effect = row.key, %error, "an outcome could not be stored");
             }
         }
     }

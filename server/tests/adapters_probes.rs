@@ -1,5 +1,7 @@
 //! Probes against a server of raw sockets.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has to stop")]
+
 use roadstead_pipelines::spec::HttpProbe;
 use roadstead_server::adapters::probes::Probes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

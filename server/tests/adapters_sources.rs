@@ -1,5 +1,7 @@
 //! The mirror against real repositories: made with git2, checked with git itself.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has to stop")]
+
 use futures_util::TryStreamExt;
 use git2::{FileMode, Oid, Repository, Signature};
 use roadstead_pipelines::id::{CommitSha, ProjectName};

@@ -56,7 +56,7 @@ impl Sources {
         let (ready, began) = oneshot::channel();
         let (pieces, receiver) = mpsc::channel(PIECES_AHEAD);
         tokio::task::spawn_blocking(move || {
-            stream(&mirror, &commit, have.as_ref(), ready, &pieces)
+            stream(&mirror, &commit, have.as_ref(), ready, &pieces);
         });
         match began.await {
             Ok(Ok(())) => Ok(Pack { pieces: receiver }),

@@ -1,8 +1,6 @@
 //! The registry adapter against the sandbox's ECR with its real registry behind it.
 
-mod adapters_support;
-
-use adapters_support::Sandbox;
+use crate::support::Sandbox;
 use roadstead_pipelines::id::ImageDigest;
 use roadstead_sandbox::BackendKind::Docker;
 use roadstead_server::adapters::registry::{Confirmed, Registry};

@@ -1,8 +1,6 @@
 //! Executor, reconciler and observer over a real store, real repositories and the sandbox.
 
-mod adapters_support;
-
-use adapters_support::{REGION, Sandbox, container, eventually};
+use crate::support::{REGION, Sandbox, container, eventually};
 use git2::{FileMode, Repository, Signature};
 use roadstead_pipelines::deployment::{Deployment, DeploymentState};
 use roadstead_pipelines::fact::Change;
@@ -289,7 +287,7 @@ async fn sources_are_read_or_refused_with_the_reason() {
 #[tokio::test]
 async fn a_release_is_deployed_once_though_replies_are_lost() {
     let sandbox = Sandbox::start(Simulated).await;
-    sandbox.service(container(json!({}))).await;
+    sandbox.service(container(&json!({}))).await;
     let registered = sandbox.effective("RegisterTaskDefinition").await;
     sandbox
         .fault("RegisterTaskDefinition", "drop_reply", 1)

@@ -1,8 +1,6 @@
 //! The cluster adapter against the sandbox, over the wire.
 
-mod adapters_support;
-
-use adapters_support::{Sandbox, container, eventually};
+use crate::support::{Sandbox, container, eventually};
 use roadstead_pipelines::deployment::EcsRollout;
 use roadstead_pipelines::observation::ServiceSeen;
 use roadstead_pipelines::task_definition::{Revision, revise};
@@ -67,7 +65,7 @@ fn is_complete(seen: &ServiceSeen) -> bool {
 #[tokio::test]
 async fn members_that_no_sdk_knows_survive_a_revision() {
     let sandbox = Sandbox::start(Simulated).await;
-    let mut containers = container(json!({}));
+    let mut containers = container(&json!({}));
     containers[0]["memberOfTheFuture"] = json!({"deep": [1, 2]});
     let at = sandbox.service(containers).await;
     let cluster = Cluster::new(sandbox.aws());
@@ -92,7 +90,7 @@ async fn members_that_no_sdk_knows_survive_a_revision() {
 #[tokio::test]
 async fn a_definition_is_registered_once_though_the_reply_was_lost() {
     let sandbox = Sandbox::start(Simulated).await;
-    let at = sandbox.service(container(json!({}))).await;
+    let at = sandbox.service(container(&json!({}))).await;
     let cluster = Cluster::new(sandbox.aws());
     let before = sandbox.effective("RegisterTaskDefinition").await;
 
@@ -135,7 +133,7 @@ async fn a_definition_is_registered_once_though_the_reply_was_lost() {
 #[tokio::test]
 async fn a_service_is_updated_once_and_seen_to_complete() {
     let sandbox = Sandbox::start(Simulated).await;
-    let at = sandbox.service(container(json!({}))).await;
+    let at = sandbox.service(container(&json!({}))).await;
     let cluster = Cluster::new(sandbox.aws());
     let first = seen(&cluster, &at, "the first rollout", is_complete).await;
     assert_eq!((first.desired, first.running), (2, 2));
@@ -177,7 +175,7 @@ async fn a_service_is_updated_once_and_seen_to_complete() {
 #[tokio::test]
 async fn a_rollout_that_crashes_shows_why_and_is_taken_back_on_request() {
     let sandbox = Sandbox::start(Simulated).await;
-    let at = sandbox.service(container(json!({}))).await;
+    let at = sandbox.service(container(&json!({}))).await;
     let cluster = Cluster::new(sandbox.aws());
     let first = seen(&cluster, &at, "the first rollout", is_complete).await;
 
@@ -220,7 +218,7 @@ async fn a_rollout_that_crashes_shows_why_and_is_taken_back_on_request() {
 #[tokio::test]
 async fn a_rollout_that_is_complete_cannot_be_taken_back() {
     let sandbox = Sandbox::start(Simulated).await;
-    let at = sandbox.service(container(json!({}))).await;
+    let at = sandbox.service(container(&json!({}))).await;
     let cluster = Cluster::new(sandbox.aws());
     let first = seen(&cluster, &at, "the first rollout", is_complete).await;
     let rollout = EcsRollout {
@@ -238,7 +236,7 @@ async fn a_rollout_that_is_complete_cannot_be_taken_back() {
 #[tokio::test]
 async fn what_is_not_there_is_named_and_what_is_busy_is_not_given_up() {
     let sandbox = Sandbox::start(Simulated).await;
-    let at = sandbox.service(container(json!({}))).await;
+    let at = sandbox.service(container(&json!({}))).await;
     let cluster = Cluster::new(sandbox.aws());
 
     let nowhere = ServiceAddress {

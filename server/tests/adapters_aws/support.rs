@@ -12,13 +12,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// The Region of the sandbox.
-pub const REGION: &str = "us-east-1";
+pub(crate) const REGION: &str = "us-east-1";
 /// Nothing takes this long; it only keeps a broken test from hanging.
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
 
 /// A running sandbox. Ends when it is stopped; its state goes with its folder.
-pub struct Sandbox {
-    pub endpoint: String,
+pub(crate) struct Sandbox {
+    pub(crate) endpoint: String,
     http: reqwest::Client,
     stop: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
@@ -26,7 +26,7 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    pub async fn start(backend: BackendKind) -> Self {
+    pub(crate) async fn start(backend: BackendKind) -> Self {
         let data = tempfile::tempdir().unwrap();
         let any_port = ([127, 0, 0, 1], 0).into();
         let config = Config {
@@ -54,7 +54,7 @@ impl Sandbox {
         }
     }
 
-    pub fn aws(&self) -> Aws {
+    pub(crate) fn aws(&self) -> Aws {
         Aws::new(&config::Aws {
             region: REGION.to_owned(),
             endpoint_url: Some(self.endpoint.clone()),
@@ -62,7 +62,7 @@ impl Sandbox {
     }
 
     /// Calls ECS as it is spoken on the wire, so that no SDK is in between.
-    pub async fn ecs(&self, operation: &str, body: Value) -> Value {
+    pub(crate) async fn ecs(&self, operation: &str, body: Value) -> Value {
         let target = format!("AmazonEC2ContainerServiceV20141113.{operation}");
         let request = self
             .http
@@ -78,7 +78,7 @@ impl Sandbox {
     }
 
     /// The next `times` calls of an operation go wrong.
-    pub async fn fault(&self, operation: &str, kind: &str, times: u32) {
+    pub(crate) async fn fault(&self, operation: &str, kind: &str, times: u32) {
         let fault = json!({"operation": operation, "kind": kind, "times": times});
         let request = self.http.post(format!("{}/_sandbox/faults", self.endpoint));
         let answer = request.body(fault.to_string()).send().await.unwrap();
@@ -90,7 +90,7 @@ impl Sandbox {
     }
 
     /// How many calls of an operation took effect.
-    pub async fn effective(&self, operation: &str) -> usize {
+    pub(crate) async fn effective(&self, operation: &str) -> usize {
         let address = format!(
             "{}/_sandbox/calls?operation={operation}&effective=true",
             self.endpoint
@@ -112,7 +112,7 @@ impl Sandbox {
     }
 
     /// A cluster `shop` with a service `web`, two tasks of which run `containers`.
-    pub async fn service(&self, containers: Value) -> ServiceAddress {
+    pub(crate) async fn service(&self, containers: Value) -> ServiceAddress {
         self.ecs("CreateCluster", json!({"clusterName": "shop"}))
             .await;
         let definition = json!({"family": "web", "containerDefinitions": containers});
@@ -132,14 +132,14 @@ impl Sandbox {
         }
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.serving.await.unwrap().unwrap();
     }
 }
 
 /// One container whose health is checked, with labels that say what becomes of it.
-pub fn container(labels: Value) -> Value {
+pub(crate) fn container(labels: &Value) -> Value {
     json!([{
         "name": "app", "image": "app:1", "essential": true, "memory": 64,
         "healthCheck": {"command": ["CMD-SHELL", "true"], "interval": 5},
@@ -148,7 +148,7 @@ pub fn container(labels: Value) -> Value {
 }
 
 /// Asks again until there is an answer.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     mut ask: impl FnMut() -> F,
 ) -> T {

@@ -1,0 +1,8 @@
+//! The adapters for AWS, and the rooms that act through them, against a sandbox over the wire.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has to stop")]
+
+mod cluster;
+mod executor;
+mod registry;
+mod support;
