@@ -199,7 +199,7 @@ fn opening(world: &roadstead_pipelines::world::World, by: &str) -> Change {
     }
 }
 
-/// Twenty tasks add ten deployments each by load, decide and swap. A lost update would use a number
+/// Four tasks add fifty deployments each by load, decide and swap. A lost update would use a number
 /// twice; a swallowed one would leave a gap.
 async fn two_hundred_swaps_are_all_stored(url: &str) {
     let mut story = Story::begin(url).await;
@@ -211,11 +211,11 @@ async fn two_hundred_swaps_are_all_stored(url: &str) {
         .unwrap()
         .next_deployment;
     let mut tasks = vec![];
-    for worker in 0..20 {
+    for worker in 0..4 {
         let (store, shop, now) = (story.store.clone(), story.shop.clone(), story.now);
         tasks.push(tokio::spawn(async move {
             let mut stored = 0;
-            while stored < 10 {
+            while stored < 50 {
                 let world = store.load_world(&shop).await.unwrap();
                 let change = opening(&world, &format!("worker {worker}"));
                 let committed = store
