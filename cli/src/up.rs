@@ -71,23 +71,9 @@ pub(crate) async fn start(args: &UpArgs) -> anyhow::Result<Parts> {
     let registration_token = secret(&data, "registration-token")?;
 
     let mut sandbox = sandbox(args, &data)?;
-    let http = reqwest::Client::new();
-    let address = format!("http://{}/_sandbox/calls", args.sandbox);
-    until("the sandbox", Duration::from_secs(60), async || {
-        sandbox.alive()?;
-        let answer = http.get(&address).send().await;
-        Ok(answer.ok().filter(|a| a.status().is_success()).map(drop))
-    })
-    .await?;
-
+    sandbox_answers(args, &mut sandbox).await?;
     let mut server = server(args, &data, &admin_password, &registration_token)?;
-    let address = format!("http://{}/readyz", args.listen);
-    until("the server", Duration::from_secs(60), async || {
-        server.alive()?;
-        let answer = http.get(&address).send().await;
-        Ok(answer.ok().filter(|a| a.status().is_success()).map(drop))
-    })
-    .await?;
+    server_answers(args, &mut server).await?;
     let runner = runner(args, &data, &registration_token)?;
     Ok(Parts {
         sandbox,
@@ -95,6 +81,36 @@ pub(crate) async fn start(args: &UpArgs) -> anyhow::Result<Parts> {
         runner,
         admin_password,
     })
+}
+
+/// Waits until the sandbox answers.
+pub(crate) async fn sandbox_answers(args: &UpArgs, part: &mut Part) -> anyhow::Result<()> {
+    answers(
+        "the sandbox",
+        &format!("http://{}/_sandbox/calls", args.sandbox),
+        part,
+    )
+    .await
+}
+
+/// Waits until the server answers.
+pub(crate) async fn server_answers(args: &UpArgs, part: &mut Part) -> anyhow::Result<()> {
+    answers(
+        "the server",
+        &format!("http://{}/readyz", args.listen),
+        part,
+    )
+    .await
+}
+
+async fn answers(what: &str, address: &str, part: &mut Part) -> anyhow::Result<()> {
+    let http = reqwest::Client::new();
+    until(what, Duration::from_secs(60), async || {
+        part.alive()?;
+        let answer = http.get(address).send().await;
+        Ok(answer.ok().filter(|a| a.status().is_success()).map(drop))
+    })
+    .await
 }
 
 /// Starts the sandbox's process.

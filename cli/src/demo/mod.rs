@@ -6,6 +6,7 @@
 
 mod aws;
 mod base_image;
+mod crew;
 mod repository;
 mod story;
 mod table;
@@ -28,6 +29,9 @@ pub(crate) struct DemoArgs {
     /// Leave one part out; the story then has to fail, naming the line.
     #[arg(long = "break", value_enum)]
     broken: Option<Break>,
+    /// Kill -9 each part in the middle of its work; the story has to end the same.
+    #[arg(long)]
+    kill: bool,
     /// Everything is kept here; a new temporary folder when not given.
     #[arg(long)]
     data: Option<PathBuf>,
@@ -107,29 +111,39 @@ async fn tell(args: &DemoArgs, data: &std::path::Path) -> anyhow::Result<()> {
         registry: local(4),
         time_scale: args.time_scale,
     };
-    let mut parts = up::start(&up).await?;
+    let parts = up::start(&up).await?;
+    let password = parts.admin_password.clone();
     table.say("sandbox, server and runner are up");
     let scene = story::Scene {
         url: format!("http://{}", args.listen),
         registry: format!("http://{}", up.registry),
+        sandbox: format!("http://{}", up.sandbox),
         staging: format!("http://127.0.0.1:{}", ports.0),
         production: format!("http://127.0.0.1:{}", ports.1),
         aws: aws::Aws::new(format!("http://{}", up.sandbox)),
         repository,
         base: base.clone(),
-        password: parts.admin_password.clone(),
+        password: password.clone(),
     };
-    let told = story::tell(&scene, &mut table).await;
+    let mut crew = crew::Crew {
+        parts,
+        up,
+        data: data.to_owned(),
+        armed: args.kill,
+    };
+    let told = story::tell(&scene, &mut crew, &mut table)
+        .await
+        .and_then(|()| crew.alive());
     table.print(args.json);
     if args.keep {
         eprintln!(
             "\ndashboard  http://{}   user admin, password {}\nCtrl-C stops everything.",
-            args.listen, parts.admin_password
+            args.listen, password
         );
         tokio::signal::ctrl_c().await?;
     }
     scene.put_away().await;
-    up::stop(&mut parts).await;
+    up::stop(&mut crew.parts).await;
     base_image::remove(&base).await;
     told?;
     match table.lines().iter().find(|line| !line.held) {

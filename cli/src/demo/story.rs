@@ -1,6 +1,7 @@
 //! The story itself, line by line.
 
 use super::aws::Aws;
+use super::crew::{Crew, Victim};
 use super::repository::Repository;
 use super::table::Table;
 use crate::children::until;
@@ -18,6 +19,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 pub(crate) struct Scene {
     pub(crate) url: String,
     pub(crate) registry: String,
+    pub(crate) sandbox: String,
     pub(crate) staging: String,
     pub(crate) production: String,
     pub(crate) aws: Aws,
@@ -29,7 +31,7 @@ pub(crate) struct Scene {
 type Seen = Result<(String, Value), String>;
 
 /// Tells all of it; stops at the first line that does not hold, since the rest leans on it.
-pub(crate) async fn tell(scene: &Scene, table: &mut Table) -> anyhow::Result<()> {
+pub(crate) async fn tell(scene: &Scene, crew: &mut Crew, table: &mut Table) -> anyhow::Result<()> {
     let placeholder = scene.placeholder().await?;
     for (name, address) in [
         ("staging", &scene.staging),
@@ -64,11 +66,30 @@ pub(crate) async fn tell(scene: &Scene, table: &mut Table) -> anyhow::Result<()>
         "the webhook starts run shop.1",
         scene.push(&client, 1)
     );
+    crew.strike(Victim::Server, "after the webhook's commit", table)
+        .await?;
+    if crew.armed {
+        scene
+            .reaches(&client, "/runs/shop.1", &["building", "succeeded"])
+            .await?;
+    }
+    crew.strike(Victim::Runner, "during the build", table)
+        .await?;
     line!(
         "build v1",
         "steps pass, the registry has the digest",
         scene.built(&client, 1)
     );
+    if crew.armed {
+        let under_way = ["rolling_out", "verifying", "deployed"];
+        scene
+            .reaches(&client, "/deployments/shop.d1", &under_way)
+            .await?;
+    }
+    crew.strike(Victim::Sandbox, "during the rollout", table)
+        .await?;
+    crew.strike(Victim::Server, "during the rollout", table)
+        .await?;
     line!(
         "v1 in staging",
         "deployed",
@@ -79,6 +100,13 @@ pub(crate) async fn tell(scene: &Scene, table: &mut Table) -> anyhow::Result<()>
         "v1 staging",
         scene.serves(&scene.staging, "v1 staging")
     );
+    if crew.armed {
+        scene
+            .reaches(&client, "/deployments/shop.d2", &["verifying", "deployed"])
+            .await?;
+    }
+    crew.strike(Victim::Server, "during verification", table)
+        .await?;
     line!(
         "v1 in production",
         "deployed",
@@ -126,6 +154,19 @@ pub(crate) async fn tell(scene: &Scene, table: &mut Table) -> anyhow::Result<()>
         "deployed",
         scene.deployment(&client, "staging", "shop.r3", "deployed")
     );
+    if crew.armed {
+        scene
+            .reaches(
+                &client,
+                "/deployments/shop.d5",
+                &["rolling_back", "rolled_back"],
+            )
+            .await?;
+    }
+    crew.strike(Victim::Server, "during the rollback", table)
+        .await?;
+    crew.strike(Victim::Sandbox, "during the rollback", table)
+        .await?;
     line!(
         "v3 in production",
         "rolled_back, by itself",
@@ -161,6 +202,11 @@ pub(crate) async fn tell(scene: &Scene, table: &mut Table) -> anyhow::Result<()>
         "staging serves",
         "v3 staging",
         scene.serves(&scene.staging, "v3 staging")
+    );
+    line!(
+        "each update once",
+        "one effective UpdateService per deployment",
+        scene.updated_once(&client)
     );
     Ok(())
 }
@@ -423,6 +469,48 @@ impl Scene {
         Ok((
             body.trim().to_owned(),
             json!({"url": address, "body": body}),
+        ))
+    }
+
+    /// Waits until a run or deployment stands in one of these states.
+    async fn reaches(&self, client: &Client, path: &str, states: &[&str]) -> anyhow::Result<()> {
+        until(
+            &format!("{path} {}", states.join(" or ")),
+            LIMIT,
+            async || {
+                // It may not exist yet.
+                let Ok(found) = client.get(path).await else {
+                    return Ok(None);
+                };
+                let state = ["run", "deployment"]
+                    .iter()
+                    .find_map(|k| found[k]["state"]["state"].as_str());
+                Ok(state.filter(|state| states.contains(state)).map(drop))
+            },
+        )
+        .await
+    }
+
+    /// The sandbox's own call log against the deployments that asked ECS for anything.
+    async fn updated_once(&self, client: &Client) -> anyhow::Result<(String, Value)> {
+        let all = client.get("/projects/shop/deployments?limit=200").await?;
+        let deployments = all["deployments"].as_array().map_or(0, Vec::len);
+        let address = format!("{}/_sandbox/calls", self.sandbox);
+        let calls: Value = reqwest::get(address).await?.json().await?;
+        let effective =
+            |c: &&Value| c["operation"] == json!("UpdateService") && c["effective"] == json!(true);
+        let updates = calls
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(effective)
+            .count();
+        if updates != deployments {
+            bail!("{updates} effective updates for {deployments} deployments");
+        }
+        Ok((
+            format!("{updates} updates for {deployments} deployments"),
+            json!({"updates": updates, "deployments": deployments}),
         ))
     }
 
