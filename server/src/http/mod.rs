@@ -107,15 +107,15 @@ pub fn server(app: web::Data<App>, listener: TcpListener) -> io::Result<actix_we
             )
             .app_data(web::FormConfig::default().limit(64 * 1024))
             .wrap_fn(|request, service| {
-                let refused = auth::refuse_cross_site(&request);
-                let answer = match refused {
+                // As an answer, not as an error: errors would pass the headers below by.
+                let answer = match auth::refuse_cross_site(&request) {
                     Ok(()) => Ok(service.call(request)),
-                    Err(error) => Err(error),
+                    Err(error) => Err(request.error_response(error)),
                 };
                 async move {
                     match answer {
                         Ok(answer) => answer.await,
-                        Err(error) => Err(error.into()),
+                        Err(refused) => Ok(refused),
                     }
                 }
             })

@@ -1,0 +1,11 @@
+//! The server over HTTP as browsers, programs and forges meet it: a real store, the real routes on a
+//! real socket, rows made as pushes, runners and ECS make them.
+
+mod pages;
+mod roles;
+mod sessions;
+mod site;
+#[path = "../store/story.rs"]
+mod story;
+mod streams;
+mod webhooks;

@@ -1,0 +1,134 @@
+//! What forges are answered, and that what was answered with 2xx is stored.
+
+use crate::site::{ADMIN, PATIENCE, SECRET, Site, Who};
+use hmac::{Hmac, KeyInit, Mac};
+use reqwest::{Method, Response, StatusCode};
+use sha2::Sha256;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+
+fn signature(body: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+    mac.update(body.as_bytes());
+    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+}
+
+fn push(number: u32) -> String {
+    let commit = format!("{number:040x}");
+    format!(r#"{{"ref":"refs/heads/main","after":"{commit}","head_commit":{{"message":"m"}}}}"#)
+}
+
+async fn send(site: &Site, body: &str, headers: &[(&str, &str)]) -> Response {
+    let mut request = site.request(Who::Nobody, Method::POST, "/webhooks/github/shop");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(body.to_owned()).send().await.unwrap()
+}
+
+async fn signed(site: &Site, body: &str, event: &str, id: &str) -> Response {
+    let signature = signature(body);
+    let headers = [
+        ("x-hub-signature-256", signature.as_str()),
+        ("x-github-event", event),
+        ("x-github-delivery", id),
+    ];
+    send(site, body, &headers).await
+}
+
+async fn decision(answer: Response, status: StatusCode) -> (String, serde_json::Value) {
+    assert_eq!(answer.status(), status);
+    let body: serde_json::Value = answer.json().await.unwrap();
+    (body["decision"].as_str().unwrap().to_owned(), body)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_answer_to_a_forge() {
+    let site = Site::start().await;
+    let stored = async || {
+        let store = &site.story.store;
+        let found = store.list_deliveries(&site.story.shop, None, 100).await;
+        found.unwrap()
+    };
+    let before = stored().await.len();
+
+    let body = push(900);
+    let answer = send(&site, &body, &[("x-github-event", "push")]).await;
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    let other = signature("another body");
+    let answer = send(&site, &body, &[("x-hub-signature-256", &other)]).await;
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    for path in ["/webhooks/github/unknown", "/webhooks/cvs/shop"] {
+        let request = site.request(Who::Nobody, Method::POST, path);
+        let answer = request.body(body.clone()).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
+    }
+    let answer = signed(&site, "{not json", "push", "bad").await;
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    let only_signed = signature(&body);
+    let answer = send(&site, &body, &[("x-hub-signature-256", &only_signed)]).await;
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(
+        stored().await.len(),
+        before,
+        "nothing refused is stored as work"
+    );
+
+    let answer = signed(&site, &body, "push", "one").await;
+    let (word, answer) = decision(answer, StatusCode::ACCEPTED).await;
+    assert_eq!(word, "run");
+    let run = answer["run"].as_str().unwrap().to_owned();
+    assert!(
+        site.page(ADMIN, &format!("/runs/{run}"))
+            .await
+            .contains("main")
+    );
+
+    for id in ["one", "two"] {
+        let answer = signed(&site, &body, "push", id).await;
+        let (word, answer) = decision(answer, StatusCode::OK).await;
+        assert_eq!(
+            (word.as_str(), answer["run"].as_str()),
+            ("duplicate", Some(run.as_str()))
+        );
+    }
+    let answer = signed(&site, "{}", "issues", "three").await;
+    let (word, answer) = decision(answer, StatusCode::OK).await;
+    assert_eq!(word, "ignored");
+    assert!(answer["reason"].as_str().unwrap().contains("issues"));
+
+    let rows = stored().await;
+    let of = |id: &str| rows.iter().find(|row| row.delivery_id == id).unwrap();
+    assert_eq!(of("one").decision, "built");
+    assert_eq!(of("one").run.as_ref().unwrap().as_str(), run);
+    assert_eq!(of("three").decision, "ignored");
+    assert!(of("three").reason.contains("issues"));
+    let html = site.page(ADMIN, "/deliveries").await;
+    assert!(
+        html.contains("started a run") && html.contains("issues"),
+        "{html}"
+    );
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_too_large_is_not_even_read() {
+    let site = Site::start().await;
+    let address = site.base.strip_prefix("http://").unwrap().to_owned();
+    let status = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // Only told, never sent: the answer does not depend on who closes first.
+        let length = 5 * 1024 * 1024 + 1;
+        let head = format!(
+            "POST /webhooks/github/shop HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut status = String::new();
+        BufReader::new(stream).read_line(&mut status).unwrap();
+        status
+    });
+    let status = status.await.unwrap();
+    assert!(status.starts_with("HTTP/1.1 413"), "{status}");
+    site.stop().await;
+}
