@@ -170,7 +170,7 @@ impl Observer {
                 let before = look.before.clone();
                 let status = match seen {
                     Ok(seen) => {
-                        let release = running(&look.releases, &seen);
+                        let release = running(&look, &seen);
                         Some(PlaceStatus::observe(
                             before.as_ref(),
                             seen,
@@ -307,9 +307,20 @@ fn releases(world: &World, state: &PlaceState) -> BTreeMap<String, ReleaseId> {
 
 /// The release that the service's PRIMARY deployment runs. A definition whose deployment failed is in
 /// no row any more, but the look before may have known it.
-fn running(releases: &BTreeMap<String, ReleaseId>, seen: &ServiceSeen) -> Option<ReleaseId> {
-    let definition = seen
-        .primary()
-        .map_or(&seen.task_definition, |p| &p.task_definition);
-    releases.get(definition).cloned()
+fn running(look: &Look, seen: &ServiceSeen) -> Option<ReleaseId> {
+    let of = |seen: &ServiceSeen| {
+        let primary = seen.primary();
+        primary
+            .map_or(&seen.task_definition, |p| &p.task_definition)
+            .clone()
+    };
+    let definition = of(seen);
+    let known = look.releases.get(&definition).cloned();
+    known.or_else(|| {
+        let before = look.before.as_ref()?;
+        before
+            .release
+            .clone()
+            .filter(|_| of(&before.service) == definition)
+    })
 }
