@@ -6,7 +6,7 @@
 
 use crate::fact::{DeploymentFact, IllegalTransition};
 use crate::id::{DeploymentId, Place, ReleaseId};
-use crate::report::Failure;
+use crate::report::{Failure, FailureKind};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -345,17 +345,15 @@ impl Deployment {
                 },
                 since: at,
             },
-            (State::RollingBack { failure, .. }, Fact::RolledBack) => {
-                if failure.kind == crate::report::FailureKind::TimedOut {
-                    State::TimedOut {
-                        failure: failure.clone(),
-                        at,
-                    }
+            (State::RollingBack { failure, .. }, Fact::RolledBack { evidence }) => {
+                let mut failure = failure.clone();
+                if failure.details.is_empty() {
+                    failure.details.clone_from(evidence);
+                }
+                if failure.kind == FailureKind::TimedOut {
+                    State::TimedOut { failure, at }
                 } else {
-                    State::RolledBack {
-                        failure: failure.clone(),
-                        at,
-                    }
+                    State::RolledBack { failure, at }
                 }
             }
             (State::RollingBack { failure, .. }, Fact::RollbackFailed { failure: second }) => {

@@ -145,7 +145,10 @@ pub enum DeploymentFact {
         rollback: DeploymentId,
     },
     /// The place is back on a verified release.
-    RolledBack,
+    RolledBack {
+        /// What was seen of the failed tasks meanwhile: they stop after ECS gave up on them.
+        evidence: Vec<String>,
+    },
     /// Taking back failed: people are needed.
     RollbackFailed {
         /// Why.
@@ -181,7 +184,7 @@ impl DeploymentFact {
             Self::RolloutDone => "rollout_done",
             Self::EcsTakesBack { .. } => "ecs_takes_back",
             Self::RollbackOpened { .. } => "rollback_opened",
-            Self::RolledBack => "rolled_back",
+            Self::RolledBack { .. } => "rolled_back",
             Self::RollbackFailed { .. } => "rollback_failed",
             Self::Verified => "verified",
             Self::Failed { .. } => "failed",

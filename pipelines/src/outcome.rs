@@ -166,13 +166,14 @@ fn no_capacity(service: &ServiceSeen) -> Option<String> {
         .then(|| newest.message.clone())
 }
 
-/// One line per stopped task, newest first, with exit status and last words.
+/// One line per task that failed, newest first, with exit status and last words. Tasks that ECS
+/// only scaled in are no evidence.
 #[must_use]
 pub fn describe_stopped(service: &ServiceSeen, ecs_deployment: &str) -> Vec<String> {
     let stopped = service
         .stopped
         .iter()
-        .filter(|t| t.started_by == ecs_deployment);
+        .filter(|t| t.started_by == ecs_deployment && !t.reason.starts_with("Scaling activity"));
     let mut lines = vec![];
     for task in stopped.take(3) {
         let name = task.task.rsplit('/').next().unwrap_or(&task.task);

@@ -269,7 +269,11 @@ fn rolling_back(
         TakenBackBy::Deployment { rollback } => match draft.world.deployments.get(rollback) {
             Some(other) => match &other.state {
                 DeploymentState::Deployed { .. } => {
-                    fact(draft, deployment, DeploymentFact::RolledBack);
+                    fact(
+                        draft,
+                        deployment,
+                        DeploymentFact::RolledBack { evidence: vec![] },
+                    );
                 }
                 DeploymentState::Failed { failure, .. }
                 | DeploymentState::RollbackFailed { failure, .. }
@@ -350,7 +354,10 @@ fn taken_back_by_ecs(
                 None => true,
             };
             if back_on_verified {
-                fact(draft, deployment, DeploymentFact::RolledBack);
+                let evidence = place.status.as_ref().map_or_else(Vec::new, |status| {
+                    outcome::describe_stopped(&status.service, &ecs.deployment)
+                });
+                fact(draft, deployment, DeploymentFact::RolledBack { evidence });
             } else {
                 take_back(draft, deployment, failure.clone(), Holds::Yes);
             }
