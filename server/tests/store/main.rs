@@ -1,5 +1,10 @@
 //! The store from outside: the same scenarios on SQLite and on PostgreSQL.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a scenario that breaks off is a failed test"
+)]
+
 #[path = "../support/databases.rs"]
 mod databases;
 mod intake;
