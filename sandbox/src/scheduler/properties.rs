@@ -130,7 +130,7 @@ fn step_within_limits(world: &mut World) -> Result<(), TestCaseError> {
 
 /// Runs until the newest service deployment has ended; that it does is the property.
 fn run_to_end(world: &mut World) -> Result<(), TestCaseError> {
-    for _ in 0..6 * 3600 {
+    for _ in 0..2 * 3600 {
         if world.record().status.is_final() {
             return Ok(());
         }
@@ -146,7 +146,7 @@ proptest! {
     #![proptest_config(ProptestConfig {
         cases: 128,
         failure_persistence: None,
-        max_shrink_iters: 256,
+        max_shrink_iters: 32,
         ..ProptestConfig::default()
     })]
 

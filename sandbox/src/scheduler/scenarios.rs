@@ -53,14 +53,10 @@ fn a_first_deployment_completes_and_the_service_is_steady() {
 fn a_task_that_nothing_checks_is_healthy_forty_seconds_after_it_runs() {
     let mut world = World::new(1, Configuration::default(), Check::None);
     world.deploy("web:1", &[GOOD]);
-    while world
-        .service
-        .tasks
-        .first()
-        .is_none_or(|task| task.started_at.is_none())
-    {
-        world.step();
-    }
+    world.run_until(1, |world| {
+        let first = world.service.tasks.first();
+        first.is_some_and(|task| task.started_at.is_some())
+    });
     world.run(39);
     assert_eq!(world.primary().rollout, RolloutState::InProgress);
     world.run(1);
@@ -90,14 +86,10 @@ fn a_rollout_replaces_every_task_and_old_deployments_vanish() {
 fn a_rollout_is_complete_only_when_old_tasks_have_drained() {
     let (mut world, _) = settled(1, Configuration::default(), Check::Target);
     world.deploy("web:2", &[GOOD]);
-    while world
-        .service
-        .tasks
-        .iter()
-        .all(|task| task.status != TaskStatus::Deactivating)
-    {
-        world.step();
-    }
+    world.run_until(1, |world| {
+        let mut tasks = world.service.tasks.iter();
+        tasks.any(|task| task.status == TaskStatus::Deactivating)
+    });
     world.run(298);
     assert_eq!(world.primary().rollout, RolloutState::InProgress);
     world.run_to_end(1);
@@ -113,11 +105,11 @@ fn without_spare_room_old_tasks_make_room_down_to_the_minimum() {
     let (mut world, _) = settled(4, configuration, Check::Container);
     world.deploy("web:2", &[GOOD]);
     let mut least = 4;
-    while !world.record().status.is_final() {
-        world.step();
+    world.run_until(1, |world| {
         least = least.min(world.healthy());
         assert!(world.live().count() <= 4);
-    }
+        world.record().status.is_final()
+    });
     assert_eq!(least, 2);
 }
 
@@ -158,9 +150,7 @@ fn images_that_cannot_be_pulled_trip_the_breaker_and_the_old_deployment_returns(
 fn a_failed_deployment_is_active_and_failed_while_it_is_taken_back() {
     let (mut world, first) = settled(1, with_breaker(true), Check::Container);
     let second = world.deploy("web:2", &[Script::Unhealthy { after: 5 }]);
-    while world.primary().id == second {
-        world.step();
-    }
+    world.run_until(1, |world| world.primary().id != second);
     assert_eq!(world.primary().id, first);
     assert_eq!(world.primary().rollout, RolloutState::InProgress);
     assert_eq!(world.record().status, End::RollbackInProgress);
@@ -277,9 +267,7 @@ fn a_failure_after_a_supersession_goes_back_to_what_was_completed() {
 fn a_deployment_superseded_while_it_returns_can_still_be_returned_to() {
     let (mut world, first) = settled(1, with_breaker(true), Check::Container);
     world.deploy("web:2", &[Script::Unhealthy { after: 2 }]);
-    while world.record().status != End::RollbackInProgress {
-        world.step();
-    }
+    world.run_until(1, |world| world.record().status == End::RollbackInProgress);
     world.deploy("web:3", &[Script::CannotPull]);
     world.run_to_end(1);
     assert_eq!(world.record().status, End::RollbackSuccessful);
@@ -374,8 +362,7 @@ fn a_grace_period_covers_a_slow_start_and_its_absence_does_not() {
                 healthy: 60,
             }],
         );
-        while !world.record().status.is_final() {
-            world.step();
+        world.run_until(1, |world| {
             let now = world.now;
             let young: Vec<String> = world
                 .service
@@ -389,7 +376,8 @@ fn a_grace_period_covers_a_slow_start_and_its_absence_does_not() {
                 .map(|task| task.id.clone())
                 .collect();
             world.fail_targets(&young);
-        }
+            world.record().status.is_final()
+        });
         assert_eq!(world.record().status, end, "grace {grace}");
     }
 }
