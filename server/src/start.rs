@@ -78,9 +78,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         tokio::spawn({
             let stop = stop.clone();
             async move {
-                stop.run_until_cancelled(reconciler.run())
-                    .await
-                    .unwrap_or(())
+                stop.run_until_cancelled(reconciler.run()).await;
             }
         }),
         tokio::spawn(executor.run(stop.clone())),

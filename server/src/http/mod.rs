@@ -103,7 +103,7 @@ pub fn server(app: web::Data<App>, listener: TcpListener) -> io::Result<actix_we
             .app_data(
                 web::JsonConfig::default()
                     .limit(256 * 1024)
-                    .error_handler(bad_json),
+                    .error_handler(|error, _| bad_json(&error)),
             )
             .app_data(web::FormConfig::default().limit(64 * 1024))
             .wrap_fn(|request, service| {
@@ -130,10 +130,11 @@ pub fn server(app: web::Data<App>, listener: TcpListener) -> io::Result<actix_we
     Ok(server)
 }
 
-fn bad_json(
-    error: actix_web::error::JsonPayloadError,
-    _: &actix_web::HttpRequest,
-) -> actix_web::Error {
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature that actix-web calls"
+)]
+fn bad_json(error: &actix_web::error::JsonPayloadError) -> actix_web::Error {
     error::HttpError::bad_request(format!(
         "the body is not the JSON that is expected: {error}"
     ))
