@@ -270,7 +270,7 @@ async fn a_cancel_reaches_the_runner(url: &str) {
         .heartbeat("a", named(), None, story.now)
         .await
         .unwrap();
-    assert_eq!(heard.cancel, [claim.attempt.clone()]);
+    assert_eq!(heard.cancel, std::slice::from_ref(&claim.attempt));
     assert!(heard.lost.is_empty());
 
     // It never confirms: the server calls it final, and the steps with it.
