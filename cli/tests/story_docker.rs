@@ -2,7 +2,10 @@
 //! part killed in the middle of its work, and with parts left out, which the story has to notice.
 //! What the demo says of itself is read again from the engine's point of view.
 
-#![expect(clippy::unwrap_used, reason = "a story that breaks off is a failed test")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a story that breaks off is a failed test"
+)]
 
 use serde_json::Value;
 use std::net::TcpListener;
@@ -11,12 +14,17 @@ use std::process::{Command, Output, Stdio};
 /// Seven ports in a row that are free now: the demo takes a first port and counts on.
 fn free_ports() -> u16 {
     for _ in 0..200 {
-        let first = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let first = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         if first > 60_000 {
             continue;
         }
-        let all: Result<Vec<_>, _> =
-            (first..first + 8).map(|port| TcpListener::bind(("127.0.0.1", port))).collect();
+        let all: Result<Vec<_>, _> = (first..first + 8)
+            .map(|port| TcpListener::bind(("127.0.0.1", port)))
+            .collect();
         if all.is_ok() {
             return first;
         }
@@ -76,7 +84,11 @@ fn the_story_ends_the_same_when_each_part_is_killed_in_the_middle_of_its_work() 
 fn a_push_that_tells_nobody_fails_the_story_by_name() {
     let (output, table) = demo(&["--break", "push"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("`push v1` did not hold"), "{}", said(&output));
+    assert!(
+        said(&output).contains("`push v1` did not hold"),
+        "{}",
+        said(&output)
+    );
     assert_eq!(table["held"], false);
 }
 
@@ -84,5 +96,9 @@ fn a_push_that_tells_nobody_fails_the_story_by_name() {
 fn a_missing_gate_fails_the_story_by_name() {
     let (output, _) = demo(&["--break", "gate"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("`the gate held` did not hold"), "{}", said(&output));
+    assert!(
+        said(&output).contains("`the gate held` did not hold"),
+        "{}",
+        said(&output)
+    );
 }

@@ -107,11 +107,17 @@ impl Default for Config {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), public_url: None }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            public_url: None,
+        }
     }
 }
 
-#[expect(clippy::derivable_impls, reason = "each section shows its defaults the same way")]
+#[expect(
+    clippy::derivable_impls,
+    reason = "each section shows its defaults the same way"
+)]
 impl Default for Store {
     fn default() -> Self {
         Self { url: String::new() }
@@ -120,20 +126,31 @@ impl Default for Store {
 
 impl Default for Aws {
     fn default() -> Self {
-        Self { region: "eu-west-1".into(), endpoint_url: None }
+        Self {
+            region: "eu-west-1".into(),
+            endpoint_url: None,
+        }
     }
 }
 
-#[expect(clippy::derivable_impls, reason = "each section shows its defaults the same way")]
+#[expect(
+    clippy::derivable_impls,
+    reason = "each section shows its defaults the same way"
+)]
 impl Default for Runners {
     fn default() -> Self {
-        Self { registration_token: String::new() }
+        Self {
+            registration_token: String::new(),
+        }
     }
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { name: "admin".into(), password: String::new() }
+        Self {
+            name: "admin".into(),
+            password: String::new(),
+        }
     }
 }
 
@@ -164,8 +181,10 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the file, the line and the key.
     pub fn load(file: &std::path::Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| ConfigError::Read { file: file.display().to_string(), error })?;
+        let text = std::fs::read_to_string(file).map_err(|error| ConfigError::Read {
+            file: file.display().to_string(),
+            error,
+        })?;
         Self::parse(&file.display().to_string(), &text, std::env::vars())
     }
 
@@ -174,39 +193,53 @@ impl Config {
         text: &str,
         variables: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let invalid = |message: String| ConfigError::Invalid { file: file.to_owned(), message };
+        let invalid = |message: String| ConfigError::Invalid {
+            file: file.to_owned(),
+            message,
+        };
         // Once for the line numbers of its errors, once to lay variables over it.
         toml::from_str::<Self>(text).map_err(|error| invalid(error.to_string()))?;
         let mut table: toml::Table = toml::from_str(text).map_err(|e| invalid(e.to_string()))?;
         for (name, value) in variables {
-            let Some(path) = name.strip_prefix("ROADSTEAD__") else { continue };
+            let Some(path) = name.strip_prefix("ROADSTEAD__") else {
+                continue;
+            };
             let mut keys: Vec<_> = path.split("__").map(str::to_lowercase).collect();
             let Some(last) = keys.pop() else { continue };
             let mut section = &mut table;
             for key in keys {
-                let entry = section.entry(key).or_insert_with(|| toml::Table::new().into());
+                let entry = section
+                    .entry(key)
+                    .or_insert_with(|| toml::Table::new().into());
                 section = entry
                     .as_table_mut()
                     .ok_or_else(|| invalid(format!("the variable {name} leads into a value")))?;
             }
             section.insert(last, toml::Value::String(value));
         }
-        let config: Self =
-            table.try_into().map_err(|e: toml::de::Error| invalid(e.message().to_owned()))?;
+        let config: Self = table
+            .try_into()
+            .map_err(|e: toml::de::Error| invalid(e.message().to_owned()))?;
         config.examine().map_err(invalid)?;
         Ok(config)
     }
 
     fn examine(&self) -> Result<(), String> {
         for project in &self.projects {
-            roadstead_pipelines::id::ProjectName::parse(&project.name).map_err(|e| e.to_string())?;
+            roadstead_pipelines::id::ProjectName::parse(&project.name)
+                .map_err(|e| e.to_string())?;
             if project.webhook_secret.len() < 16 {
                 return Err(format!(
                     "project `{}`: webhook_secret needs at least 16 characters",
                     project.name
                 ));
             }
-            let twice = self.projects.iter().filter(|other| other.name == project.name).count() > 1;
+            let twice = self
+                .projects
+                .iter()
+                .filter(|other| other.name == project.name)
+                .count()
+                > 1;
             if twice {
                 return Err(format!("project `{}` stands twice", project.name));
             }
@@ -234,14 +267,20 @@ mod tests {
     use super::*;
 
     fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
-        let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let variables = variables
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         Config::parse("roadstead.toml", text, variables).map_err(|error| error.to_string())
     }
 
     #[test]
     fn variables_win_over_the_file() {
         let text = "[http]\nlisten = \"127.0.0.1:1\"\n[aws]\nregion = \"eu-north-1\"\n";
-        let config = parse(text, &[("ROADSTEAD__HTTP__LISTEN", "127.0.0.1:2"), ("OTHER", "x")]).unwrap();
+        let config = parse(
+            text,
+            &[("ROADSTEAD__HTTP__LISTEN", "127.0.0.1:2"), ("OTHER", "x")],
+        )
+        .unwrap();
         assert_eq!(config.http.listen.port(), 2);
         assert_eq!(config.aws.region, "eu-north-1");
     }
@@ -249,7 +288,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let unknown = parse("[http]\nlissten = \"x\"\n", &[]).unwrap_err();
-        assert!(unknown.contains("line 2") && unknown.contains("lissten"), "{unknown}");
+        assert!(
+            unknown.contains("line 2") && unknown.contains("lissten"),
+            "{unknown}"
+        );
         let short = "[[projects]]\nname = \"shop\"\nrepository = \"/r\"\nwebhook_secret = \"x\"\n";
         assert!(parse(short, &[]).unwrap_err().contains("at least 16"));
         let variable = parse("", &[("ROADSTEAD__HTTP__PORT", "1")]).unwrap_err();

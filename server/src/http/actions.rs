@@ -55,7 +55,13 @@ pub fn place_of(
     let project_name = ProjectName::parse(project).map_err(|_| unknown())?;
     let environment = EnvironmentName::parse(environment).map_err(|_| unknown())?;
     let service = ServiceName::parse(service).map_err(|_| unknown())?;
-    Ok((project_name, Place { environment, service }))
+    Ok((
+        project_name,
+        Place {
+            environment,
+            service,
+        },
+    ))
 }
 
 /// Reads a run's id off an address.
@@ -87,14 +93,20 @@ pub async fn on_place(
     reason: &str,
 ) -> Result<Recorded, HttpError> {
     if reason.len() > 1_000 {
-        return Err(HttpError::bad_request("a reason has at most 1,000 characters"));
+        return Err(HttpError::bad_request(
+            "a reason has at most 1,000 characters",
+        ));
     }
     let release = release.filter(|text| !text.is_empty()).map(|text| {
-        ReleaseId::parse(text).ok_or_else(|| HttpError::bad_request(format!("`{text}` is no release")))
+        ReleaseId::parse(text)
+            .ok_or_else(|| HttpError::bad_request(format!("`{text}` is no release")))
     });
     let release = release.transpose()?;
-    let needed =
-        || release.clone().ok_or_else(|| HttpError::bad_request("say which release: `release`"));
+    let needed = || {
+        release
+            .clone()
+            .ok_or_else(|| HttpError::bad_request("say which release: `release`"))
+    };
     let now = crate::clock::now();
     match verb {
         Verb::Promote => {
@@ -125,7 +137,10 @@ pub async fn on_place(
             .await
         }
         Verb::Resume => {
-            record(app, &project, actor, |world| action::resume(world, &place, actor)).await
+            record(app, &project, actor, |world| {
+                action::resume(world, &place, actor)
+            })
+            .await
         }
     }
 }
@@ -135,7 +150,10 @@ pub async fn on_place(
 /// # Errors
 /// 409 when there is nothing to cancel.
 pub async fn cancel_run(app: &App, actor: &Actor, run: &RunId) -> Result<Recorded, HttpError> {
-    record(app, &run.project(), actor, |world| action::cancel_run(world, run, actor)).await
+    record(app, &run.project(), actor, |world| {
+        action::cancel_run(world, run, actor)
+    })
+    .await
 }
 
 /// Cancels a deployment that ECS has not been asked for.
@@ -166,7 +184,13 @@ pub async fn retry_run(app: &App, actor: &Actor, run: &RunId) -> Result<RunId, H
     let now = crate::clock::now();
     let new = app
         .store
-        .ask_for_run(&run.project(), found.commit, found.git_ref, &actor.name, now)
+        .ask_for_run(
+            &run.project(),
+            found.commit,
+            found.git_ref,
+            &actor.name,
+            now,
+        )
         .await?;
     app.bell.ring();
     Ok(new)
@@ -195,7 +219,14 @@ pub async fn redeliver(app: &App, actor: &Actor, id: i64) -> Result<Accepted, Ht
     let detail = serde_json::json!({"delivery": id});
     let subject = format!("delivery {id}");
     app.store
-        .add_event(Some(delivery.project), &subject, &actor.name, "redeliver", detail, now)
+        .add_event(
+            Some(delivery.project),
+            &subject,
+            &actor.name,
+            "redeliver",
+            detail,
+            now,
+        )
         .await?;
     app.bell.ring();
     Ok(accepted)
@@ -207,7 +238,10 @@ async fn record(
     actor: &Actor,
     decide: impl FnMut(&World) -> Result<Vec<Change>, Refusal>,
 ) -> Result<Recorded, HttpError> {
-    let recorded = app.store.record(project, &actor.name, crate::clock::now(), decide).await?;
+    let recorded = app
+        .store
+        .record(project, &actor.name, crate::clock::now(), decide)
+        .await?;
     app.bell.ring();
     Ok(recorded)
 }

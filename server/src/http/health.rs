@@ -7,7 +7,10 @@ use serde_json::json;
 /// `/healthz`, `/readyz`, `/version`.
 pub fn configure(config: &mut web::ServiceConfig) {
     config
-        .route("/healthz", web::get().to(async || HttpResponse::Ok().body("ok\n")))
+        .route(
+            "/healthz",
+            web::get().to(async || HttpResponse::Ok().body("ok\n")),
+        )
         .route("/readyz", web::get().to(ready))
         .route("/version", web::get().to(version));
 }

@@ -130,10 +130,6 @@ pub fn server(app: web::Data<App>, listener: TcpListener) -> io::Result<actix_we
     Ok(server)
 }
 
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the signature that actix-web calls"
-)]
 fn bad_json(error: &actix_web::error::JsonPayloadError) -> actix_web::Error {
     error::HttpError::bad_request(format!(
         "the body is not the JSON that is expected: {error}"

@@ -38,14 +38,21 @@ impl LineIndex {
 
     /// Lines begun.
     pub(super) fn lines(&self) -> u64 {
-        if self.bytes == 0 || self.ends_with_feed { self.feeds } else { self.feeds + 1 }
+        if self.bytes == 0 || self.ends_with_feed {
+            self.feeds
+        } else {
+            self.feeds + 1
+        }
     }
 
     /// An indexed line at or before `line` (from 1), with its offset.
     pub(super) fn before(&self, line: u64) -> (u64, u64) {
         let slot = (line.saturating_sub(1)) / EVERY;
         let slot = slot.min(self.starts.len().saturating_sub(1) as u64);
-        let offset = usize::try_from(slot).ok().and_then(|slot| self.starts.get(slot)).copied();
+        let offset = usize::try_from(slot)
+            .ok()
+            .and_then(|slot| self.starts.get(slot))
+            .copied();
         (slot * EVERY + 1, offset.unwrap_or(0))
     }
 }

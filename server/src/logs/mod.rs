@@ -102,7 +102,10 @@ impl LogStore {
     /// When the folder cannot be made.
     pub fn new(root: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&root)?;
-        Ok(Self { root: Arc::new(root), open: Arc::default() })
+        Ok(Self {
+            root: Arc::new(root),
+            open: Arc::default(),
+        })
     }
 
     /// Appends bytes at `offset` and returns the new length once they are on the disk.
@@ -116,7 +119,9 @@ impl LogStore {
                 return Err(LogError::Sealed);
             }
             if offset != state.bytes {
-                return Err(LogError::Offset { length: state.bytes });
+                return Err(LogError::Offset {
+                    length: state.bytes,
+                });
             }
             let length = state.bytes + bytes.len() as u64;
             if length > LARGEST_LOG {
@@ -131,7 +136,11 @@ impl LogStore {
             file.sync_data()?;
             open.index.extend(&bytes);
             let lines = open.index.lines();
-            open.state.send_replace(LogState { bytes: length, lines, sealed: false });
+            open.state.send_replace(LogState {
+                bytes: length,
+                lines,
+                sealed: false,
+            });
             Ok(length)
         })
         .await
@@ -144,7 +153,9 @@ impl LogStore {
     pub async fn seal(&self, key: LogKey, length: u64, sha256: String) -> Result<(), LogError> {
         self.blocking(key, move |path, open| {
             let state = *open.state.borrow();
-            let differs = Err(LogError::Seal { length: state.bytes });
+            let differs = Err(LogError::Seal {
+                length: state.bytes,
+            });
             if state.bytes != length {
                 return differs;
             }
@@ -154,15 +165,25 @@ impl LogStore {
             }
             if checksum(path)? != sha256 {
                 // What is stored cannot be trusted: the runner sends all of it once more.
-                OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
-                *open = Open { index: LineIndex::default(), state: open.state.clone() };
+                OpenOptions::new()
+                    .create(true)
+                    .truncate(true)
+                    .write(true)
+                    .open(path)?;
+                *open = Open {
+                    index: LineIndex::default(),
+                    state: open.state.clone(),
+                };
                 open.state.send_replace(LogState::default());
                 return Err(LogError::Seal { length: 0 });
             }
             let mut seal = File::create(seal_path(path))?;
             seal.write_all(seal_text(length, &sha256).as_bytes())?;
             seal.sync_all()?;
-            open.state.send_replace(LogState { sealed: true, ..state });
+            open.state.send_replace(LogState {
+                sealed: true,
+                ..state
+            });
             Ok(())
         })
         .await
@@ -181,7 +202,8 @@ impl LogStore {
     /// # Errors
     /// When its file cannot be read.
     pub async fn watch(&self, key: LogKey) -> Result<watch::Receiver<LogState>, LogError> {
-        self.blocking(key, |_, open| Ok(open.state.subscribe())).await
+        self.blocking(key, |_, open| Ok(open.state.subscribe()))
+            .await
     }
 
     /// At most `count` lines from line `from` (from 1) on.
@@ -193,14 +215,18 @@ impl LogStore {
             let state = *open.state.borrow();
             let from = from.max(1);
             if from > state.lines {
-                return Ok(Lines { first: from, lines: vec![] });
+                return Ok(Lines {
+                    first: from,
+                    lines: vec![],
+                });
             }
             let (mut line, offset) = open.index.before(from);
             let mut file = File::open(path)?;
             file.seek(SeekFrom::Start(offset))?;
             let mut bytes = vec![];
             let wanted = count.min(MOST_LINES);
-            file.take(MOST_BYTES.min(state.bytes - offset)).read_to_end(&mut bytes)?;
+            file.take(MOST_BYTES.min(state.bytes - offset))
+                .read_to_end(&mut bytes)?;
             let mut lines = vec![];
             for text in bytes.split_inclusive(|byte| *byte == b'\n') {
                 if line >= from {
@@ -262,7 +288,8 @@ impl LogStore {
             let mut open = slot.lock().unwrap_or_else(PoisonError::into_inner);
             work(&path, &mut open)
         });
-        done.await.map_err(|error| io::Error::other(error.to_string()))?
+        done.await
+            .map_err(|error| io::Error::other(error.to_string()))?
     }
 }
 
@@ -295,8 +322,15 @@ fn load(path: &Path) -> io::Result<Open> {
         Err(error) => return Err(error),
     }
     let sealed = seal_path(path).exists();
-    let state = LogState { bytes: index.bytes(), lines: index.lines(), sealed };
-    Ok(Open { index, state: watch::Sender::new(state) })
+    let state = LogState {
+        bytes: index.bytes(),
+        lines: index.lines(),
+        sealed,
+    };
+    Ok(Open {
+        index,
+        state: watch::Sender::new(state),
+    })
 }
 
 fn checksum(path: &Path) -> io::Result<String> {
@@ -323,7 +357,11 @@ mod tests {
     use super::*;
 
     fn key() -> LogKey {
-        LogKey { run: "shop.1".into(), attempt: 1, step: "test".into() }
+        LogKey {
+            run: "shop.1".into(),
+            attempt: 1,
+            step: "test".into(),
+        }
     }
 
     #[tokio::test]
@@ -337,9 +375,22 @@ mod tests {
         let logs = LogStore::new(folder.path().into()).unwrap();
         assert_eq!(logs.append(key(), 6, b"o\n".to_vec()).await.unwrap(), 8);
         let state = logs.state(key()).await.unwrap();
-        assert_eq!(state, LogState { bytes: 8, lines: 2, sealed: false });
+        assert_eq!(
+            state,
+            LogState {
+                bytes: 8,
+                lines: 2,
+                sealed: false
+            }
+        );
         let lines = logs.lines(key(), 2, 10).await.unwrap();
-        assert_eq!(lines, Lines { first: 2, lines: vec![b"two".to_vec()] });
+        assert_eq!(
+            lines,
+            Lines {
+                first: 2,
+                lines: vec![b"two".to_vec()]
+            }
+        );
     }
 
     #[tokio::test]
@@ -352,7 +403,10 @@ mod tests {
         assert!(matches!(short, Err(LogError::Seal { length: 3 })));
         logs.seal(key(), 3, right.clone()).await.unwrap();
         logs.seal(key(), 3, right).await.unwrap();
-        assert!(matches!(logs.append(key(), 3, b"d".to_vec()).await, Err(LogError::Sealed)));
+        assert!(matches!(
+            logs.append(key(), 3, b"d".to_vec()).await,
+            Err(LogError::Sealed)
+        ));
     }
 
     #[tokio::test]
@@ -372,8 +426,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let logs = LogStore::new(folder.path().into()).unwrap();
         for step in ["..", "../x", "a/b", ""] {
-            let bad = LogKey { step: step.into(), ..key() };
-            assert!(matches!(logs.state(bad).await, Err(LogError::Name(_))), "{step}");
+            let bad = LogKey {
+                step: step.into(),
+                ..key()
+            };
+            assert!(
+                matches!(logs.state(bad).await, Err(LogError::Name(_))),
+                "{step}"
+            );
         }
     }
 
