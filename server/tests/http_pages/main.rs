@@ -1,6 +1,11 @@
 //! The server over HTTP as browsers, programs and forges meet it: a real store, the real routes on a
 //! real socket, rows made as pushes, runners and ECS make them.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what broke by panicking where it broke"
+)]
+
 mod pages;
 mod roles;
 mod sessions;
