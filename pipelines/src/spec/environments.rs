@@ -9,7 +9,6 @@ use super::model::{
 };
 use super::tree::{Entry, Node, Value};
 use super::{keys, values};
-use crate::durations::Seconds;
 use crate::id::{EnvironmentName, ServiceName};
 use indexmap::IndexMap;
 
@@ -291,7 +290,6 @@ fn rollback(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Rollback> {
     let default = Rollback::default();
     Some(Rollback {
         auto: fields.boolean("auto", reporter).unwrap_or(default.auto),
-        watch: fields.duration("watch", reporter).unwrap_or(Seconds(0)),
         then: fields
             .choice("then", &[("hold", AfterRollback::Hold)], reporter)
             .unwrap_or(default.then),

@@ -183,8 +183,8 @@ pub(super) const DONE_WHEN: Keys = Keys {
 
 pub(super) const ROLLBACK: Keys = Keys {
     what: "rollback",
-    known: &["auto", "watch", "then"],
-    later: &["when"],
+    known: &["auto", "then"],
+    later: &["watch", "when"],
     elsewhere: &[],
 };
 

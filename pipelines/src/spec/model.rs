@@ -347,8 +347,6 @@ pub enum DoneWhen {
 pub struct Rollback {
     /// Go back to the last verified release without being asked.
     pub auto: bool,
-    /// How long to keep judging after a deployment is called deployed.
-    pub watch: Seconds,
     /// What automation does afterwards.
     pub then: AfterRollback,
 }
@@ -357,7 +355,6 @@ impl Default for Rollback {
     fn default() -> Self {
         Self {
             auto: true,
-            watch: Seconds(0),
             then: AfterRollback::Hold,
         }
     }

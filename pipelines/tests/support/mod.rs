@@ -578,7 +578,7 @@ pub fn pipeline(production: &str) -> Pipeline {
           "ecs": {"region": null, "cluster": "staging", "service": "web", "cpu": null, "memory": null, "min_healthy_percent": null, "max_percent": null},
           "overrides": {}, "env_file": null, "variables": {}, "gates": [],
           "verify": {"http": [], "watch": 5}, "done_when": "all_healthy", "rollout_timeout": 600,
-          "rollback": {"auto": true, "watch": 0, "then": "hold"}},
+          "rollback": {"auto": true, "then": "hold"}},
         "production": PRODUCTION
       }}"#;
     serde_json::from_str(&text.replace("PRODUCTION", production)).expect("the story's pipeline")
@@ -590,4 +590,4 @@ pub const AUTO: &str = r#"{"after": "staging", "deploy": "auto",
   "overrides": {}, "env_file": null, "variables": {},
   "gates": [{"healthy": {"environment": "staging", "soak": 60, "min_running": 2}}],
   "verify": {"http": [], "watch": 5}, "done_when": "all_healthy", "rollout_timeout": 600,
-  "rollback": {"auto": true, "watch": 0, "then": "hold"}}"#;
+  "rollback": {"auto": true, "then": "hold"}}"#;

@@ -84,6 +84,16 @@ async fn describe(clients: &Clients, name: &str) -> Result<Base, AwsError> {
     })
 }
 
+/// The images of a definition's containers, in order.
+fn images(definition: &Value) -> Vec<&Value> {
+    let containers = definition["containerDefinitions"].as_array();
+    containers
+        .into_iter()
+        .flatten()
+        .map(|container| &container["image"])
+        .collect()
+}
+
 impl Cluster {
     /// The definition that a service names now.
     ///
@@ -97,7 +107,8 @@ impl Cluster {
 
     /// Registers a definition for a deployment and says its ARN. When the family's newest revision
     /// carries the tag of that deployment, the call was made before and its reply was lost: that
-    /// revision is the answer.
+    /// revision is the answer. With other images it is not: after the database came back from a copy,
+    /// a deployment's number may be given again.
     ///
     /// # Errors
     /// [`AwsError`].
@@ -111,7 +122,10 @@ impl Cluster {
         let clients = self.aws.clients(region).await;
         let family = definition["family"].as_str().unwrap_or_default();
         match describe(&clients, family).await {
-            Ok(newest) if newest.was_made_by(deployment) => {
+            Ok(newest)
+                if newest.was_made_by(deployment)
+                    && images(&newest.definition) == images(definition) =>
+            {
                 if let Some(arn) = newest.arn() {
                     return Ok(arn.to_owned());
                 }
