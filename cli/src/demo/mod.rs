@@ -8,6 +8,7 @@ mod aws;
 mod base_image;
 mod crew;
 mod repository;
+mod scene;
 mod story;
 mod table;
 
@@ -114,7 +115,7 @@ async fn tell(args: &DemoArgs, data: &std::path::Path) -> anyhow::Result<()> {
     let parts = up::start(&up).await?;
     let password = parts.admin_password.clone();
     table.say("sandbox, server and runner are up");
-    let scene = story::Scene {
+    let scene = scene::Scene {
         url: format!("http://{}", args.listen),
         registry: format!("http://{}", up.registry),
         sandbox: format!("http://{}", up.sandbox),
