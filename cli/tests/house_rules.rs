@@ -422,6 +422,7 @@ fn what_is_elsewhere_is_told_from_what_is_not() {
     assert_eq!(elsewhere("see `/root/.cargo`"), Some("/root/"));
     assert_eq!(elsewhere("/home/maya/x"), Some("/home/"));
     assert_eq!(elsewhere("need docker.io dockerd"), None);
+    assert_eq!(elsewhere("the folder tree/root/ and `a.root/`"), None);
     assert_eq!(elsewhere("src/home/page.rs"), None);
 }
 
