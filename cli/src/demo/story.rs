@@ -139,12 +139,10 @@ pub(crate) async fn tell(scene: &Scene, crew: &mut Crew, table: &mut Table) -> a
         scene.deployment(&client, "staging", "shop.r3", "deployed")
     );
     if crew.armed {
+        let id = scene.forward(&client, "production", "shop.r3").await?;
+        let path = format!("/deployments/{id}");
         scene
-            .reaches(
-                &client,
-                "/deployments/shop.d5",
-                &["rolling_back", "rolled_back"],
-            )
+            .reaches(&client, &path, &["rolling_back", "rolled_back"])
             .await?;
     }
     crew.strike(Victim::Server, "during the rollback", table)
@@ -284,8 +282,19 @@ impl Scene {
         release: &str,
         wanted: &str,
     ) -> anyhow::Result<(String, Value)> {
-        let what = format!("{release} {wanted} in {environment}");
-        let id = until(&what, LIMIT, async || {
+        let id = self.forward(client, environment, release).await?;
+        self.ends(client, &id, wanted).await
+    }
+
+    /// The deployment that brings a release to an environment, once there is one.
+    async fn forward(
+        &self,
+        client: &Client,
+        environment: &str,
+        release: &str,
+    ) -> anyhow::Result<String> {
+        let what = format!("a deployment of {release} to {environment}");
+        until(&what, LIMIT, async || {
             let all = client
                 .get(&format!(
                     "/projects/shop/deployments?environment={environment}"
@@ -297,8 +306,7 @@ impl Scene {
                 .find(|d| d["release"] == json!(release) && d["kind"]["kind"] == json!("forward"))
                 .and_then(|d| d["id"].as_str().map(str::to_owned)))
         })
-        .await?;
-        self.ends(client, &id, wanted).await
+        .await
     }
 
     /// Waits for a deployment's end.

@@ -359,7 +359,8 @@ fn taken_back_by_ecs(
                 });
                 fact(draft, deployment, DeploymentFact::RolledBack { evidence });
             } else {
-                take_back(draft, deployment, failure.clone(), Holds::Yes);
+                // It never served, and is not tried again: as when ECS finds the way by itself.
+                take_back(draft, deployment, failure.clone(), Holds::No);
             }
         }
         Some(Verdict::Stalled { .. }) => take_back(draft, deployment, failure.clone(), Holds::No),

@@ -58,7 +58,11 @@ class Story:
         serve = "trap 'exit 0' TERM; echo serving; while :; do sleep 1 & wait; done"
         labels = {
             "good": {},
-            "crash": {"simulate.exit": "3@0s"},
+            # What exits at once is never found healthy.
+            "crash": {
+                "simulate.exit": "3@0s",
+                "simulate.health": "healthy@100000s",
+            },
             "missing": {"simulate.pull": "fail"},
             "unhealthy": {"simulate.health": "unhealthy@2s"},
             "undecided": {"simulate.health": "healthy@100000s"},
