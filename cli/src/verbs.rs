@@ -135,7 +135,7 @@ pub(crate) async fn run(verb: Verb) -> anyhow::Result<()> {
             }
             let found = client.get(&format!("/projects/{what}/deployments")).await?;
             show(&server, &found, |value| {
-                list(value, "deployments", deployment_line)
+                list(value, "deployments", deployment_line);
             })
         }
         Verb::Releases { project, server } => {
@@ -150,7 +150,7 @@ pub(crate) async fn run(verb: Verb) -> anyhow::Result<()> {
                         &text(&r["commit"])[..7],
                         text(&r["message"])
                     )
-                })
+                });
             })
         }
         Verb::Status { project, server } => {
