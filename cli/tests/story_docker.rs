@@ -1,6 +1,5 @@
 //! The product's main job on real parts, as `roadstead demo` tells it: once plainly, once with every
 //! part killed in the middle of its work, and with parts left out, which the story has to notice.
-//! What the demo says of itself is read again from the engine's point of view.
 
 #![expect(
     clippy::unwrap_used,
@@ -65,12 +64,6 @@ fn assert_all_held(output: &Output, table: &Value) {
 fn the_story_holds_on_real_parts() {
     let (output, table) = demo(&[]);
     assert_all_held(&output, &table);
-    // Nothing of it stays in the engine.
-    let listed = Command::new("docker")
-        .args(["ps", "--all", "--quiet", "--filter", "name=roadstead-demo"])
-        .output()
-        .unwrap();
-    assert!(listed.stdout.is_empty());
 }
 
 #[test]
