@@ -72,6 +72,9 @@ struct SandboxArgs {
     /// How many times faster than AWS the sandbox's own waits pass.
     #[arg(long, default_value_t = 1.0)]
     time_scale: f64,
+    /// Start nothing: remove the containers and the network that a sandbox left in Docker Engine.
+    #[arg(long)]
+    purge: bool,
 }
 
 /// Ends the process with a status of its own.
@@ -103,6 +106,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Server(args) => serve::server(&args.config),
         Command::Runner(args) => serve::runner(args),
+        Command::Sandbox(args) if args.purge => serve::purge_sandbox(&args.data),
         Command::Sandbox(args) => {
             let mut config = roadstead_sandbox::Config::new(args.data);
             config.listen = args.listen;

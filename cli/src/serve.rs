@@ -74,6 +74,12 @@ pub(crate) fn sandbox(config: roadstead_sandbox::Config) -> anyhow::Result<()> {
     runtime()?.block_on(roadstead_sandbox::serve(config, stop()))
 }
 
+pub(crate) fn purge_sandbox(data: &Path) -> anyhow::Result<()> {
+    let removed = runtime()?.block_on(roadstead_sandbox::purge(data))?;
+    println!("removed {removed} containers");
+    Ok(())
+}
+
 pub(crate) fn runner(args: RunnerArgs) -> anyhow::Result<()> {
     logs();
     let config = roadstead_runner::Config {

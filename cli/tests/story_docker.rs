@@ -8,6 +8,7 @@
 
 use serde_json::Value;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// Seven ports in a row that are free now: the demo takes a first port and counts on.
@@ -44,7 +45,27 @@ fn demo(arguments: &[&str]) -> (Output, Value) {
         .output()
         .unwrap();
     let table = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    for part in ["sandbox", "runner"] {
+        assert_eq!(left_of(part, folder.path()), "", "{}", said(&output));
+    }
     (output, table)
+}
+
+/// The containers and networks that a part of the demo left in Docker Engine.
+fn left_of(part: &str, data: &Path) -> String {
+    let file = data.join(part).join("instance.json");
+    let instance: String = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let filter = format!("label=roadstead.{part}={instance}");
+    [&["ps", "-aq"][..], &["network", "ls", "-q"]]
+        .into_iter()
+        .map(|list| {
+            let mut docker = Command::new("docker");
+            let listed = docker.args(list).args(["--filter", &filter]).output();
+            let listed = listed.unwrap();
+            assert!(listed.status.success());
+            String::from_utf8(listed.stdout).unwrap()
+        })
+        .collect()
 }
 
 fn said(output: &Output) -> String {

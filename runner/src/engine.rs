@@ -1,8 +1,8 @@
 //! Runs steps as containers on Docker Engine.
 //!
-//! Owns every container and network of this runner: each carries the attempt's and the runner's
-//! label, and is removed when its step ends, however it ends. Knows nothing of the server. A
-//! step's network is its own, so that sidecars of steps that run side by side never meet.
+//! Owns the containers of a step: each carries the attempt's and the runner's label, and is removed
+//! when its step ends, however it ends; `sweep` removes what a killed runner could not. Knows
+//! nothing of the server.
 
 use crate::{
     limits::{Limits, StepEnd},
@@ -17,12 +17,11 @@ use bollard::{
     errors::Error as DockerError,
     models::{
         ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType,
-        NetworkCreateRequest, NetworkingConfig,
+        NetworkingConfig,
     },
     query_parameters::{
         AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, CreateImageOptionsBuilder,
-        InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
-        ListImagesOptionsBuilder, ListNetworksOptionsBuilder, LogsOptionsBuilder,
+        InspectContainerOptions, KillContainerOptionsBuilder, LogsOptionsBuilder,
         RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, StartContainerOptions,
         WaitContainerOptions,
     },
@@ -103,7 +102,11 @@ impl Engine {
         &self.docker
     }
 
-    fn labels(&self, attempt: &str) -> HashMap<String, String> {
+    pub(crate) fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    pub(crate) fn labels(&self, attempt: &str) -> HashMap<String, String> {
         HashMap::from([
             (ATTEMPT_LABEL.to_owned(), attempt.to_owned()),
             (RUNNER_LABEL.to_owned(), self.instance.clone()),
@@ -131,8 +134,14 @@ impl Engine {
         for container in &containers {
             removed = removed.and(self.remove_container(container).await);
         }
-        // Even when a container could not be removed: the sweep has less to do.
-        removed.and(self.remove_network(&name).await)?;
+        // A container that stays could still change files; a network does no harm until the sweep.
+        if let Err(error) = self.remove_network(&name).await {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "leaves a network to the sweep"
+            );
+        }
+        removed?;
         end
     }
 
@@ -207,15 +216,7 @@ impl Engine {
         name: &str,
         step: &StepContainer<'_>,
     ) -> anyhow::Result<Option<StepEnd>> {
-        self.docker
-            .create_network(NetworkCreateRequest {
-                name: name.to_owned(),
-                driver: Some("bridge".into()),
-                labels: Some(self.labels(step.attempt)),
-                ..Default::default()
-            })
-            .await
-            .context("cannot make the step's network")?;
+        self.create_network(name, step.attempt).await?;
         for (index, (alias, sidecar)) in step.sidecars.iter().enumerate() {
             let container = sidecar_name(name, index);
             let body = ContainerCreateBody {
@@ -444,56 +445,13 @@ impl Engine {
         Ok(())
     }
 
-    async fn remove_container(&self, name: &str) -> anyhow::Result<()> {
+    pub(crate) async fn remove_container(&self, name: &str) -> anyhow::Result<()> {
         let options = RemoveContainerOptionsBuilder::new()
             .force(true)
             .v(true)
             .build();
         absent_is_fine(self.docker.remove_container(name, Some(options)).await)
             .with_context(|| format!("cannot remove container {name}"))
-    }
-
-    async fn remove_network(&self, name: &str) -> anyhow::Result<()> {
-        absent_is_fine(self.docker.remove_network(name).await)
-            .with_context(|| format!("cannot remove network {name}"))
-    }
-
-    /// Removes every container, network and half-made image that carries this runner's label.
-    pub(crate) async fn sweep(&self) -> anyhow::Result<usize> {
-        let filters = HashMap::from([("label", vec![format!("{RUNNER_LABEL}={}", self.instance)])]);
-        let options = ListContainersOptionsBuilder::new()
-            .all(true)
-            .filters(&filters)
-            .build();
-        let mut removed = 0;
-        for container in self.docker.list_containers(Some(options)).await? {
-            if let Some(id) = container.id {
-                self.remove_container(&id).await?;
-                removed += 1;
-            }
-        }
-        let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
-        for network in self.docker.list_networks(Some(options)).await? {
-            if let Some(id) = network.id {
-                self.remove_network(&id).await?;
-                removed += 1;
-            }
-        }
-        let filters = HashMap::from([("reference", vec![self.build_repository()])]);
-        let options = ListImagesOptionsBuilder::new().filters(&filters).build();
-        for tag in self
-            .docker
-            .list_images(Some(options))
-            .await?
-            .into_iter()
-            .flat_map(|image| image.repo_tags)
-        {
-            if tag.starts_with(&self.build_repository()) {
-                self.remove_tag(&tag).await?;
-                removed += 1;
-            }
-        }
-        Ok(removed)
     }
 
     /// The repository whose tags hold images while they are built and pushed.
@@ -566,7 +524,7 @@ fn refused(error: DockerError, what: &str) -> anyhow::Result<StepEnd> {
     }
 }
 
-fn absent_is_fine(outcome: Result<(), DockerError>) -> Result<(), DockerError> {
+pub(crate) fn absent_is_fine(outcome: Result<(), DockerError>) -> Result<(), DockerError> {
     match outcome {
         // 409: another call is removing it this moment.
         Err(error) if matches!(status(&error), Some(NOT_FOUND | 409)) => Ok(()),

@@ -12,7 +12,7 @@
 //! | `client` | the protocol's calls, tries and credentials |
 //! | `attempt`, `steps`, `limits`, `stop` | one attempt, the order of its steps, how they end |
 //! | `sources`, `checkout`, `workspace` | files of a commit |
-//! | `engine`, `registry` | containers, networks, images |
+//! | `engine`, `network`, `registry` | containers, networks, images |
 //! | `build`, `logins` | contexts, BuildKit, pushes |
 //! | `logs`, `mask` | logs on their way, secrets out of them |
 //! | `state`, `sweep`, `disk` | what survives this process, and room for more |
@@ -31,6 +31,7 @@ mod limits;
 mod logins;
 mod logs;
 mod mask;
+mod network;
 mod poll;
 mod registry;
 mod sources;
@@ -136,7 +137,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let docker = Engine::connect(config.docker_socket.as_deref()).await?;
 
     let engine = Engine::new(docker, &state.instance()?);
-    let unfinished = sweep::sweep(&state, &engine, &[&workspaces, &spools]).await?;
+    let unfinished = sweep::at_start(&state, &engine, &[&workspaces, &spools]).await?;
 
     let identity = tokio::select! {
         identity = sign_in(&client, &config, &state) => identity?,
@@ -152,10 +153,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let end = tokio::select! {
         end = poll::run(&runner, &shutdown) => end,
         () = heartbeat::run(&runner) => Ok(()),
+        () = sweep::regularly(&runner) => Ok(()),
     };
     reporting.abort();
     // Whoever waits for this function may start the next runner on the same folder at once.
     let _ = reporting.await;
+    sweep::at_end(&runner.engine).await;
     end
 }
 

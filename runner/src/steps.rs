@@ -216,9 +216,12 @@ async fn run_one(room: Arc<StepRoom>, job: Arc<Job>, index: usize, reporter: Rep
     let limits = Limits::start(Duration::from_secs(step.timeout_seconds), room.stop.clone());
     let mut end = match perform(&room, &job, index, &limits, &log, &mut images).await {
         Ok(end) => end,
-        Err(error) => StepEnd::Errored {
-            reason: format!("{error:#}"),
-        },
+        Err(error) => {
+            let reason = format!("{error:#}");
+            // A log that cannot take this line shows in `close`.
+            let _ = log.line(&reason).await;
+            StepEnd::Errored { reason }
+        }
     };
     if end == StepEnd::TimedOut {
         // A log that cannot take this line shows in `close`.

@@ -24,6 +24,9 @@ const KEEP_STOPPED: Duration = Duration::from_secs(60 * 60);
 /// A service that crashes in a loop keeps so many stopped tasks; older ones are forgotten sooner.
 const MOST_STOPPED: usize = 500;
 
+/// How often the backend looks for what nobody knows; not scaled, because Docker Engine is real.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
 /// Hands the backend the tasks of an earlier life and repeats the effects that may be half done.
 pub(crate) async fn resume(app: &App) -> anyhow::Result<()> {
     let ((launches, effects), written) = app
@@ -77,6 +80,17 @@ pub(crate) async fn run(
         }
         round(&app, batch).await;
     }
+}
+
+/// Lets the backend clear away what belongs to no task, until `stop` is cancelled.
+pub(crate) async fn sweep(app: Arc<App>, stop: CancellationToken) {
+    let sweeps = async {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            app.backend.sweep().await;
+        }
+    };
+    let _: Option<()> = stop.run_until_cancelled(sweeps).await;
 }
 
 async fn round(app: &App, reports: Vec<TaskReport>) {

@@ -83,6 +83,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         .context("cannot take over the tasks of an earlier run")?;
     let stop = CancellationToken::new();
     let mut conductor = tokio::spawn(conductor::run(Arc::clone(&app), incoming, stop.clone()));
+    let sweeper = tokio::spawn(conductor::sweep(Arc::clone(&app), stop.clone()));
     let mut server = tokio::spawn(wire::serve(Arc::clone(&app), listener, stop.clone()));
     write_atomically(
         &app.config.data.join(ENDPOINT),
@@ -103,9 +104,13 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         ended = &mut server => ended.context("the server failed"),
         ended = &mut conductor => ended.context("the scheduler failed"),
     };
+    // Nothing may look after tasks when the next sandbox on this directory begins.
+    stop.cancel();
+    let swept = sweeper.await.context("the sweeper failed");
+    app.backend.shut_down().await;
     app.balancer.shut_down().await;
     if let Some(registry) = &app.registry {
         registry.shut_down().await;
     }
-    ended
+    ended.and(swept)
 }

@@ -155,10 +155,11 @@ async fn a_container_that_ends_leaves_its_exit_code_and_its_log() {
 
     // Nothing is left of it but its log.
     assert_eq!(containers(&bench.sandbox.instance()).await.len(), 0);
-    assert_eq!(
-        networks(&bench.sandbox.instance()).await,
-        Vec::<String>::new()
-    );
+    eventually("a sandbox without tasks to have no network", || async {
+        let left = networks(&bench.sandbox.instance()).await;
+        left.is_empty().then_some(())
+    })
+    .await;
     let mut lines = bench.lines(&arn, "app").await;
     lines.sort();
     assert_eq!(lines, ["oops", "started well"]);
@@ -332,7 +333,11 @@ async fn a_restart_adopts_what_runs_and_sweeps_what_nobody_knows() {
     engine.start_container(&stray, None).await.unwrap();
 
     bench.sandbox.resume().await;
-    assert!(engine.inspect_container(&stray, None).await.is_err());
+    eventually("the stray container to go", || async {
+        let gone = engine.inspect_container(&stray, None).await.is_err();
+        gone.then_some(())
+    })
+    .await;
     let ended = bench.until(&other, "STOPPED").await;
     assert_eq!(container(&ended, "app")["exitCode"], 5);
     let after = bench.until(&arn, "RUNNING").await;

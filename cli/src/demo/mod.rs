@@ -145,6 +145,12 @@ async fn tell(args: &DemoArgs, data: &std::path::Path) -> anyhow::Result<()> {
     }
     scene.put_away().await;
     up::stop(&mut crew.parts).await;
+    if told.is_err() {
+        // Nobody will start this sandbox again, so nothing of it may stay.
+        if let Err(error) = roadstead_sandbox::purge(&data.join("sandbox")).await {
+            eprintln!("{error:#}");
+        }
+    }
     base_image::remove(&base).await;
     told?;
     match table.lines().iter().find(|line| !line.held) {

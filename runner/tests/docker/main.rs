@@ -6,4 +6,5 @@ mod attempts;
 mod builds;
 mod peer;
 mod recovery;
+mod slow_engine;
 mod world;

@@ -2,13 +2,15 @@
 
 use crate::{
     peer::Peer,
+    slow_engine::SlowEngine,
     world::{
         BaseImage, Repository, RunnerUnderTest, assignment, config, docker, eventually, left_of,
-        run_step, unique,
+        run_step, unique, volumes_of,
     },
 };
-use roadstead_protocol::{Outcome, StepState};
+use roadstead_protocol::{Outcome, Sidecar, StepAction, StepState};
 use roadstead_runner::Secret;
+use std::collections::BTreeMap;
 
 const LONG: &str = "echo up; while :; do sleep 0.1; done";
 
@@ -108,7 +110,7 @@ async fn a_lost_attempt_is_stopped_without_a_word() {
 
 #[tokio::test]
 async fn a_killed_runner_sweeps_its_own_and_reports_what_it_lost() {
-    let image = BaseImage::build();
+    let image = BaseImage::with_volume();
     let repository = Repository::new();
     let commit = repository.commit(&[("a", b"a", false)]);
     let runner_id = unique("r");
@@ -141,6 +143,8 @@ async fn a_killed_runner_sweeps_its_own_and_reports_what_it_lost() {
         2,
         "a container and a network survive the runner"
     );
+    let volumes = volumes_of(&attempt);
+    assert_eq!(volumes.len(), 1, "its image's volume survives too");
 
     let runner = RunnerUnderTest::start(&peer, data.path());
     let seen = peer.result(&attempt).await;
@@ -151,6 +155,8 @@ async fn a_killed_runner_sweeps_its_own_and_reports_what_it_lost() {
     assert!(reason.contains("started again"), "{reason}");
     // The report comes after the sweep.
     assert_eq!(left_of(&attempt), Vec::<String>::new());
+    let all_volumes = docker(&["volume", "ls", "-q"]);
+    assert!(!all_volumes.lines().any(|volume| volume == volumes[0]));
     assert!(!data.path().join("workspaces").join(&attempt).exists());
     let still_there = left_of(&foreign_attempt);
     docker(&["rm", "-f", &foreign]);
@@ -169,6 +175,62 @@ async fn a_killed_runner_sweeps_its_own_and_reports_what_it_lost() {
         peer.result(&next).await.result.unwrap().outcome,
         Outcome::Succeeded
     );
+    runner.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_engine_makes_after_the_runner_was_killed_is_found_and_removed() {
+    let image = BaseImage::build();
+    let repository = Repository::new();
+    let commit = repository.commit(&[("a", b"a", false)]);
+    let peer = Peer::start(&unique("r"), repository.path()).await;
+    let data = tempfile::tempdir().unwrap();
+    let engine = SlowEngine::start();
+    let slow = || {
+        let mut config = config(&peer, data.path());
+        config.docker_socket = Some(engine.socket());
+        RunnerUnderTest::start_with(config)
+    };
+    // The first container of this step is its sidecar's, which needs no file that a start removes.
+    let step = || {
+        let mut step = run_step("test", &[], &image, LONG);
+        if let StepAction::Run { sidecars, .. } = &mut step.action {
+            let sidecar = Sidecar {
+                image: image.0.clone(),
+                env: BTreeMap::new(),
+                command: ["sleep", "3600"].map(str::to_owned).to_vec(),
+            };
+            sidecars.insert("db".to_owned(), sidecar);
+        }
+        step
+    };
+    let mut runner = slow();
+    for (number, path) in ["/networks/create", "/containers/create"]
+        .iter()
+        .enumerate()
+    {
+        let attempt = unique(&format!("shop.{number}.a1"));
+        engine.hold(path);
+        peer.assign(assignment(&attempt, &commit, vec![step()]));
+        tokio::task::block_in_place(|| engine.until_held());
+        runner.kill().await;
+        runner = slow();
+        // The report comes after the first look, which cannot see what is not there yet.
+        assert!(peer.result(&attempt).await.result.is_some());
+        assert_eq!(left_of(&attempt), Vec::<String>::new());
+        let next = unique(&format!("shop.{number}.a2"));
+        peer.assign(assignment(&next, &commit, vec![step()]));
+        peer.until(&next, "the next step runs", |seen| {
+            seen.log("test") == "up\n"
+        })
+        .await;
+        tokio::task::block_in_place(|| engine.release());
+        eventually("what came too late goes", || left_of(&attempt).is_empty()).await;
+        assert_eq!(left_of(&next).len(), 3, "what is at work stays");
+        peer.lose(&next);
+        eventually("what was at work goes", || left_of(&next).is_empty()).await;
+        peer.until_idle().await;
+    }
     runner.stop().await.unwrap();
 }
 

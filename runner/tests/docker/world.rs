@@ -45,6 +45,19 @@ pub(crate) fn left_of(attempt: &str) -> Vec<String> {
         .collect()
 }
 
+/// The volumes of the attempt's containers.
+pub(crate) fn volumes_of(attempt: &str) -> Vec<String> {
+    let filter = format!("label=roadstead.attempt={attempt}");
+    let containers = docker(&["ps", "-aq", "--filter", &filter]);
+    let volumes = containers.lines().map(|container| {
+        let format = "{{range .Mounts}}{{if eq .Type \"volume\"}}{{.Name}} {{end}}{{end}}";
+        docker(&["inspect", "-f", format, container])
+    });
+    let volumes: Vec<_> = volumes.collect();
+    let names = volumes.iter().flat_map(|names| names.split_whitespace());
+    names.map(str::to_owned).collect()
+}
+
 /// Checks until `holds`, for at most [`PATIENCE`].
 pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
@@ -59,10 +72,21 @@ pub(crate) struct BaseImage(pub(crate) String);
 
 impl BaseImage {
     pub(crate) fn build() -> Self {
+        Self::build_with("")
+    }
+
+    /// One whose containers bring a volume of their own.
+    pub(crate) fn with_volume() -> Self {
+        Self::build_with("VOLUME /cache\n")
+    }
+
+    fn build_with(instruction: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         copy_busybox(&folder.path().join("busybox"));
-        let dockerfile = "FROM scratch\nCOPY busybox /bin/busybox\n\
-                          RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n";
+        let dockerfile = format!(
+            "FROM scratch\nCOPY busybox /bin/busybox\n\
+             RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n{instruction}"
+        );
         fs::write(folder.path().join("Dockerfile"), dockerfile).unwrap();
         let tag = unique("roadstead-test-base");
         docker(&["build", "-q", "-t", &tag, folder.path().to_str().unwrap()]);

@@ -19,7 +19,7 @@ pub(crate) use crate::scheduler::{PortBinding, TaskEvent};
 /// Everything needed to run one task; kept with the task, so that a restart can hand it over again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TaskLaunch {
-    /// 32 hex digits, unique for ever: names of containers and networks derive from it.
+    /// 32 hex digits, unique for ever: names of containers derive from it.
     pub task_id: String,
     pub cluster: String,
     /// The service's name; absent for a task of RunTask.
@@ -151,15 +151,21 @@ pub(crate) trait Backend: Send + Sync + 'static {
     async fn start(&self, launch: TaskLaunch);
 
     /// Stops what still runs (SIGTERM, the container's timeout, SIGKILL), reports each
-    /// `ContainerExited`, removes containers and network, and always ends with `Stopped`, also
+    /// `ContainerExited`, removes the containers, and always ends with `Stopped`, also
     /// for a task it does not know or has stopped before, and when called twice.
     async fn stop(&self, task_id: &str);
 
     /// Called once, before anything else, with every task that has not ended: takes over the
     /// containers that exist and reports what is true of them, starts those tasks that have none,
-    /// and removes whatever carries this sandbox's label and is not in the list. Calls of `stop`
-    /// follow for those that were being stopped.
+    /// and begins to sweep. Calls of `stop` follow for those that were being stopped.
     async fn adopt(&self, tasks: Vec<TaskLaunch>) -> anyhow::Result<()>;
+
+    /// Removes whatever carries this sandbox's label and belongs to no task that it runs; called
+    /// again and again, because what a killed sandbox asked for may appear later.
+    async fn sweep(&self);
+
+    /// Called last: lets go of the tasks, which go on, and removes what none of them needs.
+    async fn shut_down(&self);
 
     /// The lines a container wrote, oldest first; also after it was removed. None when there was
     /// never such a container.

@@ -236,6 +236,10 @@ impl Backend for Simulated {
         Ok(())
     }
 
+    async fn sweep(&self) {}
+
+    async fn shut_down(&self) {}
+
     async fn logs(&self, _task_id: &str, _container: &str) -> anyhow::Result<Option<Vec<LogLine>>> {
         Ok(None)
     }

@@ -20,11 +20,6 @@ const LABEL_SERVICE: &str = "roadstead.service";
 
 const MIB: i64 = 1 << 20;
 
-/// The name of a task's network.
-pub(super) fn network_name(task_id: &str) -> String {
-    format!("roadstead-{task_id}")
-}
-
 /// The name of a container.
 pub(super) fn container_name(task_id: &str, container: &str) -> String {
     format!("roadstead-{task_id}-{container}")
@@ -51,15 +46,16 @@ pub(super) fn labels(instance: &str, launch: &TaskLaunch) -> HashMap<String, Str
     labels
 }
 
-/// The container of `spec`, on the task's network under its own name, its ports published on free
-/// ports of 127.0.0.1, and with no health check but the definition's.
+/// The container of `spec` on the network with the id `network`, its ports published on free ports of
+/// 127.0.0.1, and with no health check but the definition's. It knows the containers of its own task
+/// by their short names, and no other task's.
 pub(super) fn container(
     instance: &str,
     launch: &TaskLaunch,
     spec: &ContainerSpec,
+    network: &str,
     clock: Clock,
 ) -> ContainerCreateBody {
-    let network = network_name(&launch.task_id);
     let mut all_labels: HashMap<String, String> = spec
         .docker_labels
         .iter()
@@ -82,9 +78,14 @@ pub(super) fn container(
         };
         (key.clone(), Some(vec![free_port]))
     });
+    let link = |sibling: &ContainerSpec| {
+        let full_name = container_name(&launch.task_id, &sibling.name);
+        format!("{full_name}:{}", sibling.name)
+    };
     let memory = spec.memory_mib.map(|mib| mib.saturating_mul(MIB));
     let endpoint = EndpointSettings {
-        aliases: Some(vec![spec.name.clone()]),
+        // Not aliases, which the whole network would hear. A link needs no container at its end yet.
+        links: Some(launch.containers.iter().map(link).collect()),
         ..EndpointSettings::default()
     };
     ContainerCreateBody {
@@ -110,7 +111,7 @@ pub(super) fn container(
             // Docker takes no fewer than two.
             cpu_shares: spec.cpu_shares.map(|shares| shares.max(2)),
             readonly_rootfs: Some(spec.readonly_root_filesystem),
-            network_mode: Some(network.clone()),
+            network_mode: Some(network.to_owned()),
             // Whatever the engine's default is: logs must be readable back.
             log_config: Some(HostConfigLogConfig {
                 typ: Some("json-file".to_owned()),
@@ -124,7 +125,7 @@ pub(super) fn container(
         }),
         exposed_ports: Some(exposed),
         networking_config: Some(NetworkingConfig {
-            endpoints_config: Some(HashMap::from([(network, endpoint)])),
+            endpoints_config: Some(HashMap::from([(network.to_owned(), endpoint)])),
         }),
         ..ContainerCreateBody::default()
     }
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn ports_are_published_on_free_ports_of_this_machine_only() {
-        let body = container("me", &launch(), &spec(), Clock::new(1.0).unwrap());
+        let body = container("me", &launch(), &spec(), "net", Clock::new(1.0).unwrap());
         let host = body.host_config.unwrap();
         let bindings = host.port_bindings.unwrap()["80/tcp"].clone().unwrap();
         assert_eq!(bindings[0].host_ip.as_deref(), Some("127.0.0.1"));
@@ -237,6 +238,23 @@ mod tests {
     }
 
     #[test]
+    fn a_container_knows_its_own_task_by_short_names() {
+        let mut launch = launch();
+        launch.containers.push(ContainerSpec {
+            name: "db".to_owned(),
+            ..spec()
+        });
+        let body = container("me", &launch, &spec(), "net", Clock::new(1.0).unwrap());
+        assert_eq!(body.host_config.unwrap().network_mode.unwrap(), "net");
+        let endpoint = &body.networking_config.unwrap().endpoints_config.unwrap()["net"];
+        assert_eq!(endpoint.aliases, None);
+        assert_eq!(
+            endpoint.links.clone().unwrap(),
+            ["roadstead-00-web:web", "roadstead-00-db:db"]
+        );
+    }
+
+    #[test]
     fn a_check_waits_shorter_but_may_take_as_long() {
         let mut spec = spec();
         spec.health_check = Some(HealthCheck {
@@ -246,7 +264,7 @@ mod tests {
             retries: 3,
             start_period: Duration::from_secs(60),
         });
-        let body = container("me", &launch(), &spec, Clock::new(10.0).unwrap());
+        let body = container("me", &launch(), &spec, "net", Clock::new(10.0).unwrap());
         let check = body.healthcheck.unwrap();
         assert_eq!(check.interval, Some(3_000_000_000));
         assert_eq!(check.timeout, Some(5_000_000_000));

@@ -13,18 +13,18 @@ use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum,
-    Ipam, IpamConfig, NetworkCreateRequest,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder,
-    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
+    ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::super::{LogLine, PortBinding};
 use super::definition::{LABEL_CONTAINER, LABEL_INSTANCE, LABEL_TASK, pullable, repository};
 use super::journal::End;
+use super::network::Network;
 use crate::registry::{Registry, TOKEN_USER};
 
 /// Longer than any container may take to stop, because the engine answers only then.
@@ -32,6 +32,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How often the engine is asked, a tenth of a second apart, whether a kill was for memory.
 const LATE_OOM_LOOKS: u32 = 15;
+
+/// How long a container's name may be taken before the container can be seen.
+const CREATE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Exit code for a container that someone else removed: as if killed.
 const GONE: End = End {
@@ -64,11 +67,16 @@ pub(super) struct Labelled {
 pub(super) struct Engine {
     docker: Docker,
     instance: String,
-    registry: Arc<Registry>,
+    network: Network,
+    /// Where images of the sandbox's own are pulled from; none for whoever pulls nothing.
+    registry: Option<Arc<Registry>>,
 }
 
 impl Engine {
-    pub(super) async fn connect(instance: String, registry: Arc<Registry>) -> anyhow::Result<Self> {
+    pub(super) async fn connect(
+        instance: String,
+        registry: Option<Arc<Registry>>,
+    ) -> anyhow::Result<Self> {
         let docker = Docker::connect_with_defaults()
             .context("cannot connect to Docker Engine; is DOCKER_HOST right?")?
             .with_timeout(REQUEST_TIMEOUT)
@@ -78,6 +86,7 @@ impl Engine {
                 "Docker Engine does not answer; start it (for example `systemctl start docker`), or set DOCKER_HOST",
             )?;
         Ok(Self {
+            network: Network::new(docker.clone(), instance.clone()),
             docker,
             instance,
             registry,
@@ -88,67 +97,22 @@ impl Engine {
         &self.instance
     }
 
-    /// Makes the task's network unless it is there.
-    pub(super) async fn ensure_network(
-        &self,
-        name: &str,
-        labels: HashMap<String, String>,
-    ) -> Result<(), Error> {
-        match self.docker.inspect_network(name, None).await {
-            Ok(_) => return Ok(()),
-            Err(error) if is_not_found(&error) => {}
-            Err(error) => return Err(error),
-        }
-        let request = |ipam| NetworkCreateRequest {
-            name: name.to_owned(),
-            driver: Some("bridge".to_owned()),
-            labels: Some(labels.clone()),
-            options: Some(HashMap::from([(
-                "com.docker.network.bridge.host_binding_ipv4".to_owned(),
-                "127.0.0.1".to_owned(),
-            )])),
-            ipam,
-            ..NetworkCreateRequest::default()
-        };
-        let Err(mut refused) = self.docker.create_network(request(None)).await else {
-            return Ok(());
-        };
-        // The engine's own pools hold about thirty networks. Beyond that, small ones from a range
-        // that no network of the world may use (RFC 2544).
-        for _ in 0..16 {
-            if !error_text(&refused).contains("address pool")
-                && !error_text(&refused).contains("overlap")
-            {
-                break;
-            }
-            let [high, middle, low] = rand::random::<[u8; 3]>();
-            let subnet = format!("198.{}.{middle}.{}/28", 18 + (high & 1), low & 0xf0);
-            let ipam = Ipam {
-                config: Some(vec![IpamConfig {
-                    subnet: Some(subnet),
-                    ..IpamConfig::default()
-                }]),
-                ..Ipam::default()
-            };
-            refused = match self.docker.create_network(request(Some(ipam))).await {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            };
-        }
-        Err(refused)
+    pub(super) fn network(&self) -> &Network {
+        &self.network
     }
 
     /// Gets an image. One of the sandbox's registry is asked for each time, as ECS does; any other
     /// is taken from this machine when it is here.
     pub(super) async fn pull(&self, image: &str) -> Result<(), Error> {
         let host = image.split('/').next().unwrap_or_default();
-        let ours = host == self.registry.address().to_string();
-        if !ours && self.docker.inspect_image(image).await.is_ok() {
+        let ours = self.registry.as_ref();
+        let ours = ours.filter(|registry| registry.address().to_string() == host);
+        if ours.is_none() && self.docker.inspect_image(image).await.is_ok() {
             return Ok(());
         }
-        let credentials = ours.then(|| DockerCredentials {
+        let credentials = ours.map(|registry| DockerCredentials {
             username: Some(TOKEN_USER.to_owned()),
-            password: Some(self.registry.own_password().to_owned()),
+            password: Some(registry.own_password().to_owned()),
             serveraddress: Some(host.to_owned()),
             ..DockerCredentials::default()
         });
@@ -161,13 +125,27 @@ impl Engine {
             .await
     }
 
-    /// Creates a container; one of that name that is there already is as good.
+    /// Creates a container; one of that name that is there already is as good. Returns once it can
+    /// be seen: what a killed sandbox asked for holds its name before it is there.
     pub(super) async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<(), Error> {
         let options = CreateContainerOptionsBuilder::default().name(name).build();
-        match self.docker.create_container(Some(options), body).await {
-            Ok(_) => Ok(()),
-            Err(error) if status(&error) == Some(409) => Ok(()),
-            Err(error) => Err(error),
+        let deadline = tokio::time::Instant::now() + CREATE_PATIENCE;
+        loop {
+            let options = Some(options.clone());
+            match self.docker.create_container(options, body.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(error) if status(&error) != Some(409) => return Err(error),
+                Err(taken) => {
+                    let seen = self.inspect(name).await?.is_some();
+                    if seen {
+                        return Ok(());
+                    }
+                    if tokio::time::Instant::now() >= deadline {
+                        return Err(taken);
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
@@ -272,18 +250,11 @@ impl Engine {
         }
     }
 
-    pub(super) async fn remove_network(&self, name: &str) -> Result<(), Error> {
-        match self.docker.remove_network(name).await {
-            Err(error) if !is_not_found(&error) => Err(error),
-            _ => Ok(()),
-        }
-    }
-
     /// This sandbox's containers, of one task or of all.
     pub(super) async fn containers(&self, task_id: Option<&str>) -> Result<Vec<Labelled>, Error> {
         let options = ListContainersOptionsBuilder::default()
             .all(true)
-            .filters(&self.label_filter(task_id))
+            .filters(&label_filter(&self.instance, task_id))
             .build();
         let listed = self.docker.list_containers(Some(options)).await?;
         let labelled = listed.into_iter().filter_map(|container| {
@@ -295,24 +266,6 @@ impl Engine {
             })
         });
         Ok(labelled.collect())
-    }
-
-    /// The tasks that have a network of this sandbox.
-    pub(super) async fn networked_tasks(&self) -> Result<Vec<String>, Error> {
-        let options = ListNetworksOptionsBuilder::default()
-            .filters(&self.label_filter(None))
-            .build();
-        let listed = self.docker.list_networks(Some(options)).await?;
-        let tasks = listed
-            .into_iter()
-            .filter_map(|network| network.labels?.remove(LABEL_TASK));
-        Ok(tasks.collect())
-    }
-
-    fn label_filter(&self, task_id: Option<&str>) -> HashMap<String, Vec<String>> {
-        let mut labels = vec![format!("{LABEL_INSTANCE}={}", self.instance)];
-        labels.extend(task_id.map(|id| format!("{LABEL_TASK}={id}")));
-        HashMap::from([("label".to_owned(), labels)])
     }
 
     /// Everything a container wrote so far; None when there is no such container.
@@ -394,14 +347,22 @@ fn log_line(chunk: LogOutput) -> Option<LogLine> {
     })
 }
 
-fn status(error: &Error) -> Option<u16> {
+/// What lists this sandbox's things, those of one task or all.
+pub(super) fn label_filter(instance: &str, task_id: Option<&str>) -> HashMap<String, Vec<String>> {
+    let mut labels = vec![format!("{LABEL_INSTANCE}={instance}")];
+    labels.extend(task_id.map(|id| format!("{LABEL_TASK}={id}")));
+    HashMap::from([("label".to_owned(), labels)])
+}
+
+/// The HTTP status of the engine's answer.
+pub(super) fn status(error: &Error) -> Option<u16> {
     match error {
         Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
         _ => None,
     }
 }
 
-fn is_not_found(error: &Error) -> bool {
+pub(super) fn is_not_found(error: &Error) -> bool {
     status(error) == Some(404)
 }
 

@@ -1,4 +1,4 @@
-//! The supervision of one task: one of these runs per task, from `start` or `adopt` to `Stopped`.
+//! The supervision of one task: one of these runs per task, from `start` or `adopt` to its end.
 //!
 //! Invariants: it looks before it acts, so it can begin at any point of a task's life; nothing but
 //! a pull is abandoned halfway, so no container appears after the task was cleaned up; a container
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::{
     ContainerSpec, DependencyCondition, Reports, TaskEvent, TaskLaunch, TaskReport,
 };
-use super::definition::{container, container_name, is_container_name, labels, network_name};
+use super::definition::{container, container_name, is_container_name};
 use super::engine::{Engine, Labelled, Seen, error_text};
 use super::journal::{End, Journal};
 use crate::clock::Clock;
@@ -38,7 +38,7 @@ impl Shared {
         tokio::task::spawn_blocking(move || work(&journal)).await?
     }
 
-    fn report(&self, task_id: &str, event: TaskEvent) {
+    pub(super) fn report(&self, task_id: &str, event: TaskEvent) {
         let report = TaskReport {
             task_id: task_id.to_owned(),
             event,
@@ -76,7 +76,7 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Runs the task until `stop`, and then ends it.
+    /// Runs the task until `stop`, and then ends it; returns when nothing of it is left.
     pub(super) async fn run(self, stop: CancellationToken) {
         self.live(&stop).await;
         stop.cancelled().await;
@@ -87,11 +87,10 @@ impl Supervisor {
             false,
         )
         .await;
-        self.report(TaskEvent::Stopped);
     }
 
     async fn live(&self, stop: &CancellationToken) {
-        if let Err((container, error)) = self.prepare().await {
+        if let Err((container, error)) = self.check() {
             self.report(TaskEvent::CannotStart {
                 container,
                 reason: error,
@@ -106,30 +105,18 @@ impl Supervisor {
         self.supervise(stop).await;
     }
 
-    async fn prepare(&self) -> Result<(), (String, String)> {
-        let launch = &self.launch;
-        let Some(first) = launch.containers.first() else {
+    fn check(&self) -> Result<(), (String, String)> {
+        let containers = &self.launch.containers;
+        if containers.is_empty() {
             return Err((String::new(), "the task has no containers".to_owned()));
-        };
-        if let Some(odd) = launch
-            .containers
-            .iter()
-            .find(|it| !is_container_name(&it.name))
-        {
-            return Err((
+        }
+        match containers.iter().find(|it| !is_container_name(&it.name)) {
+            None => Ok(()),
+            Some(odd) => Err((
                 odd.name.clone(),
                 "the container's name is not valid".to_owned(),
-            ));
+            )),
         }
-        let labels = labels(self.shared.engine.instance(), launch);
-        self.shared
-            .engine
-            .ensure_network(&network_name(&launch.task_id), labels)
-            .await
-            .map_err(|error| {
-                let reason = format!("cannot create the task's network: {}", error_text(&error));
-                (first.name.clone(), reason)
-            })
     }
 
     /// Pulls what is not running yet.
@@ -256,7 +243,8 @@ impl Supervisor {
                 .on_disk(move |journal| journal.open(&task_id, &short_name, awslogs, clock.now().0))
                 .await
                 .map_err(|error| format!("{error:#}"))?;
-            let body = container(engine.instance(), launch, spec, clock);
+            let network = engine.network().id().await?;
+            let body = container(engine.instance(), launch, spec, &network, clock);
             engine.create(&name, body).await.map_err(text)?;
         }
         let found = engine.inspect(&name).await.map_err(text)?;
@@ -432,7 +420,6 @@ async fn try_end(
     for labelled in engine.containers(Some(task_id)).await? {
         remove(shared, &labelled).await?;
     }
-    engine.remove_network(&network_name(task_id)).await?;
     Ok(())
 }
 
