@@ -9,6 +9,7 @@ mod base_image;
 mod crew;
 mod repository;
 mod scene;
+mod sights;
 mod story;
 mod table;
 
