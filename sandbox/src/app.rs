@@ -26,7 +26,7 @@ pub(crate) struct App {
     pub balancer: Arc<Balancer>,
     /// None with the simulated backend, which runs no images.
     pub registry: Option<Arc<Registry>>,
-    pub calls: CallLog,
+    pub calls: Arc<CallLog>,
     pub faults: Faults,
     /// Wakes the conductor after a change by a caller.
     pub wake: Notify,

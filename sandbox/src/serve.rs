@@ -36,7 +36,8 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     let clock = Clock::new(config.time_scale)?;
     let _lock = state::lock_directory(&config.data)?;
     let store = Store::open(&config.data)?;
-    let calls = CallLog::open(&config.data)?;
+    let calls = Arc::new(CallLog::open(&config.data)?);
+    let faults = Faults::default();
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
@@ -50,7 +51,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     let registry;
     match config.backend {
         BackendKind::Docker => {
-            let started = Registry::start(&config, clock)
+            let started = Registry::start(&config, clock, faults.clone(), Arc::clone(&calls))
                 .await
                 .context("cannot start the registry")?;
             backend = docker::connect(&config, clock, reports, Arc::clone(&started)).await?;
@@ -75,7 +76,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         balancer,
         registry,
         calls,
-        faults: Faults::default(),
+        faults,
         wake: Notify::new(),
     });
     conductor::resume(&app)

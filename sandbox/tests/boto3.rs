@@ -363,6 +363,45 @@ fn a_caller_that_hangs_up_does_not_stop_its_call() {
 }
 
 #[test]
+fn a_reply_that_waits_is_seen_and_can_be_let_go() {
+    let sandbox = Sandbox::start();
+    inject(
+        &sandbox,
+        &json!({"operation": "CreateCluster", "kind": "delay_reply", "delay_ms": 600_000}),
+    );
+    std::thread::scope(|scope| {
+        let caller =
+            scope.spawn(|| call(&sandbox, "CreateCluster", &json!({"clusterName": "kept"})));
+        let deadline = Instant::now() + PATIENCE;
+        let held = loop {
+            let (_, held) = exchange(&sandbox, "GET /_sandbox/held HTTP/1.1", "").unwrap();
+            if held.trim() != "[]" {
+                break held;
+            }
+            assert!(Instant::now() < deadline, "the call never came");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let held: Value = serde_json::from_str(&held).unwrap();
+        let waiting = json!({"operation": "CreateCluster", "request": {"clusterName": "kept"},
+                             "performed": true});
+        assert_eq!(held, json!([waiting]));
+        let logged = calls(&sandbox, "operation=CreateCluster&effective=true");
+        assert_eq!(logged.len(), 1, "it took effect");
+        assert!(!caller.is_finished(), "its answer waits");
+        inject(
+            &sandbox,
+            &json!({"operation": "Unheard", "kind": "throttle"}),
+        );
+        exchange(&sandbox, "DELETE /_sandbox/held HTTP/1.1", "").unwrap();
+        assert_eq!(caller.join().unwrap().unwrap().0, 200);
+    });
+    let (_, held) = exchange(&sandbox, "GET /_sandbox/held HTTP/1.1", "").unwrap();
+    assert_eq!(held.trim(), "[]");
+    let (_, to_come) = exchange(&sandbox, "GET /_sandbox/faults HTTP/1.1", "").unwrap();
+    assert!(to_come.contains("Unheard"), "{to_come}");
+}
+
+#[test]
 fn a_rollout_goes_on_after_a_restart() {
     let sandbox = Sandbox::start();
     call(&sandbox, "CreateCluster", &json!({"clusterName": "main"})).unwrap();

@@ -10,7 +10,7 @@ mod support;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use support::docker::{make_image, push, remove_images_of, tag_image};
-use support::{Sandbox, http, unique};
+use support::{Sandbox, eventually, http, unique};
 
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
@@ -61,16 +61,17 @@ impl Bench {
         push(&name, tag, password).await
     }
 
-    /// The digest as the registry itself answers it.
-    async fn digest(&self, repository: &str, tag: &str) -> Option<String> {
+    fn login(&self) -> String {
         use base64::Engine;
         let credentials = format!("AWS:{}", self.password);
         let credentials = base64::prelude::BASE64_STANDARD.encode(credentials);
+        format!("Basic {credentials}")
+    }
+
+    /// The digest as the registry itself answers it.
+    async fn digest(&self, repository: &str, tag: &str) -> Option<String> {
         let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.registry);
-        let headers = [
-            ("authorization", &*format!("Basic {credentials}")),
-            ("accept", MANIFEST),
-        ];
+        let headers = [("authorization", &*self.login()), ("accept", MANIFEST)];
         let answer = http(Method::HEAD, &url, &headers, "").await.unwrap();
         let digest = answer.headers.get("docker-content-digest")?;
         Some(digest.to_str().unwrap().to_owned())
@@ -241,5 +242,71 @@ async fn tokens_repositories_and_images_survive_a_restart() {
     assert_eq!(bench.images("web", json!([])).await, before);
     bench.push("two", "web", "v2").await.unwrap();
     assert!(bench.digest("web", "v1").await.is_some());
+    bench.sandbox.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_meet_faults_and_are_in_the_call_log() {
+    let bench = Bench::new().await;
+    bench.create("web", "MUTABLE").await;
+    let own = |path: &str| format!("{}/_sandbox/{path}", bench.sandbox.endpoint);
+    let get = async |path: &str| -> Value {
+        let answer = http(Method::GET, &own(path), &[], "").await.unwrap();
+        serde_json::from_slice(&answer.body).unwrap()
+    };
+    let inject = async |kind: &str| {
+        let fault = json!({"operation": "PutImage", "kind": kind, "delay_ms": 600_000});
+        let answer = http(Method::POST, &own("faults"), &[], fault.to_string()).await;
+        assert_eq!(answer.unwrap().status, StatusCode::CREATED);
+    };
+
+    inject("delay_reply").await;
+    let pushed = bench.push("one", "web", "v1");
+    let seen = async {
+        let asked = json!({"repositoryName": "web", "imageTag": "v1"});
+        let held = json!([{"operation": "PutImage", "request": asked, "performed": true}]);
+        eventually("the push to wait for its reply", async || {
+            (get("held").await == held).then_some(())
+        })
+        .await;
+        assert!(bench.digest("web", "v1").await.is_some(), "it took effect");
+        let calls = get("calls?operation=PutImage&effective=true").await;
+        assert_eq!(calls[0]["request"], asked);
+        assert_eq!(calls[0]["fault"], "delay_reply");
+        http(Method::DELETE, &own("faults"), &[], "").await.unwrap();
+    };
+    let (pushed, ()) = tokio::join!(pushed, seen);
+    pushed.unwrap();
+    assert_eq!(get("held").await, json!([]));
+
+    let refused = async |kind: &str, tag: &str| {
+        inject(kind).await;
+        let manifest = format!("http://{}/v2/web/manifests", bench.registry);
+        let login = bench.login();
+        let headers = [("authorization", &*login), ("accept", MANIFEST)];
+        let url = format!("{manifest}/v1");
+        let found = http(Method::GET, &url, &headers, "").await.unwrap();
+        let headers = [("authorization", &*login), ("content-type", MANIFEST)];
+        let url = format!("{manifest}/{tag}");
+        let answer = http(Method::PUT, &url, &headers, found.body).await;
+        answer.map(|answer| answer.status.as_u16()).ok()
+    };
+    for (kind, status, stored) in [
+        ("throttle", Some(429), false),
+        ("fail_before", Some(500), false),
+        ("fail_after", Some(500), true),
+        ("drop_reply", None, true),
+    ] {
+        assert_eq!(refused(kind, kind).await, status, "{kind}");
+        assert_eq!(bench.digest("web", kind).await.is_some(), stored, "{kind}");
+    }
+    let calls = get("calls?operation=PutImage").await;
+    let effective: Vec<_> = calls
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|call| &call["effective"])
+        .collect();
+    assert_eq!(effective, [true, false, false, true, true]);
     bench.sandbox.finish().await;
 }

@@ -128,14 +128,15 @@ pub(crate) fn answer(
 }
 
 /// Answers requests with `handler` until `stop`, then closes the port and gives requests in flight
-/// a few seconds.
-pub(crate) async fn serve<Handler, Answer>(
+/// a few seconds. A handler that fails closes its connection without an answer.
+pub(crate) async fn serve<Handler, Answer, Failure>(
     listener: TcpListener,
     stop: CancellationToken,
     handler: Handler,
 ) where
     Handler: Fn(Request<Incoming>, SocketAddr) -> Answer + Clone + Send + 'static,
-    Answer: Future<Output = Response<Body>> + Send + 'static,
+    Answer: Future<Output = Result<Response<Body>, Failure>> + Send + 'static,
+    Failure: std::error::Error + Send + Sync + 'static,
 {
     let graceful = GracefulShutdown::new();
     loop {
@@ -155,10 +156,7 @@ pub(crate) async fn serve<Handler, Answer>(
         // Nothing is lost without it but some latency.
         let _ = stream.set_nodelay(true);
         let handler = handler.clone();
-        let service = service_fn(move |request| {
-            let answer = handler(request, peer);
-            async move { Ok::<_, Infallible>(answer.await) }
-        });
+        let service = service_fn(move |request| handler(request, peer));
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .serve_connection(TokioIo::new(stream), service);

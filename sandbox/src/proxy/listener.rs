@@ -4,6 +4,7 @@
 //! does not try another one. 503 when that group has no healthy target, 502 when the target does
 //! not answer in HTTP. Must not know: disk, the API.
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -67,7 +68,10 @@ impl OpenListener {
         let stop = CancellationToken::new();
         let handler = {
             let route = Arc::clone(&route);
-            move |request, peer| Arc::clone(&route).answer(request, peer)
+            move |request, peer| {
+                let answer = Arc::clone(&route).answer(request, peer);
+                async { Ok::<_, Infallible>(answer.await) }
+            }
         };
         let server = tokio::spawn(serve(socket, stop.clone(), handler));
         Self {

@@ -1,4 +1,4 @@
-//! The token check in front of the registry, and ECR's rules about pushes.
+//! The token check in front of the registry, ECR's rules about pushes, and the faults that they meet.
 //!
 //! Layers stream through; only manifests, which are small, are read as a whole, because whether a
 //! tag may be set must be decided before the registry sees it. Refusals are in the error format of
@@ -14,10 +14,15 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use serde_json::json;
 
 use super::http::{Body, answer as answer_with, full};
+use crate::calls::Call;
+use crate::faults::{Dropped, FaultKind};
 use crate::registry::Registry;
 
 /// The registry refuses larger manifests, too.
 const LARGEST_MANIFEST: usize = 4 << 20;
+
+/// AWS's name for the push of a manifest, as its own log has it.
+const PUSH: &str = "PutImage";
 
 const DIGEST_HEADER: HeaderName = HeaderName::from_static("docker-content-digest");
 const VERSION_HEADER: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -49,61 +54,113 @@ impl<'a> Route<'a> {
 }
 
 /// Answers one request of a registry client.
-pub(crate) async fn answer(registry: Arc<Registry>, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn answer(
+    registry: Arc<Registry>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Dropped> {
     let authorized = request
         .headers()
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| registry.authorizes(value));
     if !authorized {
-        return unauthorized(&registry);
+        return Ok(unauthorized(&registry));
     }
     let path = request.uri().path().to_owned();
     let Some(route) = Route::parse(&path) else {
-        return forward(&registry, request.map(BodyExt::boxed_unsync)).await;
+        return Ok(forward(&registry, request.map(BodyExt::boxed_unsync)).await);
     };
     if !registry
         .records()
         .repositories
         .contains_key(route.repository)
     {
-        return refusal(
+        return Ok(refusal(
             StatusCode::NOT_FOUND,
             "NAME_UNKNOWN",
             &format!(
                 "The repository with name '{}' does not exist in the registry",
                 route.repository
             ),
-        );
+        ));
     }
     match (request.method(), route.reference) {
-        (&Method::PUT, Some(reference)) => {
-            put_manifest(&registry, &route, reference, request).await
-        }
-        (&Method::DELETE, Some(_)) => refusal(
+        (&Method::PUT, Some(reference)) => push(&registry, &route, reference, request).await,
+        (&Method::DELETE, Some(_)) => Ok(refusal(
             StatusCode::METHOD_NOT_ALLOWED,
             "UNSUPPORTED",
             "Images are deleted with ECR's BatchDeleteImage",
-        ),
-        _ => forward(&registry, request.map(BodyExt::boxed_unsync)).await,
+        )),
+        _ => Ok(forward(&registry, request.map(BodyExt::boxed_unsync)).await),
     }
 }
 
+/// A push as the call that it is: it may meet a fault, and the call log tells of it.
+async fn push(
+    registry: &Registry,
+    route: &Route<'_>,
+    reference: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Dropped> {
+    let by = if reference.contains(':') {
+        "imageDigest"
+    } else {
+        "imageTag"
+    };
+    let asked = json!({ "repositoryName": route.repository, by: reference });
+    let fault = registry.faults().meet(PUSH);
+    fault.begin(&asked).await;
+    let injected = |message| refusal(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", message);
+    let (response, effective) = match fault.kind {
+        Some(FaultKind::Throttle) => {
+            let refused = StatusCode::TOO_MANY_REQUESTS;
+            (refusal(refused, "TOOMANYREQUESTS", "Rate exceeded"), false)
+        }
+        Some(FaultKind::FailBefore) => (injected("An injected failure."), false),
+        _ => {
+            let (response, changed) = put_manifest(registry, route, reference, request).await;
+            if fault.kind == Some(FaultKind::FailAfter) {
+                (injected("An injected failure after the effect."), changed)
+            } else {
+                (response, changed)
+            }
+        }
+    };
+    let status = response.status();
+    let entry = Call {
+        at: registry.clock().now().epoch_seconds(),
+        service: "ecr".to_owned(),
+        operation: PUSH.to_owned(),
+        request: asked,
+        status: status.as_u16(),
+        error: (!status.is_success()).then(|| status.to_string()),
+        effective,
+        fault: fault.kind.map(|kind| kind.word().to_owned()),
+    };
+    if let Err(error) = registry.calls().append(&entry) {
+        tracing::error!(%error, "cannot write the call log");
+    }
+    fault.end(&entry.request).await?;
+    Ok(response)
+}
+
+/// Stores a manifest. The answer, and whether the reference stands for another image than before.
 async fn put_manifest(
     registry: &Registry,
     route: &Route<'_>,
     reference: &str,
     request: Request<Incoming>,
-) -> Response<Body> {
+) -> (Response<Body>, bool) {
     let (head, body) = request.into_parts();
     let manifest = match Limited::new(body, LARGEST_MANIFEST).collect().await {
         Ok(manifest) => manifest.to_bytes(),
         Err(error) => {
-            return refusal(
+            let refused = refusal(
                 StatusCode::BAD_REQUEST,
                 "MANIFEST_INVALID",
                 &format!("The manifest could not be read: {error}"),
             );
+            return (refused, false);
         }
     };
     let media_type = head
@@ -113,61 +170,60 @@ async fn put_manifest(
         .unwrap_or("application/octet-stream")
         .to_owned();
     let _turn = registry.lock_tags().await;
-    if !reference.contains(':')
-        && let Some(refused) = refuse_moving(registry, route.repository, reference).await
+    let before = match registry.digest(route.repository, reference).await {
+        Ok(before) => before,
+        Err(error) => {
+            let refused = refusal(StatusCode::BAD_GATEWAY, "UNKNOWN", &error.to_string());
+            return (refused, false);
+        }
+    };
+    if before.is_some()
+        && !reference.contains(':')
+        && let Some(refused) = refuse_moving(registry, route.repository, reference)
     {
-        return refused;
+        return (refused, false);
     }
     let response = forward(registry, Request::from_parts(head, full(manifest))).await;
     if response.status() != StatusCode::CREATED {
-        return response;
+        return (response, false);
     }
     let digest = response
         .headers()
         .get(DIGEST_HEADER)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
+    let changed = before.as_deref() != Some(digest);
     match registry
         .record_push(route.repository, digest, &media_type)
         .await
     {
-        Ok(()) => response,
-        Err(error) => refusal(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "UNKNOWN",
-            &format!("The sandbox could not store the push: {error}"),
-        ),
+        Ok(()) => (response, changed),
+        Err(error) => {
+            let failed = refusal(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "UNKNOWN",
+                &format!("The sandbox could not store the push: {error}"),
+            );
+            (failed, changed)
+        }
     }
 }
 
-/// A refusal when the tag exists and must stay where it is. Like AWS's, it does not matter whether
-/// the tag would move or point to the same image again.
-async fn refuse_moving(registry: &Registry, repository: &str, tag: &str) -> Option<Response<Body>> {
+/// A refusal when this tag, which exists, must stay where it is. Like AWS's, it does not matter
+/// whether the tag would move or point to the same image again.
+fn refuse_moving(registry: &Registry, repository: &str, tag: &str) -> Option<Response<Body>> {
     let records = registry.records();
-    if records
-        .repositories
-        .get(repository)?
-        .mutability
-        .allows_moving(tag)
-    {
-        return None;
-    }
-    match registry.digest(repository, tag).await {
-        Ok(None) => None,
-        Ok(Some(_)) => Some(refusal(
+    let mutability = &records.repositories.get(repository)?.mutability;
+    (!mutability.allows_moving(tag)).then(|| {
+        refusal(
             StatusCode::BAD_REQUEST,
             "TAG_INVALID",
             &format!(
                 "The image tag '{tag}' already exists in the '{repository}' repository and cannot be \
                  overwritten because the tag is immutable."
             ),
-        )),
-        Err(error) => Some(refusal(
-            StatusCode::BAD_GATEWAY,
-            "UNKNOWN",
-            &error.to_string(),
-        )),
-    }
+        )
+    })
 }
 
 async fn forward(registry: &Registry, mut request: Request<Body>) -> Response<Body> {

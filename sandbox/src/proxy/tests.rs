@@ -1,6 +1,7 @@
 //! The load balancer against real servers on this machine.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -54,11 +55,11 @@ impl Upstream {
             async move {
                 if request.uri().path() == "/health" {
                     let status = StatusCode::from_u16(status.load(Ordering::SeqCst)).unwrap();
-                    return answer(status, "text/plain", "");
+                    return Ok::<_, Infallible>(answer(status, "text/plain", ""));
                 }
                 arrived.fetch_add(1, Ordering::SeqCst);
                 gate.acquire().await.unwrap().forget();
-                answer(StatusCode::OK, "text/plain", name)
+                Ok(answer(StatusCode::OK, "text/plain", name))
             }
         };
         tokio::spawn(serve(socket, upstream.stop.clone(), handler));

@@ -21,9 +21,11 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::calls::CallLog;
 use crate::clock::{Clock, Time};
 use crate::config::Config;
 use crate::disk::{DiskError, Records};
+use crate::faults::Faults;
 use crate::proxy::http::{Client, serve};
 use crate::proxy::registry_front;
 use crate::services::AwsError;
@@ -52,6 +54,9 @@ pub(crate) struct Registry {
     own_password: String,
     /// Between looking whether a tag exists and storing it.
     tagging: tokio::sync::Mutex<()>,
+    /// Pushes are calls, too: they meet faults and are logged.
+    faults: Faults,
+    calls: Arc<CallLog>,
     stop: CancellationToken,
     server: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
@@ -65,7 +70,12 @@ pub(crate) struct Token {
 
 impl Registry {
     /// Starts the registry on a private port and the check on `config.registry_listen`.
-    pub(crate) async fn start(config: &Config, clock: Clock) -> anyhow::Result<Arc<Self>> {
+    pub(crate) async fn start(
+        config: &Config,
+        clock: Clock,
+        faults: Faults,
+        calls: Arc<CallLog>,
+    ) -> anyhow::Result<Arc<Self>> {
         let directory = config.data.join("registry");
         std::fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
@@ -93,6 +103,8 @@ impl Registry {
             directory,
             own_password: new_password(),
             tagging: tokio::sync::Mutex::default(),
+            faults,
+            calls,
             stop: CancellationToken::new(),
             server: tokio::sync::Mutex::default(),
         });
@@ -196,6 +208,18 @@ impl Registry {
 
     pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    pub(crate) fn calls(&self) -> &CallLog {
+        &self.calls
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// Notes when an image was pushed. A repeated push keeps the first time.

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::calls::{Call, Filter};
-use crate::faults::{Fault, FaultKind};
+use crate::faults::{Dropped, Fault, FaultKind};
 use crate::page;
 use crate::services::{self, AwsError, JsonResult, QueryResult, Reply};
 
@@ -33,11 +33,6 @@ use crate::services::{self, AwsError, JsonResult, QueryResult, Reply};
 const LARGEST_BODY: usize = 5 << 20;
 /// How long open calls may go on after a shutdown began.
 const LAST_CALLS: Duration = Duration::from_secs(5);
-
-/// The caller gets no answer at all: the connection closes.
-#[derive(Debug, thiserror::Error)]
-#[error("the reply was dropped by an injected fault")]
-struct Dropped;
 
 type Answer = Response<Full<Bytes>>;
 
@@ -142,6 +137,11 @@ fn own_pages(app: &App, method: &Method, path: &str, query: &str, body: &Bytes) 
         ),
         (&Method::GET, "/_sandbox/calls") => list_calls(app, query),
         (&Method::GET, "/_sandbox/faults") => own_json(StatusCode::OK, &json!(app.faults.list())),
+        (&Method::GET, "/_sandbox/held") => own_json(StatusCode::OK, &json!(app.faults.held())),
+        (&Method::DELETE, "/_sandbox/held") => {
+            app.faults.let_go();
+            own_json(StatusCode::OK, &json!([]))
+        }
         (&Method::POST, "/_sandbox/faults") => match serde_json::from_slice::<Fault>(body) {
             Ok(fault) => {
                 app.faults.add(fault);
@@ -158,8 +158,8 @@ fn own_pages(app: &App, method: &Method, path: &str, query: &str, body: &Bytes) 
         }
         _ => plain(
             StatusCode::NOT_FOUND,
-            "Here are GET /_sandbox, GET /_sandbox/calls, and GET, POST and DELETE \
-             /_sandbox/faults.\n",
+            "Here are GET /_sandbox, GET /_sandbox/calls, GET and DELETE /_sandbox/held, and \
+             GET, POST and DELETE /_sandbox/faults.\n",
         ),
     }
 }
@@ -291,21 +291,17 @@ async fn call(
         Err(error) => return Ok(json::refusal(&error)),
     };
     let (service, operation) = asked.names();
-    let fault = app.faults.take(operation);
-    let kind = fault.as_ref().map(|fault| fault.kind);
-    if kind == Some(FaultKind::Delay)
-        && let Some(fault) = &fault
-    {
-        tokio::time::sleep(fault.delay()).await;
-    }
+    let request = asked.request();
+    let fault = app.faults.meet(operation);
+    fault.begin(&request).await;
     let mut effective = false;
-    let outcome = match kind {
+    let outcome = match fault.kind {
         Some(FaultKind::Throttle) => Err(AwsError::client("ThrottlingException", "Rate exceeded")),
         Some(FaultKind::FailBefore) => Err(AwsError::server("An injected failure.")),
         _ => {
             let outcome = asked.perform(app).await;
             effective = outcome.as_ref().is_ok_and(|reply| reply.changed);
-            if kind == Some(FaultKind::FailAfter) {
+            if fault.kind == Some(FaultKind::FailAfter) {
                 outcome.and(Err(AwsError::server(
                     "An injected failure after the effect.",
                 )))
@@ -318,18 +314,16 @@ async fn call(
         at: app.clock.now().epoch_seconds(),
         service: service.to_owned(),
         operation: operation.to_owned(),
-        request: asked.request(),
+        request,
         status: outcome.as_ref().map_or_else(|error| error.status, |_| 200),
         error: outcome.as_ref().err().map(|error| error.code.clone()),
         effective,
-        fault: kind.map(|kind| kind.word().to_owned()),
+        fault: fault.kind.map(|kind| kind.word().to_owned()),
     };
     if let Err(error) = app.calls.append(&entry) {
         tracing::error!(%error, "cannot write the call log");
     }
-    if kind == Some(FaultKind::DropReply) {
-        return Err(Dropped);
-    }
+    fault.end(&entry.request).await?;
     Ok(asked.answer(&outcome))
 }
 
