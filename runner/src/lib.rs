@@ -59,6 +59,16 @@ use workspace::Workspaces;
 /// Free bytes below which a runner takes no work, unless its [`Config`] says otherwise.
 pub const DISK_WATERMARK_BYTES: u64 = 2 << 30;
 
+/// The label, as `key=value`, of everything that the runner with this data folder makes on Docker
+/// Engine; none before its first start.
+///
+/// # Errors
+/// When the folder holds the label but it cannot be read.
+pub fn label(data: &std::path::Path) -> anyhow::Result<Option<String>> {
+    let instance = state::instance(data)?;
+    Ok(instance.map(|instance| format!("{}={instance}", engine::RUNNER_LABEL)))
+}
+
 /// How a runner is set up.
 #[derive(Debug, Clone)]
 pub struct Config {

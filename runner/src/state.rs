@@ -14,6 +14,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The file of the data folder's own word.
+const INSTANCE: &str = "instance.json";
+
 /// Who this runner is to its server, which may know it by its name.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
@@ -74,10 +77,10 @@ impl State {
     /// A word that no other data folder has, made when it is first asked for. What this runner
     /// makes in Docker Engine carries it: runners of two servers may have the same id.
     pub(crate) fn instance(&self) -> anyhow::Result<String> {
-        let path = self.folder.join("instance.json");
-        if let Some(instance) = read::<String>(&path)? {
+        if let Some(instance) = instance(&self.folder)? {
             return Ok(instance);
         }
+        let path = self.folder.join(INSTANCE);
         let instance = format!("{:012x}", rand::random::<u64>() >> 16);
         write(&path, &instance)?;
         Ok(instance)
@@ -152,6 +155,11 @@ impl State {
         }
         Ok(attempts)
     }
+}
+
+/// The word of a data folder; none when no runner worked in it yet.
+pub(crate) fn instance(folder: &Path) -> anyhow::Result<Option<String>> {
+    read(&folder.join(INSTANCE))
 }
 
 fn make_private(folder: &Path) -> anyhow::Result<()> {

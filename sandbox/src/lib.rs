@@ -24,6 +24,6 @@ mod state;
 mod targets;
 mod wire;
 
-pub use backends::docker::purge;
+pub use backends::docker::{label, purge};
 pub use config::{BackendKind, Config};
 pub use serve::serve;

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::disk::{read_json, write_json};
 use crate::registry::Registry;
 use crate::state::lock_directory;
-use definition::{container_name, is_container_name};
+use definition::{LABEL_INSTANCE, container_name, is_container_name};
 use engine::Engine;
 use journal::Journal;
 use task::{Shared, Supervisor, end};
@@ -54,6 +54,15 @@ pub(crate) async fn connect(
         life: CancellationToken::new(),
         at_work: TaskTracker::new(),
     }))
+}
+
+/// The label, as `key=value`, of everything that the sandbox with this data directory makes on Docker
+/// Engine; none before its first start.
+///
+/// # Errors
+/// When the directory holds the label but it cannot be read.
+pub fn label(data: &Path) -> anyhow::Result<Option<String>> {
+    Ok(known_instance(data)?.map(|instance| format!("{LABEL_INSTANCE}={instance}")))
 }
 
 /// The name under which this data directory's containers are labelled; made once.
