@@ -198,6 +198,9 @@ pub fn describe_stopped(service: &ServiceSeen, ecs_deployment: &str) -> Vec<Stri
 fn failure_of(service: &ServiceSeen, ecs: &EcsRollout) -> Failure {
     let reason = service
         .deployment(&ecs.deployment)
+        // The two answers that a look is made of are not of one moment: the first may still say that
+        // the rollout is in progress when the second knows that it failed.
+        .filter(|d| d.rollout_state.as_deref() != Some("IN_PROGRESS"))
         .map(|d| d.rollout_reason.clone())
         .filter(|reason| !reason.is_empty())
         .or_else(|| {
@@ -269,4 +272,55 @@ fn early_failure(service: &ServiceSeen, ecs: &EcsRollout) -> Option<Failure> {
         message: format!("{count} tasks stopped for the same reason: {cause}"),
         details: describe_stopped(service, &ecs.deployment),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::{EcsDeployment, ServiceDeploymentSeen};
+
+    #[test]
+    fn a_rollout_that_is_taken_back_is_not_said_to_be_in_progress() {
+        let deployment = EcsDeployment {
+            id: "ecs-svc/2".into(),
+            status: "PRIMARY".into(),
+            task_definition: "web:2".into(),
+            rollout_state: Some("IN_PROGRESS".into()),
+            rollout_reason: "ECS deployment ecs-svc/2 in progress.".into(),
+            desired: 2,
+            running: 0,
+            pending: 0,
+            failed: 3,
+            healthy: Some(0),
+            created_at: None,
+        };
+        let service = ServiceSeen {
+            task_definition: "web:2".into(),
+            desired: 2,
+            running: 2,
+            pending: 0,
+            deployments: vec![deployment],
+            service_deployment: Some(ServiceDeploymentSeen {
+                arn: "arn".into(),
+                status: "ROLLBACK_IN_PROGRESS".into(),
+                reason: "the circuit breaker's threshold was exceeded".into(),
+                task_definition: Some("web:2".into()),
+            }),
+            stopped: vec![],
+            targets: vec![],
+            events: vec![],
+        };
+        let ecs = EcsRollout {
+            deployment: "ecs-svc/2".into(),
+            previous: Some("ecs-svc/1".into()),
+        };
+        let verdict = judge(&service, &ecs, "web:2", &DoneWhen::AllHealthy);
+        let Verdict::TakingBack { failure } = verdict else {
+            panic!("{verdict:?}");
+        };
+        assert_eq!(
+            failure.message,
+            "the circuit breaker's threshold was exceeded"
+        );
+    }
 }
