@@ -39,6 +39,11 @@ impl Part {
         Ok(Self { name, child, log })
     }
 
+    /// Its process; none once it ended.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Ends it at once, as a power cut would, and waits until it is gone.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.child

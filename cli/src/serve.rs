@@ -49,7 +49,7 @@ fn logs() {
 }
 
 /// Returns at the first SIGTERM or SIGINT.
-async fn stop() {
+pub(crate) async fn stop() {
     let (Ok(mut term), Ok(mut interrupt)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),

@@ -1,6 +1,7 @@
 //! `up`: server, one runner and a sandbox as children of this process, on an embedded database.
 
 use crate::children::{Part, until};
+use crate::serve;
 use anyhow::Context;
 use clap::Args;
 use std::fs;
@@ -48,9 +49,11 @@ pub(crate) async fn up(args: UpArgs) -> anyhow::Result<()> {
     println!("sandbox    http://{}   (AWS_ENDPOINT_URL)", args.sandbox);
     println!("logs       {}", args.data.display());
     println!("Ctrl-C stops everything; the data stays.");
+    let stopped = serve::stop();
+    tokio::pin!(stopped);
     loop {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => break,
+            () = &mut stopped => break,
             () = tokio::time::sleep(Duration::from_secs(1)) => {
                 parts.sandbox.alive()?;
                 parts.server.alive()?;

@@ -7,6 +7,8 @@
 mod aws;
 mod base_image;
 mod crew;
+mod evidence;
+mod holds;
 mod repository;
 mod scene;
 mod sights;
@@ -14,8 +16,11 @@ mod story;
 mod table;
 
 use crate::Exit;
+use crate::serve;
 use crate::up::{self, UpArgs};
 use clap::{Args, ValueEnum};
+use crew::{Crew, Victim};
+use holds::Latch;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,9 +36,10 @@ pub(crate) struct DemoArgs {
     /// Leave one part out; the story then has to fail, naming the line.
     #[arg(long = "break", value_enum)]
     broken: Option<Break>,
-    /// Kill -9 each part in the middle of its work; the story has to end the same.
-    #[arg(long)]
-    kill: bool,
+    /// Kill -9 these parts, all of them when none is named, at each of the moments that could
+    /// hurt; the story has to end the same.
+    #[arg(long, value_enum, num_args = 0.., value_delimiter = ',', value_name = "PART")]
+    kill: Option<Vec<Victim>>,
     /// Everything is kept here; a new temporary folder when not given.
     #[arg(long)]
     data: Option<PathBuf>,
@@ -88,11 +94,21 @@ async fn tell(args: &DemoArgs, data: &std::path::Path) -> anyhow::Result<()> {
 
     let local = |offset: u16| SocketAddr::from(([127, 0, 0, 1], args.port + offset));
     let ports = (args.port + 5, args.port + 6);
+    let mortal = match &args.kill {
+        None => vec![],
+        Some(parts) if parts.is_empty() => Victim::value_variants().to_vec(),
+        Some(parts) => parts.clone(),
+    };
+    let latch = match mortal.as_slice() {
+        [] => None,
+        _ => Some(Latch::start().await?),
+    };
     let setting = repository::Setting {
         base: base.clone(),
         staging: ports.0,
         production: ports.1,
         broken: args.broken,
+        wanted_file: latch.as_ref().map(Latch::address),
     };
     let secret = up::secret(data, "webhook-secret")?;
     let webhook = format!("http://{}/webhooks/git/shop", args.listen);
@@ -127,25 +143,25 @@ async fn tell(args: &DemoArgs, data: &std::path::Path) -> anyhow::Result<()> {
         base: base.clone(),
         password: password.clone(),
     };
-    let mut crew = crew::Crew {
-        parts,
-        up,
-        data: data.to_owned(),
-        armed: args.kill,
-    };
+    let mut crew = Crew::new(parts, up, data.to_owned(), mortal, latch);
     let told = story::tell(&scene, &mut crew, &mut table)
         .await
         .and_then(|()| crew.alive());
+    let made = [
+        roadstead_sandbox::label(&data.join("sandbox"))?,
+        roadstead_runner::label(&data.join("runner"))?,
+    ];
+    table.labels = made.into_iter().flatten().collect();
     table.print(args.json);
     if args.keep {
         eprintln!(
             "\ndashboard  http://{}   user admin, password {}\nCtrl-C stops everything.",
             args.listen, password
         );
-        tokio::signal::ctrl_c().await?;
+        serve::stop().await;
     }
     scene.put_away().await;
-    up::stop(&mut crew.parts).await;
+    crew.dismiss().await;
     if told.is_err() {
         // Nobody will start this sandbox again, so nothing of it may stay.
         if let Err(error) = roadstead_sandbox::purge(&data.join("sandbox")).await {

@@ -18,6 +18,8 @@ pub(crate) struct Setting {
     pub(crate) production: u16,
     /// What is left out on purpose.
     pub(crate) broken: Option<Break>,
+    /// A file that the first build wants.
+    pub(crate) wanted_file: Option<String>,
 }
 
 /// A work tree and the bare repository that it pushes to.
@@ -123,10 +125,11 @@ impl Repository {
         fs::create_dir_all(self.work.join(".roadstead"))?;
         fs::write(folder.join("index.cgi"), page)?;
         fs::write(folder.join("checkout"), checkout)?;
-        fs::write(
-            self.work.join("Dockerfile"),
-            DOCKERFILE.replace("BASE", &self.setting.base),
-        )?;
+        let mut dockerfile = DOCKERFILE.replace("BASE", &self.setting.base);
+        if let Some(file) = self.setting.wanted_file.as_ref().filter(|_| version == 1) {
+            dockerfile.push_str(&format!("ADD {file} /www/latch\n"));
+        }
+        fs::write(self.work.join("Dockerfile"), dockerfile)?;
         fs::write(self.work.join(".roadstead/pipeline.yml"), self.pipeline())?;
         git(&self.work, &["add", "--all"]).await?;
         let message = match version {
@@ -145,6 +148,7 @@ impl Repository {
             staging,
             production,
             broken,
+            ..
         } = &self.setting;
         let gates = match broken {
             Some(Break::Gate) => "",

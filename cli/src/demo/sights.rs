@@ -1,6 +1,7 @@
 //! What each line of the story looks at: from outside only, through the API, the registry, the load
 //! balancers and the sandbox's call log.
 
+use super::evidence::array;
 use super::scene::Scene;
 use crate::children::until;
 use crate::client::Client;
@@ -13,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 impl Scene {
     /// Waits until the placeholder runs: the story begins on a quiet stage.
-    pub(super) async fn settled(&self, _client: &Client, _place: &str) -> anyhow::Result<()> {
+    pub(super) async fn settled(&self) -> anyhow::Result<()> {
         for address in [&self.staging, &self.production] {
             self.serves(address, "nothing is deployed here yet").await?;
         }
@@ -26,11 +27,21 @@ impl Scene {
         version: u32,
     ) -> anyhow::Result<(String, Value)> {
         let commit = self.repository.push(version).await?;
+        self.run_of(client, version, &commit).await
+    }
+
+    /// The run that the push of a commit started.
+    pub(super) async fn run_of(
+        &self,
+        client: &Client,
+        version: u32,
+        commit: &str,
+    ) -> anyhow::Result<(String, Value)> {
         let run = format!("shop.{version}");
         let found = until(&format!("run {run}"), Duration::from_secs(30), async || {
             let runs = client.get("/projects/shop/runs").await?;
-            let runs = runs["runs"].as_array().cloned().unwrap_or_default();
-            Ok(runs.into_iter().find(|r| r["id"] == json!(run)))
+            let found = array(&runs["runs"]).iter().find(|r| r["id"] == json!(run));
+            Ok(found.cloned())
         })
         .await?;
         if found["commit"] != json!(commit) {
@@ -38,7 +49,7 @@ impl Scene {
         }
         Ok((
             format!("run {run} of {}", &commit[..7]),
-            json!({"run": run, "commit": commit}),
+            json!({"run": run, "commit": commit, "git_ref": found["git_ref"]}),
         ))
     }
 
@@ -68,10 +79,8 @@ impl Scene {
             .context("no release")?
             .to_owned();
         let releases = client.get("/projects/shop/releases").await?;
-        let image = releases["releases"]
-            .as_array()
-            .into_iter()
-            .flatten()
+        let image = array(&releases["releases"])
+            .iter()
             .find(|r| r["id"] == json!(release))
             .map(|r| r["images"]["app"].clone())
             .context("the release is not listed")?;
@@ -97,7 +106,10 @@ impl Scene {
         }
         Ok((
             format!("{release} = {}…", &digest[..19]),
-            json!({"release": release, "image": image}),
+            json!({
+                "release": release, "image": image, "registry": {"docker-content-digest": said},
+                "attempts": found["attempts"], "steps": found["steps"],
+            }),
         ))
     }
 
@@ -109,7 +121,7 @@ impl Scene {
         wanted: &str,
     ) -> anyhow::Result<(String, Value)> {
         let id = self.forward(client, environment, release).await?;
-        self.ends(client, &id, wanted).await
+        self.ends(client, environment, &id, wanted).await
     }
 
     /// The deployment that brings a release to an environment, once there is one.
@@ -135,10 +147,11 @@ impl Scene {
         .await
     }
 
-    /// Waits for a deployment's end.
+    /// Waits for a deployment's end, and looks at what runs then.
     pub(super) async fn ends(
         &self,
         client: &Client,
+        environment: &str,
         id: &str,
         wanted: &str,
     ) -> anyhow::Result<(String, Value)> {
@@ -163,10 +176,38 @@ impl Scene {
         if wanted == "rolled_back" && why.is_empty() {
             bail!("{id} is rolled back without a reason");
         }
-        Ok((
-            format!("{id} {wanted}{why}"),
-            json!({"deployment": id, "state": state}),
-        ))
+        let mut evidence = json!({
+            "deployment": id, "release": found["deployment"]["release"], "state": state,
+        });
+        if wanted == "deployed" {
+            let image = &found["release"]["images"]["app"];
+            let digest = image["digest"].as_str().context("no digest")?;
+            evidence["aws"] = self.runs_only(environment, digest).await?;
+            evidence["probes"] = self.probed(client, environment, id).await?;
+        } else {
+            evidence["aws"] = self.shown(environment).await?;
+        }
+        Ok((format!("{id} {wanted}{why}"), evidence))
+    }
+
+    /// The requests that verified a deployment: `deployed` without any is only a word.
+    async fn probed(&self, client: &Client, environment: &str, id: &str) -> anyhow::Result<Value> {
+        let probes = self.place(client, environment).await?["status"]["probes"].clone();
+        if array(&probes).is_empty() {
+            bail!("{id} is called deployed, and no request verified it");
+        }
+        Ok(probes)
+    }
+
+    /// What the server says of an environment's only service.
+    async fn place(&self, client: &Client, environment: &str) -> anyhow::Result<Value> {
+        let project = client.get("/projects/shop").await?;
+        let found = array(&project["places"])
+            .iter()
+            .find(|place| place["environment"] == json!(environment));
+        found
+            .cloned()
+            .with_context(|| format!("{environment} is not listed"))
     }
 
     pub(super) async fn serves(
@@ -179,69 +220,90 @@ impl Scene {
             .build()?;
         let mut row = 0;
         // Old tasks drain for a moment: ten answers in a row count.
-        let body = until(
+        let (status, body) = until(
             &format!("{wanted:?} at {address}"),
             Duration::from_secs(60),
             async || {
-                let text = match http.get(address).send().await {
-                    Ok(answer) => answer.text().await.unwrap_or_default(),
-                    Err(_) => String::new(),
+                let (status, body) = match http.get(address).send().await {
+                    Ok(answer) => {
+                        let status = answer.status().as_u16();
+                        (status, answer.text().await.unwrap_or_default())
+                    }
+                    Err(_) => (0, String::new()),
                 };
-                row = if text.trim() == wanted { row + 1 } else { 0 };
-                Ok((row >= 10).then_some(text))
+                let is_wanted = status == 200 && body.trim() == wanted;
+                row = if is_wanted { row + 1 } else { 0 };
+                Ok((row >= 10).then_some((status, body)))
             },
         )
         .await?;
         Ok((
             body.trim().to_owned(),
-            json!({"url": address, "body": body}),
+            json!({"url": address, "status": status, "body": body}),
         ))
     }
 
-    /// Waits until a run or deployment stands in one of these states.
-    pub(super) async fn reaches(
-        &self,
-        client: &Client,
-        path: &str,
-        states: &[&str],
-    ) -> anyhow::Result<()> {
-        until(
-            &format!("{path} {}", states.join(" or ")),
-            LIMIT,
-            async || {
-                // It may not exist yet.
-                let Ok(found) = client.get(path).await else {
-                    return Ok(None);
-                };
-                let state = ["run", "deployment"]
-                    .iter()
-                    .find_map(|k| found[k]["state"]["state"].as_str());
-                Ok(state.filter(|state| states.contains(state)).map(drop))
-            },
-        )
-        .await
-    }
-
-    /// The sandbox's own call log against the deployments that asked ECS for anything.
+    /// The sandbox's own call log against the deployments: each brought its digest to its cluster by
+    /// one effective update, and a forward one by one revision of its own.
     pub(super) async fn updated_once(&self, client: &Client) -> anyhow::Result<(String, Value)> {
+        let releases = client.get("/projects/shop/releases?limit=200").await?;
         let all = client.get("/projects/shop/deployments?limit=200").await?;
-        let deployments = all["deployments"].as_array().map_or(0, Vec::len);
-        let address = format!("{}/_sandbox/calls", self.sandbox);
-        let calls: Value = reqwest::get(address).await?.json().await?;
-        let effective =
-            |c: &&Value| c["operation"] == json!("UpdateService") && c["effective"] == json!(true);
-        let updates = calls
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(effective)
-            .count();
-        if updates != deployments {
-            bail!("{updates} effective updates for {deployments} deployments");
+        let updates = self.effective_calls("UpdateService").await?;
+        let revisions = self.effective_calls("RegisterTaskDefinition").await?;
+        let mut evidence = vec![];
+        for environment in ["staging", "production"] {
+            let mut there: Vec<_> = array(&all["deployments"])
+                .iter()
+                .filter(|d| d["place"]["environment"] == json!(environment))
+                .collect();
+            there.sort_by_key(|d| number(&d["id"]));
+            let made: Vec<_> = updates
+                .iter()
+                .filter(|call| call["request"]["cluster"] == json!(environment))
+                .map(|call| {
+                    call["request"]["taskDefinition"]
+                        .as_str()
+                        .unwrap_or_default()
+                })
+                .collect();
+            if made.len() != there.len() {
+                bail!(
+                    "{} effective updates of {environment} for {} deployments: {made:?}",
+                    made.len(),
+                    there.len()
+                );
+            }
+            for (deployment, definition) in there.into_iter().zip(made) {
+                let id = &deployment["id"];
+                let release = array(&releases["releases"])
+                    .iter()
+                    .find(|r| r["id"] == deployment["release"])
+                    .with_context(|| format!("{} is not listed", deployment["release"]))?;
+                let digest = self.digest_of(definition).await?;
+                if release["images"]["app"]["digest"] != json!(digest) {
+                    bail!(
+                        "{id} of {} brought {definition}, which runs {digest}",
+                        release["id"]
+                    );
+                }
+                let own = revisions.iter().filter(|call| is_tagged(call, id)).count();
+                let wanted = usize::from(deployment["kind"]["kind"] == json!("forward"));
+                if own != wanted {
+                    bail!("{own} revisions were registered for {id}, not {wanted}");
+                }
+                evidence.push(json!({
+                    "deployment": id, "cluster": environment, "task_definition": definition,
+                    "digest": digest, "revisions": own,
+                }));
+            }
         }
         Ok((
-            format!("{updates} updates for {deployments} deployments"),
-            json!({"updates": updates, "deployments": deployments}),
+            format!(
+                "{} updates for {} deployments",
+                updates.len(),
+                evidence.len()
+            ),
+            json!(evidence),
         ))
     }
 
@@ -277,27 +339,24 @@ impl Scene {
         if let Some(bad) = all.iter().find(|d| d["release"] == json!("shop.r2")) {
             bail!("{} brought v2 to production", bad["id"]);
         }
-        let (body, evidence) = self.serves(&self.production, "v1 production").await?;
+        let (body, serves) = self.serves(&self.production, "v1 production").await?;
+        let evidence = json!({
+            "serves": serves, "aws": self.shown("production").await?,
+            "deployments": all.iter().map(|d| json!({"id": d["id"], "release": d["release"]}))
+                .collect::<Vec<_>>(),
+        });
         Ok((format!("no deployment of shop.r2; serves {body}"), evidence))
     }
 
     pub(super) async fn held(&self, client: &Client) -> anyhow::Result<(String, Value)> {
-        let place = async || -> anyhow::Result<Value> {
-            let project = client.get("/projects/shop").await?;
-            let places = project["places"].as_array().cloned().unwrap_or_default();
-            places
-                .into_iter()
-                .find(|p| p["environment"] == json!("production"))
-                .context("production is not listed")
-        };
         let hold = until("a hold on production", LIMIT, async || {
-            let found = place().await?;
+            let found = self.place(client, "production").await?;
             Ok(Some(found["hold"].clone()).filter(|hold| !hold.is_null()))
         })
         .await?;
         // Several ticks of the planner: time enough for automation to do it again, if it would.
         tokio::time::sleep(Duration::from_secs(5)).await;
-        let live = place().await?["live"].as_array().map_or(0, Vec::len);
+        let live = array(&self.place(client, "production").await?["live"]).len();
         if live > 0 {
             bail!("{live} deployments are under way in production in spite of the hold");
         }
@@ -319,16 +378,8 @@ impl Scene {
             let all = client
                 .get("/projects/shop/deployments?environment=staging")
                 .await?;
-            let id = all["deployments"][0]["id"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned();
-            let number = id
-                .rsplit(".d")
-                .next()
-                .and_then(|n| n.parse().ok())
-                .unwrap_or(0);
-            Ok((number, id))
+            let id = &all["deployments"][0]["id"];
+            Ok((number(id), id.as_str().unwrap_or_default().to_owned()))
         };
         let (before, _) = newest().await?;
         let http = reqwest::Client::builder()
@@ -358,10 +409,28 @@ impl Scene {
                 answer.text().await?
             );
         }
+        let location = answer.headers().get("location");
+        let location = location.and_then(|l| l.to_str().ok()).map(str::to_owned);
         let (after, id) = newest().await?;
         if after <= before {
             bail!("no deployment was opened");
         }
-        self.ends(client, &id, "deployed").await
+        let (said, mut evidence) = self.ends(client, "staging", &id, "deployed").await?;
+        evidence["form"] = json!({"status": 303, "location": location});
+        Ok((said, evidence))
     }
+}
+
+/// The number in a deployment's id.
+fn number(id: &Value) -> u64 {
+    let id = id.as_str().unwrap_or_default();
+    let number = id.rsplit(".d").next().and_then(|n| n.parse().ok());
+    number.unwrap_or(0)
+}
+
+/// Whether a revision was registered for this deployment.
+fn is_tagged(call: &Value, deployment: &Value) -> bool {
+    let tags = array(&call["request"]["tags"]);
+    tags.iter()
+        .any(|tag| tag["key"] == json!("roadstead:deployment") && tag["value"] == *deployment)
 }

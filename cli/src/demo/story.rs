@@ -1,6 +1,6 @@
 //! The story itself, line by line.
 
-use super::crew::{Crew, Victim};
+use super::crew::{Crew, Moment};
 use super::scene::Scene;
 use super::table::Table;
 use serde_json::Value;
@@ -37,53 +37,39 @@ pub(crate) async fn tell(scene: &Scene, crew: &mut Crew, table: &mut Table) -> a
         }};
     }
 
-    scene.settled(&client, "staging").await?;
-    line!(
-        "push v1",
-        "the webhook starts run shop.1",
-        scene.push(&client, 1)
-    );
-    crew.strike(Victim::Server, "after the webhook's commit", table)
-        .await?;
-    if crew.armed {
-        scene
-            .reaches(&client, "/runs/shop.1", &["building", "succeeded"])
+    scene.settled().await?;
+    // Deployment shop.d1 makes the first of these calls.
+    crew.await_moment(Moment::Registration).await?;
+    crew.await_moment(Moment::Update).await?;
+    line!("push v1", "the webhook starts run shop.1", async {
+        let commit = scene.repository.push(1).await?;
+        crew.strike(Moment::Webhook, &client, "shop.1", table)
             .await?;
-    }
-    crew.strike(Victim::Runner, "during the build", table)
-        .await?;
+        scene.run_of(&client, 1, &commit).await
+    });
+    crew.strike(Moment::Build, &client, "shop.1", table).await?;
     line!(
         "build v1",
         "steps pass, the registry has the digest",
         scene.built(&client, 1)
     );
-    if crew.armed {
-        let under_way = ["rolling_out", "verifying", "deployed"];
-        scene
-            .reaches(&client, "/deployments/shop.d1", &under_way)
-            .await?;
-    }
-    crew.strike(Victim::Sandbox, "during the rollout", table)
+    crew.strike(Moment::Registration, &client, "shop.d1", table)
         .await?;
-    crew.strike(Victim::Server, "during the rollout", table)
+    crew.strike(Moment::Update, &client, "shop.d1", table)
         .await?;
     line!(
         "v1 in staging",
         "deployed",
         scene.deployment(&client, "staging", "shop.r1", "deployed")
     );
+    let next = scene.forward(&client, "production", "shop.r1").await?;
+    crew.strike(Moment::Verification, &client, &next, table)
+        .await?;
     line!(
         "staging serves",
         "v1 staging",
         scene.serves(&scene.staging, "v1 staging")
     );
-    if crew.armed {
-        scene
-            .reaches(&client, "/deployments/shop.d2", &["verifying", "deployed"])
-            .await?;
-    }
-    crew.strike(Victim::Server, "during verification", table)
-        .await?;
     line!(
         "v1 in production",
         "deployed",
@@ -100,11 +86,13 @@ pub(crate) async fn tell(scene: &Scene, crew: &mut Crew, table: &mut Table) -> a
         scene.serves(&scene.production, "v1 production")
     );
 
+    crew.await_moment(Moment::Push).await?;
     line!(
         "push v2",
         "the webhook starts run shop.2",
         scene.push(&client, 2)
     );
+    crew.strike(Moment::Push, &client, "shop.2", table).await?;
     line!(
         "v2 in staging",
         "rolled_back, with the reason",
@@ -131,17 +119,8 @@ pub(crate) async fn tell(scene: &Scene, crew: &mut Crew, table: &mut Table) -> a
         "deployed",
         scene.deployment(&client, "staging", "shop.r3", "deployed")
     );
-    if crew.armed {
-        let id = scene.forward(&client, "production", "shop.r3").await?;
-        let path = format!("/deployments/{id}");
-        scene
-            .reaches(&client, &path, &["rolling_back", "rolled_back"])
-            .await?;
-    }
-    crew.strike(Victim::Server, "during the rollback", table)
-        .await?;
-    crew.strike(Victim::Sandbox, "during the rollback", table)
-        .await?;
+    let next = scene.forward(&client, "production", "shop.r3").await?;
+    crew.strike(Moment::Rollback, &client, &next, table).await?;
     line!(
         "v3 in production",
         "rolled_back, by itself",

@@ -1,5 +1,6 @@
 //! The lines of the story: what was expected, what was seen, how long it took, and the evidence.
 
+use super::crew::Victim;
 use serde::Serialize;
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -21,9 +22,26 @@ pub(crate) struct Line {
     pub(crate) evidence: Value,
 }
 
+/// A part that was killed.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Kill {
+    /// In which moment, in words.
+    pub(crate) moment: &'static str,
+    pub(crate) part: Victim,
+    /// The process that was killed.
+    pub(crate) pid: Option<u32>,
+    /// The run or deployment that was under way.
+    pub(crate) subject: String,
+    /// What was kept waiting then.
+    pub(crate) kept: Value,
+}
+
 /// All lines so far.
 pub(crate) struct Table {
     lines: Vec<Line>,
+    kills: Vec<Kill>,
+    /// Labels of whatever the story made on Docker Engine, as `key=value`.
+    pub(crate) labels: Vec<String>,
     began: Instant,
     last: Instant,
     quiet: bool,
@@ -34,6 +52,8 @@ impl Table {
         let now = Instant::now();
         Self {
             lines: vec![],
+            kills: vec![],
+            labels: vec![],
             began: now,
             last: now,
             quiet,
@@ -70,6 +90,13 @@ impl Table {
         });
     }
 
+    /// Says that a part was killed, and notes it.
+    pub(crate) fn kill(&mut self, kill: Kill) {
+        let part = format!("{:?}", kill.part).to_lowercase();
+        self.say(&format!("kill -9 {part} {}", kill.moment));
+        self.kills.push(kill);
+    }
+
     pub(crate) fn lines(&self) -> &[Line] {
         &self.lines
     }
@@ -84,6 +111,7 @@ impl Table {
             let held = self.lines.iter().all(|line| line.held);
             let value = serde_json::json!({
                 "held": held, "seconds": self.took().as_secs_f64(), "lines": self.lines,
+                "kills": self.kills, "labels": self.labels,
             });
             println!("{value:#}");
             return;
