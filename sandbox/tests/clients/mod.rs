@@ -1,55 +1,10 @@
 //! AWS clients that nobody here wrote.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod python;
 
-/// The version of boto3 that the stories were written for.
-const BOTO3: &str = "boto3==1.44.8";
-
-fn check(what: &str, output: &Output) {
-    assert!(
-        output.status.success(),
-        "{what} failed with {}\n{}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-}
-
-/// A Python that has boto3, made once per target directory; several test processes may ask at the
-/// same time.
-fn python() -> PathBuf {
-    let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    std::fs::create_dir_all(root).expect("the target directory can be written");
-    let lock = File::create(root.join("boto3.lock")).expect("a lock file");
-    lock.lock().expect("the lock");
-    let environment = root.join(BOTO3);
-    let python = environment.join("bin/python");
-    let complete = environment.join("complete");
-    if !complete.exists() {
-        let made = Command::new("python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(&environment)
-            .output()
-            .expect("python3 with venv is installed");
-        check("python3 -m venv", &made);
-        let installed = Command::new(&python)
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                BOTO3,
-            ])
-            .output()
-            .expect("pip starts");
-        check("pip install", &installed);
-        std::fs::write(&complete, "").expect("the mark can be written");
-    }
-    python
-}
+use python::{check, python};
+use std::path::Path;
+use std::process::Command;
 
 /// Runs one story of `ecs_story.py` and fails when it does not hold. Blocks until it ends.
 pub(crate) fn tell(endpoint: &str, arguments: &[&str]) {
