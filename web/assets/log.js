@@ -18,6 +18,7 @@ export function followLog() {
   };
   const source = new EventSource(log.dataset.logEvents);
   source.addEventListener("lines", (event) => {
+    if (!log.isConnected) return source.close(); // the page shows another step now
     if (gathered.push(event.data) === 1) setTimeout(draw, GATHER_MS);
   });
   source.addEventListener("end", () => {
@@ -27,8 +28,12 @@ export function followLog() {
   });
 }
 
+export function isAtEnd(log) {
+  return log.scrollHeight - log.scrollTop - log.clientHeight < NEAR;
+}
+
 function append(log, html) {
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR;
+  const follow = isAtEnd(log);
   const fresh = document.createElement("template");
   fresh.innerHTML = html;
   const lines = [...fresh.content.children];
@@ -41,7 +46,7 @@ function append(log, html) {
     }
     block.append(...lines.splice(0, BLOCK - block.childElementCount));
   }
-  if (!atEnd) return;
+  if (!follow) return;
   const blocks = log.querySelectorAll(".block");
   for (let spare = 0; spare < blocks.length - KEEP; spare += 1) blocks[spare].remove();
   log.scrollTop = log.scrollHeight;

@@ -14,6 +14,17 @@ pub fn age(now: &Time, then: &Time) -> String {
     }
 }
 
+/// For how long already: `for 3 m`; `just now` in the first seconds.
+#[must_use]
+pub fn lasting(now: &Time, since: &Time) -> String {
+    let seconds = now.0.saturating_sub(since.0) / 1000;
+    if seconds < 5 {
+        "just now".to_owned()
+    } else {
+        format!("for {}", coarse(seconds))
+    }
+}
+
 /// How long until, rounded up to whole seconds: `in 3 m`; `any moment` when it has passed.
 #[must_use]
 pub fn until(now: &Time, then: &Time) -> String {
@@ -166,7 +177,13 @@ mod tests {
             (800 * 86_400, "2 years ago"),
         ];
         for (seconds, expected) in cases {
-            assert_eq!(age(&NOW, &NOW.plus_seconds(-seconds)), expected);
+            let then = NOW.plus_seconds(-seconds);
+            assert_eq!(age(&NOW, &then), expected);
+            if let Some(span) = expected.strip_suffix(" ago") {
+                assert_eq!(lasting(&NOW, &then), format!("for {span}"));
+            } else {
+                assert_eq!(lasting(&NOW, &then), expected);
+            }
         }
         assert_eq!(until(&NOW, &Time(NOW.0 + 1)), "in 1 s");
         assert_eq!(until(&NOW, &NOW.plus_seconds(180)), "in 3 m");

@@ -74,6 +74,16 @@ pub(crate) fn ago(now: &Time, then: &Time) -> Html {
     timed(then, &format::age(now, then))
 }
 
+/// For how long already, with the exact time of the beginning under the pointer.
+pub(crate) fn lasting(now: &Time, since: &Time) -> Html {
+    timed(since, &format::lasting(now, since))
+}
+
+/// Date and time.
+pub(crate) fn stamp(time: &Time) -> Html {
+    timed(time, &format::utc(time))
+}
+
 /// How long until, with the exact time under the pointer.
 pub(crate) fn until(now: &Time, then: &Time) -> Html {
     timed(then, &format::until(now, then))
@@ -168,6 +178,18 @@ pub(crate) fn log_excerpt(lines: &[LogLine]) -> Html {
     for line in lines {
         write_line(&mut html, line, false);
     }
+    Html(html)
+}
+
+/// What was seen of a failure, line by line, as the core wrote it down: reasons, and the last lines
+/// of logs below them.
+pub(crate) fn evidence(lines: &[String]) -> Html {
+    let mut html = String::from("<pre class=\"evidence\">");
+    for line in lines {
+        html.push_str(&ansi::to_html(line).to_string());
+        html.push('\n');
+    }
+    html.push_str("</pre>");
     Html(html)
 }
 

@@ -205,6 +205,7 @@ fn what_others_wrote_is_escaped() {
     deployment.deployment.reason = HOSTILE.into();
     deployment.deployment.environment = HOSTILE.into();
     deployment.image = HOSTILE.into();
+    deployment.evidence = vec![HOSTILE.into()];
     deployment
         .events
         .iter_mut()

@@ -62,6 +62,8 @@ pub struct DeploymentPage {
     pub waiting: Option<Waiting>,
     /// Every gate in front of it, open ones too.
     pub gates: Vec<Gate>,
+    /// What was seen when it failed, line by line: stop reasons, exit codes, last lines of logs.
+    pub evidence: Vec<String>,
     /// A hold on this environment and service.
     pub hold: Option<Hold>,
     /// What happened, oldest first.
@@ -84,6 +86,13 @@ pub struct DeploymentPage {
     pub cancel: Permission,
     /// Whether the viewer may go to the rollback picker of this service.
     pub rollback: Permission,
+}
+
+impl DeploymentPage {
+    /// How many of the stopped tasks only made room for others.
+    fn replaced(&self) -> u64 {
+        self.stopped.iter().filter(|task| task.replaced).count() as u64
+    }
 }
 
 /// One gate in words.
@@ -165,6 +174,8 @@ pub struct StoppedTask {
     pub container: String,
     /// Its exit code, when there was one.
     pub exit_code: Option<i64>,
+    /// Whether it only made room for a newer one, which is no failure.
+    pub replaced: bool,
     /// When.
     pub at: Time,
     /// The last lines it wrote, oldest first.

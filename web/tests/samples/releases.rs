@@ -396,6 +396,7 @@ pub(crate) fn deployment_rolled_back() -> DeploymentPage {
         reason: "Essential container in task exited".into(),
         container: "nginx".into(),
         exit_code: Some(137),
+        replaced: false,
         at: ago(5_640),
         last_lines: texts
             .iter()
@@ -417,6 +418,15 @@ pub(crate) fn deployment_rolled_back() -> DeploymentPage {
         exit_code: None,
         last_lines: Vec::new(),
         log_note: "the container never started".into(),
+        ..stopped.clone()
+    };
+    let replaced = StoppedTask {
+        task: "0d77e2a1c943".into(),
+        code: "ServiceSchedulerInitiated".into(),
+        reason: "Scaling activity initiated by (deployment ecs-svc/20)".into(),
+        exit_code: Some(0),
+        replaced: true,
+        last_lines: Vec::new(),
         ..stopped.clone()
     };
     DeploymentPage {
@@ -443,6 +453,11 @@ pub(crate) fn deployment_rolled_back() -> DeploymentPage {
         counterpart: Some(("d-30".into(), "d30, the automatic rollback to r12".into())),
         waiting: None,
         gates: Vec::new(),
+        evidence: vec![
+            "task 4f0c6a2d91e7: Essential container in task exited (nginx exited 137)".into(),
+            format!("  | {}", texts[2]),
+            "target 10.0.3.18:32771 is unhealthy: Health checks failed with these codes: [500]".into(),
+        ],
         hold: Some(hold(Permission::Denied("Needs the role deployer.".into()))),
         facts: vec![
             fact(5_900, Tone::Quiet, "queued", "r13 was verified in staging."),
@@ -463,7 +478,7 @@ pub(crate) fn deployment_rolled_back() -> DeploymentPage {
             Target { id: "10.0.3.18:32771".into(), health: TargetHealth::Unhealthy, reason: "Target.ResponseCodeMismatch: Health checks failed with these codes: [500]".into(), release: Some("r13".into()) },
             Target { id: "10.0.4.9:32790".into(), health: TargetHealth::Draining, reason: "Target.DeregistrationInProgress".into(), release: None },
         ],
-        stopped: vec![stopped, image_gone],
+        stopped: vec![stopped, image_gone, replaced],
         events: vec![
             ClusterEvent { at: ago(5_390), message: "(service shop-web) has reached a steady state.".into() },
             ClusterEvent { at: ago(5_640), message: "(service shop-web) (port 80) is unhealthy in (target-group shop-web) due to (reason Health checks failed with these codes: [500]).".into() },
@@ -501,6 +516,7 @@ pub(crate) fn deployment_waiting() -> DeploymentPage {
         counterpart: None,
         waiting: Some(soak()),
         gates: gates(),
+        evidence: Vec::new(),
         hold: None,
         facts: vec![fact(
             430,

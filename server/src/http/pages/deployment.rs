@@ -88,6 +88,7 @@ pub(super) async fn show(
             Permission::Absent
         },
         waiting,
+        evidence: view_of::evidence(&deployment.state).to_vec(),
         hold: scene.hold(&state),
         facts: facts.iter().map(view_of::fact).collect(),
         rollouts: status.map(view_of::rollouts).unwrap_or_default(),

@@ -94,6 +94,23 @@ fn reason(deployment: &Deployment, waiting: Option<&str>) -> String {
     }
 }
 
+/// What was seen when it failed; empty for what did not.
+pub(in super::super) fn evidence(state: &DeploymentState) -> &[String] {
+    match state {
+        DeploymentState::RollingBack { failure, .. }
+        | DeploymentState::Failed { failure, .. }
+        | DeploymentState::RolledBack { failure, .. }
+        | DeploymentState::RollbackFailed { failure, .. }
+        | DeploymentState::TimedOut { failure, .. } => &failure.details,
+        DeploymentState::Queued
+        | DeploymentState::RollingOut { .. }
+        | DeploymentState::Verifying { .. }
+        | DeploymentState::Deployed { .. }
+        | DeploymentState::Superseded { .. }
+        | DeploymentState::Cancelled { .. } => &[],
+    }
+}
+
 /// A commit that is not loaded.
 pub(super) fn unknown_commit() -> Commit {
     Commit {
@@ -165,11 +182,8 @@ pub(in super::super) fn fact(event: &Event) -> Fact {
     let failure: Option<Failure> = failure.and_then(|value| serde_json::from_value(value).ok());
     let text = |key: &str| event.detail.get(key).and_then(Value::as_str);
     let detail = match (&failure, event.what.as_str()) {
-        (Some(failure), _) => {
-            let mut lines = vec![failure.message.as_str()];
-            lines.extend(failure.details.iter().map(String::as_str));
-            lines.join("\n")
-        }
+        // Its details are on the page as what was seen.
+        (Some(failure), _) => failure.message.clone(),
         (None, "opened") => {
             let trigger = event.detail.get("trigger");
             let said = trigger.and_then(|trigger| trigger.get("reason")?.as_str());
@@ -193,7 +207,7 @@ pub(in super::super) fn fact(event: &Event) -> Fact {
     Fact {
         at: time(event.at),
         tone,
-        title: event.what.replace('_', " "),
+        title: event.what.replace('_', " ").replace("ecs", "ECS"),
         detail: clip(&detail, LONGEST_DETAIL).to_owned(),
     }
 }
@@ -270,6 +284,8 @@ fn stopped_task(task: &observation::StoppedTask, status: &PlaceStatus) -> Stoppe
         reason,
         container: ended_by.map_or_else(|| "unknown".to_owned(), |(name, _)| name.clone()),
         exit_code: ended_by.map(|(_, code)| *code),
+        replaced: task.stop_code == "ServiceSchedulerInitiated"
+            && task.reason.starts_with("Scaling activity initiated by"),
         at: time(task.stopped_at.unwrap_or(status.observed_at)),
         last_lines: (1..)
             .zip(&task.last_lines)

@@ -8,7 +8,7 @@ mod run;
 mod scene;
 
 pub(super) use deployment::{
-    cluster_events, counterpart, fact, rollouts, stopped_tasks, summary, targets,
+    cluster_events, counterpart, evidence, fact, rollouts, stopped_tasks, summary, targets,
 };
 pub(super) use needs::needs;
 pub(super) use run::{diagnostics, release, run_reason, run_state, steps, summary_of_line};
