@@ -173,6 +173,27 @@ fn ids_are_unique_and_labels_and_tables_are_complete() {
     }
 }
 
+/// The page swaps what is there: a region that only some states had would appear on a reload alone.
+#[test]
+fn every_state_of_a_page_has_the_same_live_regions() {
+    let mut kinds = std::collections::BTreeMap::<String, (String, BTreeSet<String>)>::new();
+    for (name, html) in samples::pages() {
+        let regions: BTreeSet<String> = tags(&html)
+            .into_iter()
+            .filter(|tag| tag.contains(" data-live") || attribute(tag, "id") == Some("log"))
+            .filter_map(|tag| attribute(tag, "id"))
+            // It belongs to the log, which the page exchanges as a whole.
+            .filter(|id| *id != "log-facts")
+            .map(str::to_owned)
+            .collect();
+        let kind = name.split('-').next().unwrap_or_default().to_owned();
+        let (first, expected) = kinds
+            .entry(kind)
+            .or_insert_with(|| (name.to_owned(), regions.clone()));
+        assert_eq!(*expected, regions, "{first} and {name}");
+    }
+}
+
 #[test]
 fn what_others_wrote_is_escaped() {
     let mut run = runs::run_failed();
