@@ -63,6 +63,10 @@ struct SandboxArgs {
     /// Where the registry answers.
     #[arg(long, default_value = "127.0.0.1:4570")]
     registry: SocketAddr,
+    /// A registry that runs elsewhere and keeps the images, http://HOST:PORT; it must ask for no
+    /// credentials. Without it the sandbox starts its own.
+    #[arg(long)]
+    registry_upstream: Option<roadstead_sandbox::RegistryAddress>,
     /// State, logs and images.
     #[arg(long, default_value = "sandbox-data")]
     data: PathBuf,
@@ -111,6 +115,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             let mut config = roadstead_sandbox::Config::new(args.data);
             config.listen = args.listen;
             config.registry_listen = args.registry;
+            config.registry_upstream = args.registry_upstream;
             config.backend = args.backend;
             config.time_scale = args.time_scale;
             serve::sandbox(config)

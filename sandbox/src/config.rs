@@ -3,9 +3,12 @@
 //! Owns: addresses, the data directory, the backend, the account's identity. Must not know: any
 //! room that uses these values.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+
+use hyper::Uri;
 
 /// How tasks become something that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,40 @@ impl FromStr for BackendKind {
     }
 }
 
+/// Where a registry runs that somebody else started: `http://HOST:PORT`, nothing behind it. Plain
+/// HTTP, because it is meant to be on this machine or on its containers' network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryAddress(String);
+
+impl RegistryAddress {
+    /// `HOST:PORT`.
+    pub(crate) fn authority(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RegistryAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.0)
+    }
+}
+
+impl FromStr for RegistryAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refused = || format!("`{text}` is no `http://HOST:PORT`");
+        let uri: Uri = text.parse().map_err(|_| refused())?;
+        let plain = uri.scheme_str() == Some("http") && uri.path() == "/" && uri.query().is_none();
+        let authority = uri.authority().filter(|_| plain).ok_or_else(refused)?;
+        // With `user@` in front it would be no `HOST:PORT` any more.
+        if authority.as_str().contains('@') || authority.port_u16().is_none() {
+            return Err(refused());
+        }
+        Ok(Self(authority.to_string()))
+    }
+}
+
 /// The settings of one sandbox.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -37,6 +74,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the registry behind ECR answers.
     pub registry_listen: SocketAddr,
+    /// A registry that runs elsewhere and keeps the images, asks for no credentials and may delete.
+    /// Without one the sandbox starts its own as a child process.
+    pub registry_upstream: Option<RegistryAddress>,
     /// Where state, logs and images are kept; created when absent. One sandbox per directory.
     pub data: PathBuf,
     /// What runs tasks.
@@ -59,6 +99,7 @@ impl Config {
         Self {
             listen: local(4566),
             registry_listen: local(4570),
+            registry_upstream: None,
             data: data.into(),
             backend: BackendKind::Docker,
             time_scale: 1.0,
@@ -74,5 +115,34 @@ impl Config {
             "arn:aws:{service}:{}:{}:{resource}",
             self.region, self.account
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_elsewhere_is_an_address_and_nothing_more() {
+        for (text, authority) in [
+            ("http://127.0.0.1:4571", "127.0.0.1:4571"),
+            ("http://registry:5000/", "registry:5000"),
+            ("http://[::1]:5000", "[::1]:5000"),
+        ] {
+            let address: RegistryAddress = text.parse().unwrap();
+            assert_eq!(address.authority(), authority);
+        }
+        for text in [
+            "127.0.0.1:4571",
+            "https://registry:5000",
+            "http://registry",
+            "http://registry:5000/v2/",
+            "http://registry:5000/?x",
+            "http://user:secret@registry:5000",
+            "",
+        ] {
+            let refused = text.parse::<RegistryAddress>().unwrap_err();
+            assert!(refused.contains("http://HOST:PORT"), "{text}: {refused}");
+        }
     }
 }

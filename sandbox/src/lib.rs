@@ -25,5 +25,5 @@ mod targets;
 mod wire;
 
 pub use backends::docker::{label, purge};
-pub use config::{BackendKind, Config};
+pub use config::{BackendKind, Config, RegistryAddress};
 pub use serve::serve;

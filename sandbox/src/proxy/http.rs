@@ -5,6 +5,7 @@
 //! Must not know: registries, target groups.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -69,12 +70,12 @@ impl Client {
         self.0.request(request).await
     }
 
-    /// Passes a request on to `upstream` and its answer back, both without hop-by-hop headers. The
+    /// Passes a request on to `upstream`, a `host:port`, and its answer back, both without hop-by-hop headers. The
     /// `Host` that the client sent is kept.
     pub(crate) async fn forward(
         &self,
         mut request: Request<Body>,
-        upstream: SocketAddr,
+        upstream: impl Display,
     ) -> Result<Response<Body>, ClientError> {
         let path = request.uri().path_and_query().map_or("/", |it| it.as_str());
         let uri = Uri::builder()

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::{Method, Request, Response, StatusCode, header};
 use serde::Deserialize;
+use serde_json::json;
 
-use super::process::RegistryProcess;
+use super::upstream::Upstream;
 use crate::proxy::http::{Client, full};
 
 /// Every kind of manifest, so that the registry answers with what was pushed.
@@ -15,6 +16,15 @@ const ACCEPT: &str = "application/vnd.docker.distribution.manifest.v2+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.oci.image.manifest.v1+json, \
     application/vnd.oci.image.index.v1+json";
+
+/// The type of a list of manifests.
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// The header that names what was stored.
+const DIGEST: &str = "docker-content-digest";
+
+const NO_DELETION: &str =
+    "it does not allow that; start it with REGISTRY_STORAGE_DELETE_ENABLED=true";
 
 /// The registry itself takes no larger manifest.
 const LARGEST_REPLY: usize = 4 << 20;
@@ -72,10 +82,10 @@ struct Tags {
     tags: Option<Vec<String>>,
 }
 
-/// Asks the registry on its private port.
+/// Asks the registry itself, behind the check of tokens.
 pub(super) struct Manifests<'a> {
     pub(super) client: &'a Client,
-    pub(super) process: &'a RegistryProcess,
+    pub(super) upstream: &'a Upstream,
 }
 
 impl Manifests<'_> {
@@ -88,7 +98,7 @@ impl Manifests<'_> {
         let path = format!("/v2/{repository}/manifests/{reference}");
         let (response, _) = self.send(Method::HEAD, &path).await?;
         match response.status() {
-            StatusCode::OK => header_text(&response, "docker-content-digest")
+            StatusCode::OK => header_text(&response, DIGEST)
                 .map(Some)
                 .ok_or_else(|| failed(&Method::HEAD, &path, &"no digest in the reply")),
             StatusCode::NOT_FOUND => Ok(None),
@@ -106,7 +116,7 @@ impl Manifests<'_> {
         let (response, content) = self.send(Method::GET, &path).await?;
         match response.status() {
             StatusCode::OK => {
-                let digest = header_text(&response, "docker-content-digest");
+                let digest = header_text(&response, DIGEST);
                 let media_type = header_text(&response, header::CONTENT_TYPE.as_str());
                 let (Some(digest), Some(media_type)) = (digest, media_type) else {
                     return Err(failed(
@@ -149,8 +159,31 @@ impl Manifests<'_> {
         let (response, _) = self.send(Method::DELETE, &path).await?;
         match response.status() {
             StatusCode::ACCEPTED | StatusCode::NOT_FOUND => Ok(()),
+            StatusCode::METHOD_NOT_ALLOWED => Err(failed(&Method::DELETE, &path, &NO_DELETION)),
             status => Err(failed(&Method::DELETE, &path, &status)),
         }
+    }
+
+    /// Takes a tag from its image, which stays. Registries delete manifests, not tags, so the tag is
+    /// moved to a manifest of nothing first, and goes with that one.
+    pub(super) async fn untag(&self, repository: &str, tag: &str) -> Result<(), RegistryError> {
+        let path = format!("/v2/{repository}/manifests/{tag}");
+        // Never the same twice: what else had this digest would go, too.
+        let nothing = json!({
+            "schemaVersion": 2,
+            "mediaType": INDEX,
+            "manifests": [],
+            "annotations": { "untagged": format!("{:032x}", rand::random::<u128>()) },
+        });
+        let (response, _) = self
+            .exchange(Method::PUT, &path, Some(nothing.to_string()))
+            .await?;
+        if response.status() != StatusCode::CREATED {
+            return Err(failed(&Method::PUT, &path, &response.status()));
+        }
+        let digest = header_text(&response, DIGEST)
+            .ok_or_else(|| failed(&Method::PUT, &path, &"no digest in the reply"))?;
+        self.delete(repository, &digest).await
     }
 
     async fn send(
@@ -158,11 +191,24 @@ impl Manifests<'_> {
         method: Method,
         path: &str,
     ) -> Result<(Response<()>, Bytes), RegistryError> {
-        let request = Request::builder()
-            .method(method.clone())
-            .uri(format!("http://{}{path}", self.process.address()))
+        self.exchange(method, path, None).await
+    }
+
+    /// Sends an index, if there is one to send.
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        index: Option<String>,
+    ) -> Result<(Response<()>, Bytes), RegistryError> {
+        let mut request = Request::builder().method(method.clone());
+        if index.is_some() {
+            request = request.header(header::CONTENT_TYPE, INDEX);
+        }
+        let request = request
+            .uri(format!("http://{}{path}", self.upstream.authority()))
             .header(header::ACCEPT, ACCEPT)
-            .body(full(Bytes::new()))
+            .body(full(index.unwrap_or_default()))
             .map_err(|error| failed(&method, path, &error))?;
         let response = self
             .client

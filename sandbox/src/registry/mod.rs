@@ -1,12 +1,15 @@
-//! The OCI registry behind ECR: a real registry on a private port, a token check in front.
+//! The OCI registry behind ECR: a real registry behind, a token check in front.
 //!
-//! Owns: the child process, the repositories and tokens of ECR, and the port on which clients push
+//! Owns: the registry behind (a child process on a private port, or one that runs elsewhere), the repositories and tokens of ECR, and the port on which clients push
 //! and pull. Invariant: a manifest whose push was acknowledged is in the records or in the
 //! registry's own list of tags. Must not know: AWS's wire.
 
 mod manifests;
 mod process;
 mod repositories;
+#[cfg(test)]
+mod tests;
+mod upstream;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -30,13 +33,16 @@ use crate::proxy::http::{Client, serve};
 use crate::proxy::registry_front;
 use crate::services::AwsError;
 use manifests::Manifests;
-use process::RegistryProcess;
+use upstream::Upstream;
 
 pub(crate) use manifests::{Manifest, RegistryError};
 pub(crate) use repositories::{EcrRecords, PushedImage, Repository, TagMutability};
 
 /// The user name that goes with every token.
 pub(crate) const TOKEN_USER: &str = "AWS";
+
+/// How long a registry elsewhere may take to answer first; machines that run tests are slow.
+const UPSTREAM_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a token lasts; AWS's length, and real time, because clients plan with `expiresAt`.
 const TOKEN_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
@@ -47,7 +53,7 @@ pub(crate) struct Registry {
     address: SocketAddr,
     clock: Clock,
     client: Client,
-    process: RegistryProcess,
+    upstream: Upstream,
     records: Records<EcrRecords>,
     directory: PathBuf,
     /// The password with which the sandbox itself pulls, as long as it runs.
@@ -69,7 +75,7 @@ pub(crate) struct Token {
 }
 
 impl Registry {
-    /// Starts the registry on a private port and the check on `config.registry_listen`.
+    /// Starts the registry, or waits for the one elsewhere, and the check on `config.registry_listen`.
     pub(crate) async fn start(
         config: &Config,
         clock: Clock,
@@ -94,11 +100,14 @@ impl Registry {
             // Docker Engine speaks plain HTTP only to registries on its own machine.
             address.set_ip(Ipv4Addr::LOCALHOST.into());
         }
+        let client = Client::new();
+        let elsewhere = config.registry_upstream.as_ref();
+        let upstream = Upstream::start(elsewhere, &directory, &client, UPSTREAM_LIMIT).await?;
         let registry = Arc::new(Self {
             address,
             clock,
-            client: Client::new(),
-            process: RegistryProcess::start(&directory).await?,
+            client,
+            upstream,
             records,
             directory,
             own_password: new_password(),
@@ -117,7 +126,7 @@ impl Registry {
         Ok(registry)
     }
 
-    /// Stops both; images stay in the data directory.
+    /// Stops the check, and the registry if it is a child; images stay.
     pub(crate) async fn shut_down(&self) {
         self.stop.cancel();
         if let Some(server) = self.server.lock().await.take()
@@ -125,7 +134,7 @@ impl Registry {
         {
             tracing::error!(%error, "the registry's front ended badly");
         }
-        self.process.shut_down().await;
+        self.upstream.shut_down().await;
     }
 
     /// Where clients push and pull; also the host in every `repositoryUri`.
@@ -201,9 +210,9 @@ impl Registry {
         self.tagging.lock().await
     }
 
-    /// Where the real registry answers.
-    pub(crate) fn upstream(&self) -> SocketAddr {
-        self.process.address()
+    /// Where the real registry answers, as `host:port`.
+    pub(crate) fn upstream(&self) -> String {
+        self.upstream.authority()
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -285,31 +294,52 @@ impl Registry {
         .await
     }
 
-    /// Takes a tag from its image, which stays. The registry's API cannot do that; its storage is
-    /// one directory per tag. `tag` must be one that `tags` gave.
+    /// Takes a tag from its image, which stays. `tag` must be one that `tags` gave.
     pub(crate) async fn untag(&self, repository: &str, tag: &str) -> Result<(), AwsError> {
-        let tags = self.storage(repository).join("_manifests/tags").join(tag);
-        remove_directory(&tags).await
+        match self.storage(repository) {
+            // The registry's API cannot do that; its storage is one directory per tag.
+            Some(storage) => remove_directory(&storage.join("_manifests/tags").join(tag)).await,
+            None => Ok(self.manifests().untag(repository, tag).await?),
+        }
     }
 
-    /// Forgets everything pushed into a repository. Repositories below it in the name stay.
-    pub(crate) async fn clear(&self, repository: &str) -> Result<(), AwsError> {
-        for part in ["_manifests", "_layers", "_uploads"] {
-            remove_directory(&self.storage(repository).join(part)).await?;
+    /// Forgets everything pushed into the repository `name`, whose record was `repository`.
+    /// Repositories below it in the name stay.
+    pub(crate) async fn clear(&self, name: &str, repository: &Repository) -> Result<(), AwsError> {
+        if let Some(storage) = self.storage(name) {
+            for part in ["_manifests", "_layers", "_uploads"] {
+                remove_directory(&storage.join(part)).await?;
+            }
+            return Ok(());
+        }
+        for digest in repository.images.keys() {
+            self.manifests().delete(name, digest).await?;
+        }
+        // And what was pushed just before a crash.
+        for tag in self.tags(name).await? {
+            if let Some(digest) = self.digest(name, &tag).await? {
+                self.manifests().delete(name, &digest).await?;
+            }
         }
         Ok(())
     }
 
-    fn storage(&self, repository: &str) -> PathBuf {
-        self.directory
-            .join("images/docker/registry/v2/repositories")
-            .join(repository)
+    /// A repository's files, when they are ours.
+    fn storage(&self, repository: &str) -> Option<PathBuf> {
+        match self.upstream {
+            Upstream::Child(_) => Some(
+                self.directory
+                    .join("images/docker/registry/v2/repositories")
+                    .join(repository),
+            ),
+            Upstream::Elsewhere(_) => None,
+        }
     }
 
     fn manifests(&self) -> Manifests<'_> {
         Manifests {
             client: &self.client,
-            process: &self.process,
+            upstream: &self.upstream,
         }
     }
 }

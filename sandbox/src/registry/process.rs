@@ -99,7 +99,8 @@ fn find_program() -> anyhow::Result<PathBuf> {
     });
     found.with_context(|| {
         format!(
-            "no OCI registry found: none of {} is in PATH; install Debian's package `docker-registry`",
+            "no OCI registry found: none of {} is in PATH; install Debian's package `docker-registry`, or \
+             name one that runs elsewhere with --registry-upstream",
             PROGRAMS.join(", ")
         )
     })

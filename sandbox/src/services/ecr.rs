@@ -154,7 +154,7 @@ impl Ecr<'_> {
                 Ok::<_, AwsError>(())
             })
             .await?;
-        self.registry.clear(name).await?;
+        self.registry.clear(name, &repository).await?;
         Ok(json!({ "repository": self.repository_value(name, &repository) }))
     }
 
