@@ -49,7 +49,7 @@ fn logs() {
 }
 
 /// Returns at the first SIGTERM or SIGINT.
-pub(crate) async fn stop() {
+pub(crate) async fn asked_to_stop() {
     let (Ok(mut term), Ok(mut interrupt)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
@@ -66,12 +66,12 @@ pub(crate) async fn stop() {
 pub(crate) fn server(file: &Path) -> anyhow::Result<()> {
     logs();
     let config = Config::load(file)?;
-    runtime()?.block_on(roadstead_server::serve(config, stop()))
+    runtime()?.block_on(roadstead_server::serve(config, asked_to_stop()))
 }
 
 pub(crate) fn sandbox(config: roadstead_sandbox::Config) -> anyhow::Result<()> {
     logs();
-    runtime()?.block_on(roadstead_sandbox::serve(config, stop()))
+    runtime()?.block_on(roadstead_sandbox::serve(config, asked_to_stop()))
 }
 
 pub(crate) fn purge_sandbox(data: &Path) -> anyhow::Result<()> {
@@ -101,7 +101,7 @@ pub(crate) fn runner(args: RunnerArgs) -> anyhow::Result<()> {
     runtime.block_on(async {
         let stopping = token.clone();
         tokio::spawn(async move {
-            stop().await;
+            asked_to_stop().await;
             stopping.cancel();
         });
         roadstead_runner::run(config, token).await

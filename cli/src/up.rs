@@ -1,7 +1,7 @@
 //! `up`: server, one runner and a sandbox as children of this process, on an embedded database.
 
 use crate::children::{Part, until};
-use crate::serve;
+use crate::serve::asked_to_stop;
 use anyhow::Context;
 use clap::Args;
 use std::fs;
@@ -41,19 +41,23 @@ pub(crate) struct Parts {
 }
 
 pub(crate) async fn up(args: UpArgs) -> anyhow::Result<()> {
-    let mut parts = start(&args).await?;
+    let asked = asked_to_stop();
+    tokio::pin!(asked);
+    // The children of a start that is broken off are killed when they are dropped.
+    let mut parts = tokio::select! {
+        parts = start(&args) => parts?,
+        () = &mut asked => return Ok(()),
+    };
     println!(
         "dashboard  http://{}   user admin, password {}",
         args.listen, parts.admin_password
     );
     println!("sandbox    http://{}   (AWS_ENDPOINT_URL)", args.sandbox);
     println!("logs       {}", args.data.display());
-    println!("Ctrl-C stops everything; the data stays.");
-    let stopped = serve::stop();
-    tokio::pin!(stopped);
+    println!("Ctrl-C or SIGTERM stops everything; the data stays.");
     loop {
         tokio::select! {
-            () = &mut stopped => break,
+            () = &mut asked => break,
             () = tokio::time::sleep(Duration::from_secs(1)) => {
                 parts.sandbox.alive()?;
                 parts.server.alive()?;

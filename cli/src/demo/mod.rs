@@ -16,7 +16,7 @@ mod story;
 mod table;
 
 use crate::Exit;
-use crate::serve;
+use crate::serve::asked_to_stop;
 use crate::up::{self, UpArgs};
 use clap::{Args, ValueEnum};
 use crew::{Crew, Victim};
@@ -158,7 +158,7 @@ async fn tell(args: &DemoArgs, data: &std::path::Path) -> anyhow::Result<()> {
             "\ndashboard  http://{}   user admin, password {}\nCtrl-C stops everything.",
             args.listen, password
         );
-        serve::stop().await;
+        asked_to_stop().await;
     }
     scene.put_away().await;
     crew.dismiss().await;
