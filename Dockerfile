@@ -4,7 +4,8 @@
 #   docker build -t roadstead --build-arg BINARY=prebuilt .      takes dist/roadstead instead of compiling
 #
 # Other bases may stand in. For compiling: cargo, a C compiler, pkg-config, OpenSSL's headers. For
-# running without apt-get: a shell, libssl3, CA certificates, wget, and docker-registry for the sandbox.
+# running without apt-get: a shell, libssl3, zlib, CA certificates and wget. A sandbox from this image
+# stands in front of a registry that runs elsewhere (--registry-upstream).
 ARG BASE_BUILD=rust:1.95-bookworm
 ARG BASE_RUNTIME=debian:bookworm-slim
 ARG BINARY=compiled
@@ -27,10 +28,12 @@ RUN set -eu; \
     if command -v apt-get >/dev/null; then \
         apt-get update; \
         DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
-            ca-certificates docker-registry libssl3 wget; \
+            ca-certificates libssl3 wget zlib1g; \
         rm -rf /var/lib/apt/lists/*; \
     fi; \
     mkdir -p /etc/roadstead /var/lib/roadstead; \
+    # Repositories that are mounted belong to somebody of the machine, which git would refuse.
+    printf '[safe]\n\tdirectory = *\n' >/etc/gitconfig; \
     echo '# Projects go here; ROADSTEAD__SECTION__KEY is laid over this file.' >/etc/roadstead/roadstead.toml; \
     chown 10001:10001 /var/lib/roadstead; \
     chmod 0750 /var/lib/roadstead
