@@ -59,6 +59,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     let observer = Observer::new(store.clone(), cluster, Probes::new()?, bell.clone());
     let logs = LogStore::new(config.data.join("logs")).context("cannot make the logs' folder")?;
 
+    let leaving = bell.clone();
     let listener = http::bind(config.http.listen)?;
     let address = listener.local_addr()?;
     let app = App {
@@ -91,7 +92,8 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     }
     tracing::info!("stopping");
     stop.cancel();
-    // Long polls and event streams end with their clients; what stays after that is cut.
+    // Long polls and event streams end; what stays after that is cut.
+    leaving.put_away();
     let _ = tokio::time::timeout(LAST_REQUESTS, handle.stop(true)).await;
     for worker in workers {
         let _ = tokio::time::timeout(LAST_REQUESTS, worker).await;

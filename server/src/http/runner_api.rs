@@ -218,11 +218,13 @@ async fn poll(
             drain: beat.drain,
             assign: None,
         };
-        if body.free_slots > 0 && !reply.drain {
+        // Work handed out by a server that stops would be lost on its way.
+        let stops = app.bell.is_put_away();
+        if body.free_slots > 0 && !reply.drain && !stops {
             reply.assign = claim(&app, &runner).await?;
         }
         let empty = reply.assign.is_none() && reply.cancel.is_empty() && reply.lost.is_empty();
-        if !empty || reply.drain || tokio::time::Instant::now() >= until {
+        if !empty || reply.drain || stops || tokio::time::Instant::now() >= until {
             return Ok(HttpResponse::Ok().json(reply));
         }
         // A ring of another server does not reach this one: look again every second.

@@ -1,9 +1,10 @@
 //! Server-sent events: lines of a running step, and that something has changed.
 
-use crate::site::{PATIENCE, Site, VIEWER, log_key};
+use crate::site::{PATIENCE, Site, VIEWER, Who, log_key};
 use futures_util::StreamExt;
 use reqwest::{Method, Response, StatusCode};
 use roadstead_pipelines::id::RunId;
+use roadstead_protocol::{PROTOCOL_VERSION, Poll, PollReply};
 use roadstead_server::store::hash_secret;
 use sha2::{Digest, Sha256};
 
@@ -127,5 +128,42 @@ async fn pages_hear_of_changes() {
         unknown.send().await.unwrap().status(),
         StatusCode::BAD_REQUEST
     );
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_stops_lets_everybody_go_and_hands_out_no_work() {
+    let mut site = Site::start().await;
+    let run = running(&mut site).await;
+    site.log(&run, "test", "first\n").await;
+    let log = format!("/runs/{run}/steps/test/log/events");
+    let mut readers = vec![];
+    for path in ["/events?topic=all", log.as_str()] {
+        let mut reader = open(&site, path, None).await;
+        reader.until(": alive").await;
+        readers.push(reader);
+    }
+    site.story.push().await;
+    site.app.bell.put_away();
+    for mut reader in readers {
+        let rest = async { while reader.stream.next().await.is_some() {} };
+        let ended = tokio::time::timeout(PATIENCE, rest).await;
+        assert!(ended.is_ok(), "the stream goes on: {}", reader.text);
+    }
+    let poll = Poll {
+        protocol_version: PROTOCOL_VERSION,
+        labels: vec![],
+        free_slots: 1,
+        disk_free_bytes: 1 << 40,
+        running: vec![],
+    };
+    let request = site.request(Who::Nobody, Method::POST, "/runner/v1/poll");
+    let answer = request.bearer_auth("credential").json(&poll).send().await;
+    let reply: PollReply = answer.unwrap().json().await.unwrap();
+    assert_eq!(reply.assign, None);
+    // There was work to hand out.
+    let store = &site.story.store;
+    let claim = store.claim_job("harbour", hash_secret("later"), site.story.now);
+    assert!(claim.await.unwrap().is_some());
     site.stop().await;
 }

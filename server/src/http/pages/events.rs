@@ -87,12 +87,12 @@ pub(super) async fn stream(
     query: web::Query<TopicQuery>,
 ) -> Result<HttpResponse, HttpError> {
     let topic = Topic::parse(&query.topic)?;
-    let bell = app.bell.listen();
+    let (bell, listener) = (app.bell.clone(), app.bell.listen());
     let seen = topic.mark(&app).await?;
     let watch = Watch {
         app,
         topic,
-        bell,
+        bell: listener,
         seen,
         end: Instant::now() + sse::LONGEST_STREAM,
     };
@@ -120,5 +120,8 @@ pub(super) async fn stream(
         }
         None
     });
-    Ok(sse::answer(futures_util::StreamExt::chain(hello, changes)))
+    Ok(sse::answer(
+        &bell,
+        futures_util::StreamExt::chain(hello, changes),
+    ))
 }

@@ -98,6 +98,7 @@ pub(super) async fn stream(
     let seen = request.headers().get("last-event-id");
     let seen: Option<u64> = seen.and_then(|id| id.to_str().ok()?.parse().ok());
     let key = key_of(&run, attempt.number, &step);
+    let bell = app.bell.clone();
     let tail = Tail {
         changes: app.logs.watch(key.clone()).await.map_err(broken)?,
         over: attempt.ended_at.is_some(),
@@ -114,7 +115,10 @@ pub(super) async fn stream(
         let event = tail.event().await?;
         Some((event, tail))
     });
-    Ok(sse::answer(futures_util::StreamExt::chain(hello, events)))
+    Ok(sse::answer(
+        &bell,
+        futures_util::StreamExt::chain(hello, events),
+    ))
 }
 
 /// Follows one log.

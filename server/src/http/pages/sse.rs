@@ -1,5 +1,6 @@
 //! Server-sent events: how they are written, and the answer that carries them.
 
+use crate::wake::Bell;
 use actix_web::HttpResponse;
 use actix_web::http::header;
 use actix_web::web::Bytes;
@@ -24,13 +25,14 @@ pub(super) fn event(name: &str, id: Option<u64>, data: &str) -> Bytes {
     Bytes::from(format!("event: {name}\n{id}data: {data}\n\n"))
 }
 
-/// The answer. Pulled by the client: nothing is gathered for one that does not read.
-pub(super) fn answer(events: impl Stream<Item = Bytes> + 'static) -> HttpResponse {
+/// The answer, until the server stops. Pulled by the client: nothing is gathered for one that does
+/// not read.
+pub(super) fn answer(bell: &Bell, events: impl Stream<Item = Bytes> + 'static) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header(("x-accel-buffering", "no"))
-        .streaming(events.map(Ok::<_, Infallible>))
+        .streaming(events.take_until(bell.gone()).map(Ok::<_, Infallible>))
 }
 
 #[cfg(test)]
