@@ -43,10 +43,12 @@ pub(crate) struct Parts {
 pub(crate) async fn up(args: UpArgs) -> anyhow::Result<()> {
     let asked = asked_to_stop();
     tokio::pin!(asked);
-    // The children of a start that is broken off are killed when they are dropped.
+    // The signals' handlers come first: there is no moment at which children are left behind. Those
+    // of a start that is broken off are killed when they are dropped.
     let mut parts = tokio::select! {
-        parts = start(&args) => parts?,
+        biased;
         () = &mut asked => return Ok(()),
+        parts = start(&args) => parts?,
     };
     println!(
         "dashboard  http://{}   user admin, password {}",
