@@ -144,6 +144,11 @@ fn healthy(
     }
 }
 
+/// No two users differ in case alone, and git takes a name as it is typed.
+fn same_person(one: &str, other: &str) -> bool {
+    one.to_lowercase() == other.to_lowercase()
+}
+
 fn approval(
     world: &World,
     place: &Place,
@@ -159,13 +164,17 @@ fn approval(
         .unwrap_or_default();
     let lowest = from.iter().min().copied().unwrap_or(Role::Deployer);
     let state = world.place(place);
-    let given: Vec<_> = state
-        .approvals
-        .iter()
-        .filter(|a| a.release == *release && a.role >= lowest)
-        .filter(|a| !not_author || a.by != author)
-        .map(|a| a.by.as_str())
-        .collect();
+    // People, not clicks: whoever says it twice is one.
+    let mut given: Vec<&str> = vec![];
+    for approval in &state.approvals {
+        let counts = approval.release == *release
+            && approval.role >= lowest
+            && !(not_author && same_person(&approval.by, author))
+            && !given.iter().any(|by| same_person(by, &approval.by));
+        if counts {
+            given.push(&approval.by);
+        }
+    }
     if given.len() >= count as usize {
         return GateVerdict::Open {
             because: format!("approved by {}", given.join(", ")),
