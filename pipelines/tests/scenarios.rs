@@ -194,6 +194,51 @@ fn production_waits_for_approval_by_somebody_else() {
 }
 
 #[test]
+fn two_approvals_are_two_people() {
+    let gates = r#"[{"healthy": {"environment": "staging", "soak": 10, "min_running": 1}},
+        {"approval": {"from": ["deployer"], "count": 2, "not_author": false}}]"#;
+    let healthy = r#"[{"healthy": {"environment": "staging", "soak": 60, "min_running": 2}}]"#;
+    let mut stage = Stage::new(pipeline(&AUTO.replace(healthy, gates)));
+    let release = stage.ship();
+    stage.ecs_completes("staging/web");
+    stage.wait(20);
+    stage.transcript.clear();
+    // The author may be one of them, unless the gate says otherwise.
+    stage.approve("production/web", &release, "maya");
+    stage.approve("production/web", &release, "maya");
+    stage.approve("production/web", &release, "Maya");
+    assert_eq!(stage.updates.len(), 1, "{}", stage.transcript);
+    stage.approve("production/web", &release, "ole");
+    assert_snapshot!(stage.transcript);
+    assert_eq!(stage.updates.len(), 2);
+}
+
+#[test]
+fn what_ecs_takes_back_too_far_is_brought_to_the_last_verified_release_without_a_hold() {
+    let mut stage = stage();
+    ship_everywhere(&mut stage);
+    ship_everywhere(&mut stage);
+    stage.ship();
+    stage.wait(5);
+    stage.transcript.clear();
+    // ECS has its own idea of what to return to: not what was verified last, but what ran before it.
+    stage.ecs_breaker_to("staging/web", "td-1");
+    stage.wait(20);
+    assert_eq!(stage.running("staging/web").unwrap().as_str(), "shop.r2");
+    stage.ecs_completes("staging/web");
+    stage.wait(20);
+    assert_snapshot!(stage.transcript);
+    let states: Vec<_> = stage.states().into_iter().map(|(_, state)| state).collect();
+    assert_eq!(states[4..], ["rolled_back", "deployed"]);
+    // Without a hold, the next one comes by itself.
+    assert_eq!(stage.world.place(&Stage::place("staging/web")).hold, None);
+    stage.ship();
+    stage.ecs_completes("staging/web");
+    stage.wait(10);
+    assert_eq!(stage.running("staging/web").unwrap().as_str(), "shop.r4");
+}
+
+#[test]
 fn what_somebody_else_does_to_the_service_is_told_as_that() {
     let mut stage = stage();
     ship_everywhere(&mut stage);

@@ -327,7 +327,9 @@ impl Stage {
 
     fn take_back(&mut self, place: &Place) {
         let service = self.ecs.get_mut(place).unwrap();
-        if service.deployments.len() > 1 {
+        // What is complete is not under way: there is nothing to take back.
+        let under_way = service.deployments[0].rollout_state.as_deref() != Some("COMPLETED");
+        if under_way && service.deployments.len() > 1 {
             let mut back = service.deployments.remove(1);
             back.status = "PRIMARY".into();
             back.rollout_state = Some("COMPLETED".into());
@@ -342,6 +344,21 @@ impl Stage {
             "the circuit breaker of ECS takes the rollout back in {place}"
         ));
         self.take_back(&place);
+    }
+
+    /// The same, but to another definition than the one that ran before: under a new id, and saying so.
+    pub fn ecs_breaker_to(&mut self, place: &str, definition: &str) {
+        self.say(&format!(
+            "the circuit breaker of ECS takes {place} back to {definition}"
+        ));
+        let mut back = self.new_ecs(definition, "COMPLETED", 2);
+        back.rollout_reason = "ECS deployment circuit breaker: rolling back".into();
+        let service = self.ecs.get_mut(&Self::place(place)).unwrap();
+        let mut failed = service.deployments.remove(0);
+        failed.status = "INACTIVE".into();
+        failed.rollout_state = Some("FAILED".into());
+        failed.rollout_reason = "ECS deployment circuit breaker: tasks failed to start.".into();
+        service.deployments = vec![back, failed];
     }
 
     /// Tasks of the newest rollout stop with an exit status.
