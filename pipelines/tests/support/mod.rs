@@ -9,6 +9,8 @@
     reason = "each test file uses the parts that it needs; a story that breaks off is a failed test"
 )]
 
+mod words;
+
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::action::{self, Actor, Refusal};
 use roadstead_pipelines::deployment::{DeploymentState, EcsRollout, Rollout, TakenBackBy};
@@ -27,6 +29,7 @@ use roadstead_pipelines::spec::{Pipeline, Role};
 use roadstead_pipelines::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use words::describe;
 
 /// The start of every story.
 pub const START: &str = "2026-01-05T10:00:00Z";
@@ -518,57 +521,6 @@ impl Stage {
                 )
             })
             .collect()
-    }
-}
-
-fn describe(change: &Change) -> String {
-    match change {
-        Change::Run { run, fact } => format!("{run}: {}", fact.word()),
-        Change::Deployment { deployment, fact } => {
-            let why = match fact {
-                DeploymentFact::EcsTakesBack { failure }
-                | DeploymentFact::RollbackOpened { failure, .. }
-                | DeploymentFact::RollbackFailed { failure }
-                | DeploymentFact::Failed { failure } => {
-                    let details: String = failure
-                        .details
-                        .iter()
-                        .map(|d| format!("\n      {d}"))
-                        .collect();
-                    format!(" ({}){details}", failure.message)
-                }
-                DeploymentFact::Superseded { by } | DeploymentFact::Cancelled { by } => {
-                    format!(" by {by}")
-                }
-                _ => String::new(),
-            };
-            format!("{deployment}: {}{why}", fact.word())
-        }
-        Change::MakeRelease { release } => format!("release {} made", release.id),
-        Change::OpenDeployment {
-            deployment,
-            place,
-            release,
-            kind,
-            ..
-        } => {
-            let verb = match kind {
-                roadstead_pipelines::deployment::Kind::Forward => "brings",
-                roadstead_pipelines::deployment::Kind::Rollback { .. } => "rolls back to",
-            };
-            format!("{deployment} {verb} {release} in {place}")
-        }
-        Change::SetHold { place, hold } => {
-            format!("{place} is held by {}: {}", hold.by, hold.reason)
-        }
-        Change::ReleaseHold { place, by } => format!("{place} is resumed by {by}"),
-        Change::Approve { place, approval } => {
-            format!(
-                "{} approved for {place} by {}",
-                approval.release, approval.by
-            )
-        }
-        Change::AdoptPipeline { .. } => "pipeline file adopted".into(),
     }
 }
 
