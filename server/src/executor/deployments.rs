@@ -2,7 +2,10 @@
 //! take a rollout back.
 
 use super::{Executor, Interrupted, Outcome, Tried};
+use crate::adapters::aws::AwsError;
 use crate::adapters::cluster::{ServiceAddress, Stopping};
+use crate::clock;
+use jiff::SignedDuration;
 use roadstead_pipelines::deployment::{Deployment, DeploymentState, Rollout, TakenBackBy};
 use roadstead_pipelines::fact::DeploymentFact;
 use roadstead_pipelines::id::DeploymentId;
@@ -16,6 +19,7 @@ struct Target {
     pipeline: Pipeline,
     ecs: ResolvedTarget,
     address: ServiceAddress,
+    rollout_timeout: SignedDuration,
 }
 
 impl Executor {
@@ -35,7 +39,9 @@ impl Executor {
         };
         let ecs = environment.target(&place.service);
         let address = ServiceAddress::from(&ecs);
+        let seconds = i64::try_from(environment.rollout_timeout.0).unwrap_or(i64::MAX);
         Ok(Ok(Target {
+            rollout_timeout: SignedDuration::from_secs(seconds),
             pipeline: pipeline.clone(),
             ecs,
             address,
@@ -57,6 +63,7 @@ impl Executor {
             pipeline,
             ecs,
             address,
+            ..
         } = match self.target(deployment).await? {
             Ok(target) => target,
             Err(failure) => return fail(failure),
@@ -105,20 +112,38 @@ impl Executor {
         let deployment = self.store.get_deployment(id).await?.deployment;
         let DeploymentState::RollingOut {
             rollout: Rollout::Updating { task_definition },
-            ..
+            since,
         } = &deployment.state
         else {
             return Ok(Outcome::moved_on());
         };
-        let Target { ecs, address, .. } = match self.target(&deployment).await? {
+        let Target {
+            ecs,
+            address,
+            rollout_timeout,
+            ..
+        } = match self.target(&deployment).await? {
             Ok(target) => target,
             Err(failure) => return Ok(Outcome::deployment_failed(id, failure)),
         };
         let (min, max) = (ecs.min_healthy_percent, ecs.max_percent);
-        let rollout = self
+        let updated = self
             .cluster
             .update_service(&address, task_definition, min, max)
-            .await?;
+            .await;
+        let rollout = match updated {
+            Ok(rollout) => rollout,
+            // Given up here and not by the planner: only here nothing is under way at this moment, and
+            // the effect ends with the deployment, so that it is not performed after all.
+            Err(error)
+                if error.is_transient()
+                    && clock::now().duration_since(*since) >= rollout_timeout =>
+            {
+                let failure = not_accepted(&error, rollout_timeout);
+                return Ok(Outcome::deployment_failed(id, failure));
+            }
+            Err(error) => return Err(error.into()),
+        };
         Ok(Outcome::deployment(
             id,
             DeploymentFact::ServiceUpdated { rollout },
@@ -159,6 +184,15 @@ impl Executor {
             }
         })
     }
+}
+
+/// ECS could not be reached, or did not want to, for as long as a rollout may take.
+fn not_accepted(error: &AwsError, limit: SignedDuration) -> Failure {
+    let seconds = limit.as_secs();
+    let message = format!("ECS did not accept the update within {seconds} s: {error}");
+    Failure::timed_out(message).with_details(vec![
+        "an answer may have been lost: look at what the service runs before going on".into(),
+    ])
 }
 
 /// The failure that was there, with why it was not taken back.

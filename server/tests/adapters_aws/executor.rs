@@ -2,11 +2,11 @@
 
 use crate::support::{REGION, Sandbox, container, eventually};
 use git2::{FileMode, Repository, Signature};
-use roadstead_pipelines::deployment::{Deployment, DeploymentState};
-use roadstead_pipelines::fact::Change;
+use roadstead_pipelines::deployment::{Deployment, DeploymentState, Kind, Trigger};
+use roadstead_pipelines::fact::{Change, DeploymentFact};
 use roadstead_pipelines::id::{
-    CommitSha, EnvironmentName, ImageDigest, ImageName, Place, ProjectName, ReleaseId, RunId,
-    ServiceName,
+    CommitSha, DeploymentId, EnvironmentName, ImageDigest, ImageName, Place, ProjectName,
+    ReleaseId, RunId, ServiceName,
 };
 use roadstead_pipelines::observation::Health;
 use roadstead_pipelines::release::{ImageRef, Release, Variables};
@@ -21,7 +21,7 @@ use roadstead_server::adapters::sources::{Remote, Sources};
 use roadstead_server::executor::Executor;
 use roadstead_server::observer::Observer;
 use roadstead_server::reconciler::Reconciler;
-use roadstead_server::store::{DeploymentFilter, Store};
+use roadstead_server::store::{DeploymentFilter, EffectState, Store};
 use roadstead_server::wake::Bell;
 use roadstead_server::{clock, config};
 use serde_json::json;
@@ -152,15 +152,14 @@ impl Server {
         .await
     }
 
-    /// Puts a release before the planner, which deploys it by itself.
-    async fn release(&self, number: u64) -> Release {
+    fn new_release(project: &ProjectName, number: u64) -> Release {
         let image = ImageRef {
             repository_uri: "registry.example.org/shop/app".into(),
             digest: ImageDigest::parse(&format!("sha256:{}", "a".repeat(64))).unwrap(),
         };
         let variables = BTreeMap::from([("COLOUR".to_owned(), "green".to_owned())]);
-        let release = Release {
-            id: ReleaseId::new(&self.project, number),
+        Release {
+            id: ReleaseId::new(project, number),
             run: None,
             commit: CommitSha::parse(&"c".repeat(40)).unwrap(),
             message: "Change".into(),
@@ -168,7 +167,12 @@ impl Server {
             images: BTreeMap::from([(ImageName::parse("app").unwrap(), image)]),
             variables: Variables::from([(EnvironmentName::parse("staging").unwrap(), variables)]),
             created_at: clock::now(),
-        };
+        }
+    }
+
+    /// Puts a release before the planner, which deploys it by itself.
+    async fn release(&self, number: u64) -> Release {
+        let release = Self::new_release(&self.project, number);
         let pipeline = Box::new(spec::parse("pipeline.yml", PIPELINE).unwrap());
         let changes = vec![
             Change::AdoptPipeline { pipeline },
@@ -326,6 +330,67 @@ async fn a_release_is_deployed_once_though_replies_are_lost() {
     let status = world.place(&place).status.unwrap();
     assert_eq!(status.release, Some(release.id));
     assert_eq!(status.health, Health::Pass);
+    server.stop().await;
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn an_update_that_ecs_never_takes_ends_with_the_reason() {
+    let sandbox = Sandbox::start(Simulated).await;
+    sandbox.service(container(&json!({}))).await;
+    sandbox.fault("UpdateService", "throttle", 1_000).await;
+    let server = Server::start(sandbox.aws()).await;
+    // A deployment that has been waiting for ECS for two hours; half of one is the most.
+    let id = DeploymentId::new(&server.project, 1);
+    let release = Server::new_release(&server.project, 1);
+    let fact = |fact| Change::Deployment {
+        deployment: id.clone(),
+        fact,
+    };
+    let changes = vec![
+        Change::AdoptPipeline {
+            pipeline: Box::new(spec::parse("pipeline.yml", PIPELINE).unwrap()),
+        },
+        Change::MakeRelease {
+            release: release.clone(),
+        },
+        Change::OpenDeployment {
+            deployment: id.clone(),
+            place: Place {
+                environment: EnvironmentName::parse("staging").unwrap(),
+                service: ServiceName::parse("web").unwrap(),
+            },
+            release: release.id.clone(),
+            kind: Kind::Forward,
+            trigger: Trigger::Auto,
+        },
+        fact(DeploymentFact::Started {
+            task_definition: None,
+        }),
+        fact(DeploymentFact::TaskDefinitionRegistered {
+            task_definition: "arn:aws:ecs:eu-north-1:000000000000:task-definition/web:9".into(),
+        }),
+    ];
+    let began = clock::now() - jiff::SignedDuration::from_hours(2);
+    let decide = |_: &_| Ok(changes.clone());
+    server
+        .store
+        .record(&server.project, "test", began, decide)
+        .await
+        .unwrap();
+    server.bell.ring();
+
+    let deployment = server.deployed(&release.id).await;
+    let DeploymentState::Failed { failure, .. } = &deployment.state else {
+        panic!("{deployment:?}")
+    };
+    let expected = "ECS did not accept the update within 1800 s: AWS throttles ecs:UpdateService";
+    assert!(failure.message.starts_with(expected), "{failure:?}");
+    // The effect is over too: nothing is sent when ECS takes updates again.
+    let detail = server.store.get_deployment(&id).await.unwrap();
+    let states: Vec<_> = detail.effects.iter().map(|e| e.state).collect();
+    assert_eq!(states, [EffectState::Failed]);
+    assert_eq!(sandbox.effective("UpdateService").await, 0);
     server.stop().await;
     sandbox.stop().await;
 }
