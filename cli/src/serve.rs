@@ -4,6 +4,7 @@
 use anyhow::Context;
 use clap::Args;
 use roadstead_server::config::Config;
+use rustix::fs::Mode;
 use std::path::{Path, PathBuf};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -65,6 +66,8 @@ pub(crate) async fn asked_to_stop() {
 
 pub(crate) fn server(file: &Path) -> anyhow::Result<()> {
     logs();
+    // Mirrors too are for nobody else on this machine; libgit2 makes them.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let config = Config::load(file)?;
     runtime()?.block_on(roadstead_server::serve(config, asked_to_stop()))
 }

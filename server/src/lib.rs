@@ -12,6 +12,7 @@ pub mod executor;
 pub mod http;
 pub mod logs;
 pub mod observer;
+mod private;
 pub mod reconciler;
 mod start;
 pub mod store;

@@ -10,6 +10,7 @@ use crate::executor::Executor;
 use crate::http::{self, App, auth};
 use crate::logs::LogStore;
 use crate::observer::Observer;
+use crate::private;
 use crate::reconciler::Reconciler;
 use crate::store::{Store, StoreError};
 use crate::wake::Bell;
@@ -29,7 +30,7 @@ const LAST_REQUESTS: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the database cannot be opened, the address is taken, or a folder cannot be made.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-    std::fs::create_dir_all(&config.data)
+    private::folder(&config.data)
         .with_context(|| format!("cannot make the data folder {}", config.data.display()))?;
     let store = Store::open(&config.store_url())
         .await
@@ -178,7 +179,7 @@ pub async fn check(config: &Config) -> Vec<Finding> {
         let detail = seen.unwrap_or_else(|error| error);
         findings.push(Finding { what, ok, detail });
     };
-    let data = std::fs::create_dir_all(&config.data)
+    let data = private::folder(&config.data)
         .and_then(|()| tempfile::tempfile_in(&config.data).map(drop))
         .map(|()| format!("{} can be written", config.data.display()))
         .map_err(|error| format!("{}: {error}", config.data.display()));

@@ -75,7 +75,7 @@ pub(crate) async fn demo(args: DemoArgs) -> anyhow::Result<()> {
             true,
         ),
     };
-    fs::create_dir_all(&data)?;
+    up::own_folder(&data)?;
     let data = data.canonicalize()?;
     let told = tell(&args, &data).await;
     if temporary {

@@ -7,6 +7,7 @@
 
 mod index;
 
+use crate::private;
 use index::LineIndex;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -101,7 +102,7 @@ impl LogStore {
     /// # Errors
     /// When the folder cannot be made.
     pub fn new(root: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&root)?;
+        private::folder(&root)?;
         Ok(Self {
             root: Arc::new(root),
             open: Arc::default(),
@@ -304,7 +305,7 @@ fn seal_text(length: u64, sha256: &str) -> String {
 /// Reads what a file holds after a restart: length and lines are derived, never stored.
 fn load(path: &Path) -> io::Result<Open> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+        private::folder(folder)?;
     }
     let mut index = LineIndex::default();
     match File::open(path) {

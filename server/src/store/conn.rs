@@ -5,6 +5,7 @@
 //! those a nested transaction would silently commit the outer one on PostgreSQL.
 
 use super::{Result, StoreError};
+use crate::private;
 use diesel::connection::{
     AnsiTransactionManager, Connection as _, SimpleConnection, TransactionManager,
 };
@@ -75,6 +76,8 @@ impl AnyConnection {
                 let text = path
                     .to_str()
                     .ok_or_else(|| refused("the path is not UTF-8".into()))?;
+                // SQLite gives its other files the mode of this one.
+                private::file(path).map_err(|e| refused(e.to_string()))?;
                 let mut connection =
                     SqliteConnection::establish(text).map_err(|e| refused(e.to_string()))?;
                 // busy_timeout first: setting WAL needs the lock for a moment.
