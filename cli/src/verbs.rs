@@ -1,5 +1,7 @@
 //! The client's verbs: what the dashboard's buttons do, and what its lists show.
 
+mod people;
+
 use crate::Exit;
 use crate::client::{Client, ServerArgs};
 use clap::{Args, Subcommand};
@@ -69,6 +71,12 @@ pub(crate) enum Verb {
     Hold(PlaceArgs),
     /// Lets automation go on.
     Resume(PlaceArgs),
+    /// Who may sign in, and what they may do.
+    #[command(subcommand)]
+    Users(people::UserVerb),
+    /// Your API tokens.
+    #[command(subcommand)]
+    Tokens(people::TokenVerb),
 }
 
 #[derive(Args)]
@@ -164,6 +172,8 @@ pub(crate) async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Approve(args) => on_place("approve", args).await,
         Verb::Hold(args) => on_place("hold", args).await,
         Verb::Resume(args) => on_place("resume", args).await,
+        Verb::Users(verb) => people::users(verb).await,
+        Verb::Tokens(verb) => people::tokens(verb).await,
     }
 }
 

@@ -35,6 +35,24 @@ pub struct Http {
     pub listen: SocketAddr,
     /// How people and forges reach it, without a slash at the end; none takes `http://` and `listen`.
     pub public_url: Option<String>,
+    /// A proxy stands before the server and appends to `X-Forwarded-For` who asked it.
+    #[serde(deserialize_with = "flag")]
+    pub behind_proxy: bool,
+}
+
+/// A boolean of the file, or its word in a variable.
+fn flag<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Flag {
+        Given(bool),
+        Word(String),
+    }
+    match Flag::deserialize(deserializer) {
+        Ok(Flag::Given(given)) => Ok(given),
+        Ok(Flag::Word(word)) if word == "true" || word == "false" => Ok(word == "true"),
+        Ok(Flag::Word(_)) | Err(_) => Err(serde::de::Error::custom("expected `true` or `false`")),
+    }
 }
 
 /// Where rows go.
@@ -69,7 +87,7 @@ pub struct Runners {
 pub struct Admin {
     /// Name.
     pub name: String,
-    /// Password; empty makes one and prints it once.
+    /// Password, set at each start; empty makes one at the first and prints it once.
     pub password: String,
 }
 
@@ -110,6 +128,7 @@ impl Default for Http {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             public_url: None,
+            behind_proxy: false,
         }
     }
 }
@@ -276,12 +295,14 @@ mod tests {
     #[test]
     fn variables_win_over_the_file() {
         let text = "[http]\nlisten = \"127.0.0.1:1\"\n[aws]\nregion = \"eu-north-1\"\n";
-        let config = parse(
-            text,
-            &[("ROADSTEAD__HTTP__LISTEN", "127.0.0.1:2"), ("OTHER", "x")],
-        )
-        .unwrap();
+        let variables = [
+            ("ROADSTEAD__HTTP__LISTEN", "127.0.0.1:2"),
+            ("ROADSTEAD__HTTP__BEHIND_PROXY", "true"),
+            ("OTHER", "x"),
+        ];
+        let config = parse(text, &variables).unwrap();
         assert_eq!(config.http.listen.port(), 2);
+        assert!(config.http.behind_proxy);
         assert_eq!(config.aws.region, "eu-north-1");
     }
 
@@ -294,6 +315,11 @@ mod tests {
         );
         let short = "[[projects]]\nname = \"shop\"\nrepository = \"/r\"\nwebhook_secret = \"x\"\n";
         assert!(parse(short, &[]).unwrap_err().contains("at least 16"));
+        let flag = parse("[http]\nbehind_proxy = \"yes\"\n", &[]).unwrap_err();
+        assert!(
+            flag.contains("line 2") && flag.contains("`true` or `false`"),
+            "{flag}"
+        );
         let variable = parse("", &[("ROADSTEAD__HTTP__PORT", "1")]).unwrap_err();
         assert!(variable.contains("port"), "{variable}");
     }

@@ -7,16 +7,15 @@ use crate::adapters::registry::Registry;
 use crate::adapters::sources::{Remote, Sources};
 use crate::config::Config;
 use crate::executor::Executor;
-use crate::http::{self, App, auth};
+use crate::http::{self, App, people};
 use crate::logs::LogStore;
 use crate::observer::Observer;
 use crate::private;
 use crate::reconciler::Reconciler;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::wake::Bell;
 use anyhow::Context;
 use roadstead_pipelines::id::ProjectName;
-use roadstead_pipelines::spec::Role;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
@@ -72,6 +71,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         config,
         secrets,
         pages: http::pages::Shared::default(),
+        sign_ins: http::SignInLimit::default(),
     };
     let server = http::server(actix_web::web::Data::new(app), listener)?;
     let handle = server.handle();
@@ -123,38 +123,14 @@ async fn set_up_projects(config: &Config, store: &Store) -> anyhow::Result<Proje
     Ok((secrets, remotes))
 }
 
-/// The first administrator: with the configured password, which is set anew at each start, or with
-/// one that is printed this once.
+/// The first administrator.
 async fn set_up_admin(config: &Config, store: &Store) -> anyhow::Result<()> {
-    let name = &config.admin.name;
-    let known = store.get_user(name).await?.is_some();
-    let given = !config.admin.password.is_empty();
-    if known && !given {
-        return Ok(());
-    }
-    let password = if given {
-        config.admin.password.clone()
-    } else {
-        auth::new_secret("rsp")[..20].to_owned()
-    };
-    let hash = tokio::task::spawn_blocking({
-        let password = password.clone();
-        move || auth::hash_password(&password)
-    });
-    let hash = hash.await?.map_err(|error| anyhow::anyhow!("{error}"))?;
-    if known {
-        store.set_password(name, &hash).await?;
-        return Ok(());
-    }
-    match store
-        .create_user(name, &hash, Role::Admin, crate::clock::now())
+    let (name, password) = (&config.admin.name, &config.admin.password);
+    let made = people::set_up_admin(store, name, password)
         .await
-    {
-        // Another server on the same database was faster.
-        Ok(()) | Err(StoreError::Conflict { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    if !given {
+        .map_err(|error| anyhow::anyhow!("{error}"))
+        .context("cannot set the administrator up")?;
+    if let Some(password) = made {
         println!("administrator `{name}`, password `{password}` (shown this once)");
     }
     Ok(())

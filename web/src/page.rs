@@ -4,8 +4,8 @@ use askama::Template;
 
 use crate::urls::topic;
 use crate::view::{
-    AuditPage, DeliveriesPage, DeploymentPage, ErrorPage, HomePage, LoginPage, ProjectPage,
-    RunPage, RunnersPage, ServicePage, TokensPage,
+    AccountPage, AuditPage, DeliveriesPage, DeploymentPage, ErrorPage, HomePage, LoginPage,
+    ProjectPage, RunPage, RunnersPage, ServicePage, UsersPage,
 };
 
 /// An entry of the navigation.
@@ -17,8 +17,10 @@ pub enum Section {
     Deliveries,
     /// Runners.
     Runners,
-    /// API tokens.
-    Tokens,
+    /// Users, for admins.
+    Users,
+    /// The viewer's own account.
+    Account,
     /// The audit list.
     Audit,
     /// Pages outside the navigation.
@@ -32,7 +34,8 @@ impl Section {
             Self::Home => "home",
             Self::Deliveries => "deliveries",
             Self::Runners => "runners",
-            Self::Tokens => "tokens",
+            Self::Users => "users",
+            Self::Account => "account",
             Self::Audit => "audit",
             Self::Outside => "",
         };
@@ -174,13 +177,27 @@ impl Page for RunnersPage {
     }
 }
 
-impl Page for TokensPage {
+impl Page for AccountPage {
     fn title(&self) -> String {
-        "API tokens".to_owned()
+        "Your account".to_owned()
     }
 
     fn section(&self) -> Section {
-        Section::Tokens
+        Section::Account
+    }
+
+    fn topic(&self) -> Option<String> {
+        None
+    }
+}
+
+impl Page for UsersPage {
+    fn title(&self) -> String {
+        "Users".to_owned()
+    }
+
+    fn section(&self) -> Section {
+        Section::Users
     }
 
     fn topic(&self) -> Option<String> {

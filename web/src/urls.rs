@@ -63,17 +63,35 @@ pub mod route {
     pub const REDELIVER: &str = "/deliveries/{delivery}/redeliver";
     /// `GET`: the runners.
     pub const RUNNERS: &str = "/runners";
-    /// `GET`: the viewer's API tokens; `POST` ([`super::field::NAME`],
-    /// [`super::field::ROLE`], [`super::field::DAYS`]): creates one.
+    /// `GET`: the viewer's own password, sessions and API tokens.
+    pub const ACCOUNT: &str = "/settings/account";
+    /// `POST` ([`super::field::PASSWORD`], [`super::field::NEW_PASSWORD`]): changes the viewer's
+    /// password, ends their other sessions.
+    pub const ACCOUNT_PASSWORD: &str = "/settings/account/password";
+    /// `POST`: ends all of the viewer's sessions.
+    pub const ACCOUNT_SIGN_OUT: &str = "/settings/account/sign-out";
+    /// `POST` ([`super::field::NAME`], [`super::field::ROLE`], [`super::field::DAYS`]): creates
+    /// an API token of the viewer's.
     pub const TOKENS: &str = "/settings/tokens";
     /// `POST`: revokes a token.
     pub const TOKEN_REVOKE: &str = "/settings/tokens/{token}/revoke";
+    /// `GET`: the users and everybody's API tokens; `POST` ([`super::field::NAME`],
+    /// [`super::field::ROLE`], [`super::field::PASSWORD`]): adds one.
+    pub const USERS: &str = "/settings/users";
+    /// `POST` ([`super::field::ROLE`]).
+    pub const USER_ROLE: &str = "/settings/users/{user}/role";
+    /// `POST` ([`super::field::PASSWORD`]): sets the password, or makes one when none is given.
+    pub const USER_PASSWORD: &str = "/settings/users/{user}/password";
+    /// `POST`: ends the user's sessions, revokes their tokens, lets them in no more.
+    pub const USER_DISABLE: &str = "/settings/users/{user}/disable";
+    /// `POST`: lets the user in again.
+    pub const USER_ENABLE: &str = "/settings/users/{user}/enable";
     /// `GET`: who did what; `?page=2`.
     pub const AUDIT: &str = "/audit";
 
     /// The patterns that take a `POST` from a form, for the test of the templates and for
     /// the server's test of route × role.
-    pub const POSTS: [&str; 13] = [
+    pub const POSTS: [&str; 20] = [
         LOGIN,
         LOGOUT,
         RUN_CANCEL,
@@ -85,8 +103,15 @@ pub mod route {
         HOLD,
         RESUME,
         REDELIVER,
+        ACCOUNT_PASSWORD,
+        ACCOUNT_SIGN_OUT,
         TOKENS,
         TOKEN_REVOKE,
+        USERS,
+        USER_ROLE,
+        USER_PASSWORD,
+        USER_DISABLE,
+        USER_ENABLE,
     ];
 }
 
@@ -94,8 +119,11 @@ pub mod route {
 pub mod field {
     /// Sign-in: the user's name.
     pub const USER: &str = "user";
-    /// Sign-in: the password.
+    /// Sign-in, and one's own account: the password that holds now. Of another user: the one that
+    /// is to hold; empty makes one.
     pub const PASSWORD: &str = "password";
+    /// One's own account: the password that is to hold.
+    pub const NEW_PASSWORD: &str = "new_password";
     /// Sign-in: where to go afterwards. A path of this site; the server must refuse anything
     /// that does not start with exactly one `/`.
     pub const NEXT: &str = "next";
@@ -105,9 +133,9 @@ pub mod field {
     pub const REASON: &str = "reason";
     /// The environment's name, typed to confirm. Only sent when the view asked for it.
     pub const CONFIRM: &str = "confirm";
-    /// A token's name.
+    /// A token's or user's name.
     pub const NAME: &str = "name";
-    /// A token's role: `viewer`, `deployer` or `admin`.
+    /// A token's or user's role: `viewer`, `deployer` or `admin`.
     pub const ROLE: &str = "role";
     /// A token's life in days; `0` means that it does not expire.
     pub const DAYS: &str = "days";
@@ -290,6 +318,34 @@ pub fn redeliver(delivery: &str) -> String {
 #[must_use]
 pub fn token_revoke(token: &str) -> String {
     format!("{}/{}/revoke", route::TOKENS, encode(token))
+}
+
+fn user(user: &str, verb: &str) -> String {
+    format!("{}/{}/{verb}", route::USERS, encode(user))
+}
+
+/// See [`route::USER_ROLE`].
+#[must_use]
+pub fn user_role(name: &str) -> String {
+    user(name, "role")
+}
+
+/// See [`route::USER_PASSWORD`].
+#[must_use]
+pub fn user_password(name: &str) -> String {
+    user(name, "password")
+}
+
+/// See [`route::USER_DISABLE`].
+#[must_use]
+pub fn user_disable(name: &str) -> String {
+    user(name, "disable")
+}
+
+/// See [`route::USER_ENABLE`].
+#[must_use]
+pub fn user_enable(name: &str) -> String {
+    user(name, "enable")
 }
 
 /// See [`route::AUDIT`]; `page` starts at 1.

@@ -95,7 +95,8 @@ fn every_link_leads_to_a_known_page() {
         route::SERVICE,
         route::DELIVERIES,
         route::RUNNERS,
-        route::TOKENS,
+        route::ACCOUNT,
+        route::USERS,
         route::AUDIT,
     ];
     for (name, html) in samples::pages() {

@@ -1,20 +1,18 @@
 //! `/api/v1`: JSON for the command line and for programs, by API token or session.
 
+mod users;
+
 use super::App;
 use super::actions::{self, Verb};
-use super::auth::{Admin, Allowed, Deployer, Viewer, new_secret};
+use super::auth::{Allowed, Deployer, Viewer};
 use super::error::HttpError;
 use crate::logs::LogKey;
-use crate::store::{
-    Accepted, DeploymentDetail, DeploymentFilter, Recorded, RunDetail, hash_secret,
-};
+use crate::store::{Accepted, DeploymentDetail, DeploymentFilter, Recorded, RunDetail};
 use actix_web::{HttpResponse, web};
-use jiff::SignedDuration;
 use roadstead_pipelines::deployment::Deployment;
 use roadstead_pipelines::gate::{self, GateVerdict};
 use roadstead_pipelines::id::ProjectName;
 use roadstead_pipelines::planner;
-use roadstead_pipelines::spec::Role;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -49,7 +47,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 web::post().to(redeliver),
             )
             .route("/runners", web::get().to(runners))
-            .route("/tokens", web::post().to(create_token)),
+            .configure(users::configure),
     );
 }
 
@@ -112,10 +110,10 @@ async fn project(
 
 async fn runs(
     app: web::Data<App>,
-    _: Allowed<Viewer>,
+    who: Allowed<Viewer, web::Query<Page>>,
     path: web::Path<String>,
-    page: web::Query<Page>,
 ) -> Result<HttpResponse, HttpError> {
+    let page = who.sent;
     let name = project_of(&path)?;
     let lines = app
         .store
@@ -182,13 +180,12 @@ struct LogQuery {
 
 async fn log(
     app: web::Data<App>,
-    _: Allowed<Viewer>,
+    who: Allowed<Viewer, web::Query<LogQuery>>,
     request: actix_web::HttpRequest,
     path: web::Path<(String, String)>,
-    query: web::Query<LogQuery>,
 ) -> Result<HttpResponse, HttpError> {
     let (run, step) = path.into_inner();
-    raw_log(&app, &request, &run, step, query.attempt).await
+    raw_log(&app, &request, &run, step, who.sent.attempt).await
 }
 
 /// A step's log as it is stored, as plain text; ranges and 304 as for any file.
@@ -242,10 +239,10 @@ pub(super) async fn raw_log(
 
 async fn releases(
     app: web::Data<App>,
-    _: Allowed<Viewer>,
+    who: Allowed<Viewer, web::Query<Page>>,
     path: web::Path<String>,
-    page: web::Query<Page>,
 ) -> Result<HttpResponse, HttpError> {
+    let page = who.sent;
     let name = project_of(&path)?;
     let found = app
         .store
@@ -256,10 +253,10 @@ async fn releases(
 
 async fn deployments(
     app: web::Data<App>,
-    _: Allowed<Viewer>,
+    who: Allowed<Viewer, web::Query<Page>>,
     path: web::Path<String>,
-    page: web::Query<Page>,
 ) -> Result<HttpResponse, HttpError> {
+    let page = who.sent;
     let name = project_of(&path)?;
     let bad =
         |error: roadstead_pipelines::id::InvalidName| HttpError::bad_request(error.to_string());
@@ -330,10 +327,10 @@ async fn deployment(
 
 async fn events(
     app: web::Data<App>,
-    _: Allowed<Viewer>,
+    who: Allowed<Viewer, web::Query<Page>>,
     path: web::Path<String>,
-    page: web::Query<Page>,
 ) -> Result<HttpResponse, HttpError> {
+    let page = who.sent;
     let name = project_of(&path)?;
     let before = page.before.and_then(|n| i64::try_from(n).ok());
     let found = app
@@ -363,9 +360,8 @@ struct Ask {
 
 async fn on_place(
     app: web::Data<App>,
-    who: Allowed<Deployer>,
+    who: Allowed<Deployer, web::Json<Ask>>,
     path: web::Path<(String, String, String, String)>,
-    body: web::Json<Ask>,
 ) -> Result<HttpResponse, HttpError> {
     let (project, environment, service, verb) = path.into_inner();
     let Some(verb) = Verb::parse(&verb) else {
@@ -374,8 +370,8 @@ async fn on_place(
         )));
     };
     let place = actions::place_of(&project, &environment, &service)?;
-    let release = body.release.as_deref();
-    let done = actions::on_place(&app, &who.actor, verb, place, release, &body.reason).await?;
+    let release = who.sent.release.as_deref();
+    let done = actions::on_place(&app, &who.actor, verb, place, release, &who.sent.reason).await?;
     Ok(recorded(&done))
 }
 
@@ -418,19 +414,18 @@ async fn cancel_deployment(
 async fn redeliver(
     app: web::Data<App>,
     who: Allowed<Deployer>,
-    path: web::Path<i64>,
+    path: web::Path<String>,
 ) -> Result<HttpResponse, HttpError> {
-    Ok(
-        match actions::redeliver(&app, &who.actor, path.into_inner()).await? {
-            Accepted::Run(run) => {
-                HttpResponse::Created().json(json!({"decision": "run", "run": run}))
-            }
-            Accepted::Duplicate { run } => {
-                HttpResponse::Ok().json(json!({"decision": "duplicate", "run": run}))
-            }
-            Accepted::Ignored => HttpResponse::Ok().json(json!({"decision": "ignored"})),
-        },
-    )
+    let id = path
+        .parse()
+        .map_err(|_| HttpError::not_found(format!("no delivery `{path}`")))?;
+    Ok(match actions::redeliver(&app, &who.actor, id).await? {
+        Accepted::Run(run) => HttpResponse::Created().json(json!({"decision": "run", "run": run})),
+        Accepted::Duplicate { run } => {
+            HttpResponse::Ok().json(json!({"decision": "duplicate", "run": run}))
+        }
+        Accepted::Ignored => HttpResponse::Ok().json(json!({"decision": "ignored"})),
+    })
 }
 
 async fn runners(app: web::Data<App>, _: Allowed<Viewer>) -> Result<HttpResponse, HttpError> {
@@ -445,65 +440,4 @@ async fn runners(app: web::Data<App>, _: Allowed<Viewer>) -> Result<HttpResponse
         })
         .collect();
     Ok(HttpResponse::Ok().json(json!({"runners": runners})))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewToken {
-    name: String,
-    role: Role,
-    /// Its life; without it the token does not end by itself.
-    #[serde(default)]
-    days: Option<u32>,
-}
-
-async fn create_token(
-    app: web::Data<App>,
-    who: Allowed<Admin>,
-    body: web::Json<NewToken>,
-) -> Result<HttpResponse, HttpError> {
-    let secret = new_token(&app, &who.actor.name, &body.name, body.role, body.days).await?;
-    Ok(
-        HttpResponse::Created()
-            .json(json!({"name": body.name, "role": body.role, "token": secret})),
-    )
-}
-
-/// Makes an API token and gives its secret, which is not stored.
-///
-/// # Errors
-/// 400 when the name is empty or long, or the token would live longer than ten years.
-pub(super) async fn new_token(
-    app: &App,
-    owner: &str,
-    name: &str,
-    role: Role,
-    days: Option<u32>,
-) -> Result<String, HttpError> {
-    if !(1..=64).contains(&name.len()) {
-        return Err(HttpError::bad_request(
-            "a token's name has 1 to 64 characters",
-        ));
-    }
-    if days.is_some_and(|days| !(1..=3_650).contains(&days)) {
-        return Err(HttpError::bad_request("a token lives for 1 to 3,650 days"));
-    }
-    let secret = new_secret("rst");
-    let now = crate::clock::now();
-    let expires_at = days.map(|days| now + SignedDuration::from_hours(24 * i64::from(days)));
-    app.store
-        .create_api_token(hash_secret(&secret), name, role, owner, now, expires_at)
-        .await?;
-    let detail = json!({"role": role, "days": days});
-    app.store
-        .add_event(
-            None,
-            &format!("token {name}"),
-            owner,
-            "token_created",
-            detail,
-            now,
-        )
-        .await?;
-    Ok(secret)
 }

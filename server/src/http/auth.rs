@@ -1,9 +1,11 @@
 //! Who asks, and whether they may: denied unless a handler's typed extractor lets them in.
 //!
 //! A handler takes [`Allowed<Viewer>`], [`Allowed<Deployer>`] or [`Allowed<Admin>`]; there is no
-//! other way to learn who asks, so a handler that forgets it cannot act in anybody's name. People
-//! carry a session cookie, programs a bearer token. Passwords are argon2id; sessions and tokens are
-//! stored as SHA-256 and found by it.
+//! other way to learn who asks, so a handler that forgets it cannot act in anybody's name. What was
+//! sent with a request is read through it too, and so not before the asker is known and allowed:
+//! `Allowed<Deployer, web::Json<Ask>>`. People carry a session cookie, programs a bearer token.
+//! Passwords are argon2id; sessions and tokens are stored as SHA-256 and found by it. Users and roles
+//! are read anew for each request.
 
 use super::App;
 use super::error::HttpError;
@@ -14,12 +16,15 @@ use actix_web::{FromRequest, HttpRequest, dev, web};
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use jiff::Timestamp;
 use rand::RngExt;
 use roadstead_pipelines::action::Actor;
 use roadstead_pipelines::spec::Role;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::OnceLock;
+use tokio::sync::Semaphore;
 
 /// The session's cookie. The `__Host-` prefix needs https, which a laptop has not.
 pub const SESSION_COOKIE: &str = "roadstead_session";
@@ -49,21 +54,35 @@ impl Least for Admin {
     const ROLE: Role = Role::Admin;
 }
 
-/// Somebody who may do what the handler does.
-pub struct Allowed<R> {
+/// Somebody who may do what the handler does, and what they sent.
+pub struct Allowed<R, S = ()> {
     /// Who.
     pub actor: Actor,
-    /// How they came: `dashboard`, or `api token <name>`.
-    pub via: String,
+    /// How they came.
+    pub via: Via,
+    /// Body or query, read after they were let in.
+    pub sent: S,
     least: PhantomData<R>,
 }
 
-impl<R: Least + 'static> FromRequest for Allowed<R> {
-    type Error = HttpError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self, HttpError>>>>;
+/// How somebody came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Via {
+    /// By signing in.
+    Session,
+    /// With an API token.
+    Token {
+        /// When that token ends, if it does so by itself.
+        expires_at: Option<Timestamp>,
+    },
+}
 
-    fn from_request(request: &HttpRequest, _: &mut dev::Payload) -> Self::Future {
-        let request = request.clone();
+impl<R: Least + 'static, S: FromRequest + 'static> FromRequest for Allowed<R, S> {
+    type Error = actix_web::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, actix_web::Error>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
+        let (request, mut payload) = (request.clone(), payload.take());
         Box::pin(async move {
             let (actor, via) = identify(&request).await?.ok_or_else(|| {
                 HttpError::new(StatusCode::UNAUTHORIZED, "sign in, or send an API token")
@@ -75,13 +94,38 @@ impl<R: Least + 'static> FromRequest for Allowed<R> {
                     actor.name,
                     actor.role
                 );
-                return Err(HttpError::new(StatusCode::FORBIDDEN, message));
+                return Err(HttpError::new(StatusCode::FORBIDDEN, message).into());
             }
+            let sent = S::from_request(&request, &mut payload);
             Ok(Self {
                 actor,
                 via,
+                sent: sent.await.map_err(Into::into)?,
                 least: PhantomData,
             })
+        })
+    }
+}
+
+/// Reads what was sent only once the first one has let the request in, as [`Allowed`] does.
+pub struct Then<A, S>(
+    /// Who was let in.
+    pub A,
+    /// Body or query.
+    pub S,
+);
+
+impl<A: FromRequest + 'static, S: FromRequest + 'static> FromRequest for Then<A, S> {
+    type Error = actix_web::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, actix_web::Error>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
+        let (request, mut payload) = (request.clone(), payload.take());
+        Box::pin(async move {
+            let first = A::from_request(&request, &mut dev::Payload::None);
+            let first = first.await.map_err(Into::into)?;
+            let sent = S::from_request(&request, &mut payload);
+            Ok(Self(first, sent.await.map_err(Into::into)?))
         })
     }
 }
@@ -90,7 +134,7 @@ impl<R: Least + 'static> FromRequest for Allowed<R> {
 ///
 /// # Errors
 /// 503 when the database is out of reach; a wrong credential is nobody.
-pub async fn identify(request: &HttpRequest) -> Result<Option<(Actor, String)>, HttpError> {
+pub async fn identify(request: &HttpRequest) -> Result<Option<(Actor, Via)>, HttpError> {
     let Some(app) = request.app_data::<web::Data<App>>() else {
         return Ok(None);
     };
@@ -98,7 +142,9 @@ pub async fn identify(request: &HttpRequest) -> Result<Option<(Actor, String)>, 
     if let Some(token) = bearer(request) {
         let found = app.store.use_api_token(&hash_secret(&token), now).await?;
         return Ok(found.map(|token| {
-            let via = format!("api token {}", token.name);
+            let via = Via::Token {
+                expires_at: token.expires_at,
+            };
             (
                 Actor {
                     name: token.created_by,
@@ -121,7 +167,7 @@ pub async fn identify(request: &HttpRequest) -> Result<Option<(Actor, String)>, 
                 name: user.name,
                 role: user.role,
             },
-            "dashboard".to_owned(),
+            Via::Session,
         )
     }))
 }
@@ -147,25 +193,72 @@ pub fn new_secret(prefix: &str) -> String {
     format!("{prefix}_{}", hex::encode(bytes))
 }
 
+/// A password for somebody to begin with: 96 random bits.
+#[must_use]
+pub fn new_password() -> String {
+    let bytes: [u8; 12] = rand::rng().random();
+    format!("rsp-{}", hex::encode(bytes))
+}
+
+/// Passwords that are hashed at the same time: each takes 19 MiB for a moment.
+static HASHING: Semaphore = Semaphore::const_new(2);
+
 /// A password as it is stored (argon2id with its salt).
 ///
 /// # Errors
 /// When the hasher fails.
-pub fn hash_password(password: &str) -> Result<String, HttpError> {
+pub async fn hash_password(password: &str) -> Result<String, HttpError> {
+    let password = password.to_owned();
+    off_thread(move || hashed(&password)).await?
+}
+
+/// Whether a password is the stored one. Without a stored one it is not, after the same time.
+///
+/// # Errors
+/// When the hasher fails.
+pub async fn password_holds(password: &str, stored: Option<&str>) -> Result<bool, HttpError> {
+    let (password, stored) = (password.to_owned(), stored.map(str::to_owned));
+    off_thread(move || match stored {
+        Some(stored) => Ok(holds(&password, &stored)),
+        None => {
+            holds(&password, nobodys()?);
+            Ok(false)
+        }
+    })
+    .await?
+}
+
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, HttpError> {
+    let _permit = HASHING.acquire().await.map_err(HttpError::internal)?;
+    let done = tokio::task::spawn_blocking(work);
+    done.await.map_err(HttpError::internal)
+}
+
+fn hashed(password: &str) -> Result<String, HttpError> {
     let hash = Argon2::default()
         .hash_password(password.as_bytes())
         .map_err(HttpError::internal)?;
     Ok(hash.to_string())
 }
 
-/// Whether a password is the stored one.
-#[must_use]
-pub fn password_holds(password: &str, stored: &str) -> bool {
+fn holds(password: &str, stored: &str) -> bool {
     PasswordHash::new(stored).is_ok_and(|hash| {
         Argon2::default()
             .verify_password(password.as_bytes(), &hash)
             .is_ok()
     })
+}
+
+/// The hash of a password that nobody knows.
+fn nobodys() -> Result<&'static str, HttpError> {
+    static HASH: OnceLock<String> = OnceLock::new();
+    if let Some(known) = HASH.get() {
+        return Ok(known);
+    }
+    let hash = hashed(&new_secret("nobody"))?;
+    Ok(HASH.get_or_init(|| hash))
 }
 
 /// The cookie of a new session.
@@ -215,14 +308,20 @@ mod tests {
     use super::*;
     use actix_web::test::TestRequest;
 
-    #[test]
-    fn passwords_are_salted_and_checked() {
-        let stored = hash_password("correct horse").unwrap();
-        assert_ne!(stored, hash_password("correct horse").unwrap());
+    #[tokio::test]
+    async fn passwords_are_salted_and_checked() {
+        let stored = hash_password("correct horse").await.unwrap();
+        assert_ne!(stored, hash_password("correct horse").await.unwrap());
         assert!(stored.starts_with("$argon2id$"));
-        assert!(password_holds("correct horse", &stored));
-        assert!(!password_holds("correct mule", &stored));
-        assert!(!password_holds("x", "no hash"));
+        for (password, stored, holds) in [
+            ("correct horse", Some(stored.as_str()), true),
+            ("correct mule", Some(&stored), false),
+            ("x", Some("no hash"), false),
+            ("correct horse", None, false),
+            ("", None, false),
+        ] {
+            assert_eq!(password_holds(password, stored).await.unwrap(), holds);
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ use std::fmt;
 pub struct HttpError {
     status: StatusCode,
     message: String,
+    /// Seconds after which trying again makes sense.
+    retry_after: Option<u64>,
 }
 
 impl HttpError {
@@ -21,6 +23,7 @@ impl HttpError {
         Self {
             status,
             message: message.into(),
+            retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(5),
         }
     }
 
@@ -39,6 +42,14 @@ impl HttpError {
         Self::new(StatusCode::CONFLICT, message)
     }
 
+    /// 429, with the seconds to wait.
+    pub fn too_many(message: impl Into<String>, seconds: u64) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+        }
+    }
+
     /// 500, with the cause in the log and not in the answer.
     pub fn internal(cause: impl fmt::Display) -> Self {
         tracing::error!(%cause, "a request failed: {cause}");
@@ -46,6 +57,12 @@ impl HttpError {
             StatusCode::INTERNAL_SERVER_ERROR,
             "something failed here; the server's log says what",
         )
+    }
+
+    /// Seconds to wait before trying again, when that would help.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u64> {
+        self.retry_after
     }
 
     /// The status.
@@ -68,8 +85,8 @@ impl ResponseError for HttpError {
 
     fn error_response(&self) -> HttpResponse {
         let mut answer = HttpResponse::build(self.status);
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            answer.insert_header((header::RETRY_AFTER, "5"));
+        if let Some(seconds) = self.retry_after {
+            answer.insert_header((header::RETRY_AFTER, seconds));
         }
         answer.json(Problem {
             message: self.message.clone(),

@@ -7,8 +7,12 @@ pub mod auth;
 pub mod error;
 pub mod health;
 pub mod pages;
+pub mod people;
 pub mod runner_api;
+mod sign_in_limit;
 pub mod webhooks;
+
+pub use sign_in_limit::{SignInLimit, Wait};
 
 use crate::adapters::registry::Registry;
 use crate::adapters::sources::Sources;
@@ -42,6 +46,8 @@ pub struct App {
     pub secrets: BTreeMap<ProjectName, String>,
     /// What the pages remember.
     pub pages: pages::Shared,
+    /// Failed sign-ins.
+    pub sign_ins: SignInLimit,
 }
 
 impl App {

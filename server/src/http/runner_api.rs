@@ -5,7 +5,7 @@
 //! means: it becomes a fact of the run.
 
 use super::App;
-use super::auth::{bearer, new_secret};
+use super::auth::{Then, bearer, new_secret};
 use super::error::HttpError;
 use crate::logs::{LogError, LogKey};
 use crate::store::{Attempt, Offer, Report, hash_secret};
@@ -188,8 +188,7 @@ async fn register(
 
 async fn poll(
     app: web::Data<App>,
-    runner: KnownRunner,
-    body: web::Json<wire::Poll>,
+    Then(runner, body): Then<KnownRunner, web::Json<wire::Poll>>,
 ) -> Result<HttpResponse, HttpError> {
     if body.protocol_version != wire::PROTOCOL_VERSION {
         let message = format!(
@@ -348,8 +347,7 @@ fn action_of(
 
 async fn heartbeat(
     app: web::Data<App>,
-    runner: KnownRunner,
-    body: web::Json<wire::Heartbeat>,
+    Then(runner, body): Then<KnownRunner, web::Json<wire::Heartbeat>>,
 ) -> Result<HttpResponse, HttpError> {
     let now = crate::clock::now();
     let beat = app
@@ -378,8 +376,7 @@ struct Have {
 
 async fn sources(
     app: web::Data<App>,
-    own: OwnAttempt,
-    query: web::Query<Have>,
+    Then(own, query): Then<OwnAttempt, web::Query<Have>>,
 ) -> Result<HttpResponse, HttpError> {
     let run = own.live(None)?.run;
     let have = query
@@ -411,9 +408,8 @@ async fn registry_credentials(
 
 async fn report_step(
     app: web::Data<App>,
-    own: OwnAttempt,
+    Then(own, body): Then<OwnAttempt, web::Json<wire::StepReport>>,
     path: web::Path<(String, String)>,
-    body: web::Json<wire::StepReport>,
 ) -> Result<HttpResponse, HttpError> {
     let own = own.live(Some(body.fence))?;
     let fence = body.fence;
@@ -437,10 +433,8 @@ struct Offset {
 
 async fn append_log(
     app: web::Data<App>,
-    own: OwnAttempt,
+    Then(own, (query, body)): Then<OwnAttempt, (web::Query<Offset>, web::Bytes)>,
     path: web::Path<(String, String)>,
-    query: web::Query<Offset>,
-    body: web::Bytes,
 ) -> Result<HttpResponse, HttpError> {
     let log = own.live(None)?.log(path.into_inner().1)?;
     let done = app.logs.append(log, query.offset, body.to_vec()).await;
@@ -449,9 +443,8 @@ async fn append_log(
 
 async fn seal_log(
     app: web::Data<App>,
-    own: OwnAttempt,
+    Then(own, body): Then<OwnAttempt, web::Json<wire::LogSeal>>,
     path: web::Path<(String, String)>,
-    body: web::Json<wire::LogSeal>,
 ) -> Result<HttpResponse, HttpError> {
     let body = body.into_inner();
     let log = own.live(Some(body.fence))?.log(path.into_inner().1)?;
@@ -484,8 +477,7 @@ fn log_answer(done: Result<(), LogError>) -> Result<HttpResponse, HttpError> {
 
 async fn result(
     app: web::Data<App>,
-    own: OwnAttempt,
-    body: web::Json<wire::AttemptResult>,
+    Then(own, body): Then<OwnAttempt, web::Json<wire::AttemptResult>>,
 ) -> Result<HttpResponse, HttpError> {
     let body = body.into_inner();
     let outcome = outcome_of(body.outcome, body.images, &own.run.repositories)?;

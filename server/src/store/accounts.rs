@@ -1,58 +1,99 @@
-//! People who sign in, their sessions, and tokens for the command line. Secrets are hashes here.
+//! People who sign in, and their sessions. Passwords and sessions are hashes here.
+//!
+//! A session is looked up with its user each time, so a new role or a disabled user counts from the
+//! next request on. Every change writes its line of the history in the same transaction. Somebody can
+//! always administer the server: whoever would take away the last admin is refused.
 
 use super::codec::{Row, micros};
-use super::schema::{api_tokens, sessions, users};
-use super::{ApiToken, Result, Store, StoreError, User};
+use super::conn::AnyConnection;
+use super::events::{self, Line};
+use super::schema::{sessions, users};
+use super::{Result, Store, StoreError, User, tokens};
 use diesel::prelude::*;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use roadstead_pipelines::spec::Role;
+use serde_json::{Value, json};
 
-/// The last use of a token is noted this often: its calls are not to wait for the writer.
-const USE_IS_NOTED_EVERY: SignedDuration = SignedDuration::from_mins(1);
-/// So much of the hash names a token; it tells nothing of the secret.
-const TOKEN_ID_DIGITS: usize = 12;
+type UserRecord = (String, String, String, i64, Option<i64>, Option<i64>);
 
-type UserRecord = (String, String, String, i64);
-
-fn read_user((name, password_hash, role, created_at): UserRecord) -> Result<User> {
+fn read_user(record: UserRecord) -> Result<User> {
+    let (name, password_hash, role, created_at, disabled_at, last_sign_in_at) = record;
     let row = Row("user", &name);
     Ok(User {
         role: row.word("role", &role)?,
         created_at: row.time(created_at)?,
+        disabled_at: row.maybe_time(disabled_at)?,
+        last_sign_in_at: row.maybe_time(last_sign_in_at)?,
         name,
         password_hash,
     })
 }
 
-type TokenRecord = (
-    String,
-    String,
-    String,
-    String,
-    String,
-    i64,
-    Option<i64>,
-    Option<i64>,
-    Option<i64>,
-);
+/// A user whose row nobody else changes until the transaction ends.
+pub(super) fn locked(connection: &mut AnyConnection, name: &str) -> Result<User> {
+    let found = diesel::update(users::table.find(name))
+        .set(users::created_at.eq(users::created_at))
+        .execute(connection)?;
+    if found == 0 {
+        return Err(StoreError::not_found(format!("user `{name}`")));
+    }
+    read_user(users::table.find(name).first(connection)?)
+}
 
-fn read_token(record: TokenRecord) -> Result<ApiToken> {
-    let (id, _, name, role, created_by, created_at, expires_at, last_used_at, revoked_at) = record;
-    let row = Row("API token", &id);
-    Ok(ApiToken {
-        role: row.word("role", &role)?,
-        created_at: row.time(created_at)?,
-        expires_at: row.maybe_time(expires_at)?,
-        last_used_at: row.maybe_time(last_used_at)?,
-        revoked_at: row.maybe_time(revoked_at)?,
-        id,
-        name,
-        created_by,
-    })
+/// The user, unless they are disabled.
+pub(super) fn active(connection: &mut AnyConnection, name: &str) -> Result<Option<User>> {
+    let found: Option<UserRecord> = users::table
+        .find(name)
+        .filter(users::disabled_at.is_null())
+        .first(connection)
+        .optional()?;
+    found.map(read_user).transpose()
+}
+
+/// Refuses to go on when `name` is the last admin that can sign in.
+fn keep_an_admin(connection: &mut AnyConnection, name: &str) -> Result<()> {
+    let admins = || users::table.filter(users::role.eq(Role::Admin.as_str()));
+    // Locks every admin's row: two admins cannot take away each other at the same moment.
+    diesel::update(admins())
+        .set(users::role.eq(Role::Admin.as_str()))
+        .execute(connection)?;
+    let others: i64 = admins()
+        .filter(users::disabled_at.is_null())
+        .filter(users::name.ne(name))
+        .count()
+        .get_result(connection)?;
+    if others > 0 {
+        return Ok(());
+    }
+    Err(StoreError::conflict(format!(
+        "`{name}` is the last admin: make somebody else an admin first"
+    )))
+}
+
+fn end_sessions_of(connection: &mut AnyConnection, name: &str) -> Result<usize> {
+    Ok(diesel::delete(sessions::table.filter(sessions::user_name.eq(name))).execute(connection)?)
+}
+
+fn tell(
+    connection: &mut AnyConnection,
+    user: &str,
+    (by, now): (&str, Timestamp),
+    what: &str,
+    detail: &Value,
+) -> Result<()> {
+    let line = Line {
+        at: now,
+        project: None,
+        subject: &format!("user {user}"),
+        actor: by,
+        what,
+        detail,
+    };
+    events::add(connection, &line)
 }
 
 impl Store {
-    /// Makes a user.
+    /// Makes a user. No two names differ in case alone.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the name is taken.
@@ -61,18 +102,16 @@ impl Store {
         name: &str,
         password_hash: &str,
         role: Role,
+        by: &str,
         now: Timestamp,
     ) -> Result<()> {
-        let (name, password_hash) = (name.to_owned(), password_hash.to_owned());
+        let (name, password_hash, by) = (name.to_owned(), password_hash.to_owned(), by.to_owned());
         self.write(move |c| {
-            let taken: Option<String> = users::table
-                .find(&name)
-                .select(users::name)
-                .first(c)
-                .optional()?;
-            if taken.is_some() {
+            let names: Vec<String> = users::table.select(users::name).load(c)?;
+            let same = |known: &&String| known.to_lowercase() == name.to_lowercase();
+            if let Some(known) = names.iter().find(same) {
                 return Err(StoreError::conflict(format!(
-                    "there is a user `{name}` already"
+                    "there is a user `{known}` already"
                 )));
             }
             diesel::insert_into(users::table)
@@ -83,7 +122,7 @@ impl Store {
                     users::created_at.eq(micros(now)),
                 ))
                 .execute(c)?;
-            Ok(())
+            tell(c, &name, (&by, now), "user_added", &json!({"role": role}))
         })
         .await
     }
@@ -92,22 +131,100 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
-    pub async fn set_password(&self, name: &str, password_hash: &str) -> Result<()> {
-        let (name, password_hash) = (name.to_owned(), password_hash.to_owned());
+    pub async fn set_password(
+        &self,
+        name: &str,
+        password_hash: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<()> {
+        let (name, password_hash, by) = (name.to_owned(), password_hash.to_owned(), by.to_owned());
         self.write(move |c| {
-            let changed = diesel::update(users::table.find(&name))
+            locked(c, &name)?;
+            diesel::update(users::table.find(&name))
                 .set(users::password_hash.eq(&password_hash))
                 .execute(c)?;
-            if changed == 0 {
-                return Err(StoreError::not_found(format!("user `{name}`")));
-            }
-            diesel::delete(sessions::table.filter(sessions::user_name.eq(&name))).execute(c)?;
-            Ok(())
+            let ended = end_sessions_of(c, &name)?;
+            let what = if by == name {
+                "password_changed"
+            } else {
+                "password_reset"
+            };
+            tell(c, &name, (&by, now), what, &json!({"sessions": ended}))
         })
         .await
     }
 
-    /// A user.
+    /// Changes what a user may do, from their next request on. Nothing happens when they may do
+    /// just that already.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] for the last admin.
+    pub async fn set_role(&self, name: &str, role: Role, by: &str, now: Timestamp) -> Result<()> {
+        let (name, by) = (name.to_owned(), by.to_owned());
+        self.write(move |c| {
+            let user = locked(c, &name)?;
+            if user.role == role {
+                return Ok(());
+            }
+            if user.role == Role::Admin && user.disabled_at.is_none() {
+                keep_an_admin(c, &name)?;
+            }
+            diesel::update(users::table.find(&name))
+                .set(users::role.eq(role.as_str()))
+                .execute(c)?;
+            let detail = json!({"from": user.role, "to": role});
+            tell(c, &name, (&by, now), "role_changed", &detail)
+        })
+        .await
+    }
+
+    /// Lets a user in no more: ends their sessions and revokes their API tokens for good. Nothing
+    /// happens when they are disabled already.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] for the last admin.
+    pub async fn disable_user(&self, name: &str, by: &str, now: Timestamp) -> Result<()> {
+        let (name, by) = (name.to_owned(), by.to_owned());
+        self.write(move |c| {
+            let user = locked(c, &name)?;
+            if user.disabled_at.is_some() {
+                return Ok(());
+            }
+            if user.role == Role::Admin {
+                keep_an_admin(c, &name)?;
+            }
+            diesel::update(users::table.find(&name))
+                .set(users::disabled_at.eq(Some(micros(now))))
+                .execute(c)?;
+            let detail = json!({
+                "sessions": end_sessions_of(c, &name)?,
+                "tokens": tokens::revoke_all_of(c, &name, now)?,
+            });
+            tell(c, &name, (&by, now), "user_disabled", &detail)
+        })
+        .await
+    }
+
+    /// Lets a disabled user in again, with the password and the role of then.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn enable_user(&self, name: &str, by: &str, now: Timestamp) -> Result<()> {
+        let (name, by) = (name.to_owned(), by.to_owned());
+        self.write(move |c| {
+            if locked(c, &name)?.disabled_at.is_none() {
+                return Ok(());
+            }
+            diesel::update(users::table.find(&name))
+                .set(users::disabled_at.eq(None::<i64>))
+                .execute(c)?;
+            tell(c, &name, (&by, now), "user_enabled", &json!({}))
+        })
+        .await
+    }
+
+    /// A user, disabled or not.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -132,25 +249,40 @@ impl Store {
         .await
     }
 
-    /// Begins a session and forgets those that have expired.
+    /// Begins a session of a user whose password was just checked, and forgets sessions that have
+    /// expired.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
+    /// [`StoreError::Conflict`] when the user was disabled or got another password meanwhile.
     pub async fn create_session(
         &self,
         token_hash: String,
-        user: &str,
+        checked: &User,
         now: Timestamp,
         expires_at: Timestamp,
     ) -> Result<()> {
-        let user = user.to_owned();
+        let checked = checked.clone();
         self.write(move |c| {
+            // Also locks the user's row: whoever disables them ends this session too.
+            let same = users::table
+                .find(&checked.name)
+                .filter(users::password_hash.eq(&checked.password_hash))
+                .filter(users::disabled_at.is_null());
+            let found = diesel::update(same)
+                .set(users::last_sign_in_at.eq(Some(micros(now))))
+                .execute(c)?;
+            if found == 0 {
+                return Err(StoreError::conflict(format!(
+                    "`{}` was changed meanwhile: sign in again",
+                    checked.name
+                )));
+            }
             let expired = sessions::table.filter(sessions::expires_at.le(micros(now)));
             diesel::delete(expired).execute(c)?;
             diesel::insert_into(sessions::table)
                 .values((
                     sessions::token_hash.eq(&token_hash),
-                    sessions::user_name.eq(&user),
+                    sessions::user_name.eq(&checked.name),
                     sessions::created_at.eq(micros(now)),
                     sessions::expires_at.eq(micros(expires_at)),
                 ))
@@ -160,7 +292,7 @@ impl Store {
         .await
     }
 
-    /// The user of a session that has not expired.
+    /// The user of a session that has not expired, unless they are disabled.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -173,11 +305,27 @@ impl Store {
                 .select(sessions::user_name)
                 .first(c)
                 .optional()?;
-            let Some(name) = name else {
-                return Ok(None);
-            };
-            let found: Option<UserRecord> = users::table.find(&name).first(c).optional()?;
-            found.map(read_user).transpose()
+            match name {
+                Some(name) => active(c, &name),
+                None => Ok(None),
+            }
+        })
+        .await
+    }
+
+    /// How many sessions of a user have not expired.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn count_sessions(&self, name: &str, now: Timestamp) -> Result<u64> {
+        let name = name.to_owned();
+        self.read(move |c| {
+            let count: i64 = sessions::table
+                .filter(sessions::user_name.eq(&name))
+                .filter(sessions::expires_at.gt(micros(now)))
+                .count()
+                .get_result(c)?;
+            Ok(count.unsigned_abs())
         })
         .await
     }
@@ -195,112 +343,17 @@ impl Store {
         .await
     }
 
-    /// Makes a token for the command line; gives its id. Without `expires_at` it does not end by
-    /// itself.
+    /// Ends every session of a user.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn create_api_token(
-        &self,
-        token_hash: String,
-        name: &str,
-        role: Role,
-        created_by: &str,
-        now: Timestamp,
-        expires_at: Option<Timestamp>,
-    ) -> Result<String> {
-        let (name, created_by) = (name.to_owned(), created_by.to_owned());
+    /// [`StoreError::NotFound`].
+    pub async fn end_sessions(&self, name: &str, by: &str, now: Timestamp) -> Result<()> {
+        let (name, by) = (name.to_owned(), by.to_owned());
         self.write(move |c| {
-            let id = token_hash.get(..TOKEN_ID_DIGITS).unwrap_or(&token_hash);
-            diesel::insert_into(api_tokens::table)
-                .values((
-                    api_tokens::id.eq(id),
-                    api_tokens::token_hash.eq(&token_hash),
-                    api_tokens::name.eq(&name),
-                    api_tokens::role.eq(role.as_str()),
-                    api_tokens::created_by.eq(&created_by),
-                    api_tokens::created_at.eq(micros(now)),
-                    api_tokens::expires_at.eq(expires_at.map(micros)),
-                ))
-                .execute(c)?;
-            Ok(id.to_owned())
-        })
-        .await
-    }
-
-    /// The token with this hash, unless it is revoked or has expired; its use is noted.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn use_api_token(
-        &self,
-        token_hash: &str,
-        now: Timestamp,
-    ) -> Result<Option<ApiToken>> {
-        let token_hash = token_hash.to_owned();
-        let found = self
-            .read(move |c| {
-                let found: Option<TokenRecord> = api_tokens::table
-                    .filter(api_tokens::token_hash.eq(&token_hash))
-                    .filter(api_tokens::revoked_at.is_null())
-                    .filter(
-                        api_tokens::expires_at
-                            .is_null()
-                            .or(api_tokens::expires_at.gt(micros(now))),
-                    )
-                    .first(c)
-                    .optional()?;
-                found.map(read_token).transpose()
-            })
-            .await?;
-        if let Some(token) = &found
-            && token
-                .last_used_at
-                .is_none_or(|used| now.duration_since(used) >= USE_IS_NOTED_EVERY)
-        {
-            let id = token.id.clone();
-            self.write(move |c| {
-                diesel::update(api_tokens::table.find(&id))
-                    .set(api_tokens::last_used_at.eq(Some(micros(now))))
-                    .execute(c)?;
-                Ok(())
-            })
-            .await?;
-        }
-        Ok(found)
-    }
-
-    /// Every token, revoked ones too, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn list_api_tokens(&self) -> Result<Vec<ApiToken>> {
-        self.read(|c| {
-            let found: Vec<TokenRecord> = api_tokens::table
-                .order(api_tokens::created_at.desc())
-                .load(c)?;
-            found.into_iter().map(read_token).collect()
-        })
-        .await
-    }
-
-    /// A token is not accepted any more.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`] when there is no such token, or it is revoked.
-    pub async fn revoke_api_token(&self, id: &str, now: Timestamp) -> Result<()> {
-        let id = id.to_owned();
-        self.write(move |c| {
-            let valid = api_tokens::table
-                .find(&id)
-                .filter(api_tokens::revoked_at.is_null());
-            let revoked = diesel::update(valid)
-                .set(api_tokens::revoked_at.eq(Some(micros(now))))
-                .execute(c)?;
-            match revoked {
-                0 => Err(StoreError::not_found(format!("API token {id}"))),
-                _ => Ok(()),
-            }
+            locked(c, &name)?;
+            let ended = end_sessions_of(c, &name)?;
+            let detail = json!({"sessions": ended});
+            tell(c, &name, (&by, now), "sessions_ended", &detail)
         })
         .await
     }

@@ -30,6 +30,7 @@ mod runs;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod types;
 mod world;
 mod writer;

@@ -171,6 +171,8 @@ diesel::table! {
         password_hash -> Text,
         role -> Text,
         created_at -> BigInt,
+        disabled_at -> Nullable<BigInt>,
+        last_sign_in_at -> Nullable<BigInt>,
     }
 }
 

@@ -332,6 +332,10 @@ pub struct User {
     pub role: Role,
     /// Since when.
     pub created_at: Timestamp,
+    /// Since when they may not sign in any more.
+    pub disabled_at: Option<Timestamp>,
+    /// When they last signed in.
+    pub last_sign_in_at: Option<Timestamp>,
 }
 
 /// A token for the command line, without its secret.
@@ -341,9 +345,9 @@ pub struct ApiToken {
     pub id: String,
     /// What people call it.
     pub name: String,
-    /// What it may do.
+    /// What it may do, as long as its owner may.
     pub role: Role,
-    /// Who made it.
+    /// Whose it is, and in whose name it acts.
     pub created_by: String,
     /// When.
     pub created_at: Timestamp,

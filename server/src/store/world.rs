@@ -9,6 +9,7 @@ use diesel::prelude::*;
 use roadstead_pipelines::deployment::{DeploymentState, Kind, TakenBackBy};
 use roadstead_pipelines::id::{DeploymentId, Place, ProjectName, ReleaseId};
 use roadstead_pipelines::observation::PlaceStatus;
+use roadstead_pipelines::spec::Role;
 use roadstead_pipelines::world::{Approval, Hold, PlaceState, World};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -219,7 +220,8 @@ pub(super) fn change_place(
     Ok(())
 }
 
-/// Stores an approval; saying it twice changes nothing.
+/// Stores an approval. One person's counts once: saying it again changes nothing, unless their role
+/// has grown since.
 pub(super) fn approve(
     connection: &mut AnyConnection,
     project: &ProjectName,
@@ -235,21 +237,32 @@ pub(super) fn approve(
     );
     let known: Option<String> = approvals::table
         .find(key)
-        .select(approvals::by_whom)
+        .select(approvals::role)
         .first(connection)
         .optional()?;
-    if known.is_none() {
-        diesel::insert_into(approvals::table)
-            .values((
-                approvals::project.eq(project.as_str()),
-                approvals::environment.eq(place.environment.as_str()),
-                approvals::service.eq(place.service.as_str()),
-                approvals::release.eq(approval.release.as_str()),
-                approvals::by_whom.eq(&approval.by),
-                approvals::role.eq(approval.role.as_str()),
-                approvals::approved_at.eq(micros(approval.at)),
-            ))
-            .execute(connection)?;
+    match known.map(|role| Role::parse(&role)) {
+        None => {
+            diesel::insert_into(approvals::table)
+                .values((
+                    approvals::project.eq(project.as_str()),
+                    approvals::environment.eq(place.environment.as_str()),
+                    approvals::service.eq(place.service.as_str()),
+                    approvals::release.eq(approval.release.as_str()),
+                    approvals::by_whom.eq(&approval.by),
+                    approvals::role.eq(approval.role.as_str()),
+                    approvals::approved_at.eq(micros(approval.at)),
+                ))
+                .execute(connection)?;
+        }
+        Some(before) if before < Some(approval.role) => {
+            diesel::update(approvals::table.find(key))
+                .set((
+                    approvals::role.eq(approval.role.as_str()),
+                    approvals::approved_at.eq(micros(approval.at)),
+                ))
+                .execute(connection)?;
+        }
+        Some(_) => {}
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 )]
 
 mod pages;
+mod people;
 mod roles;
 mod sessions;
 mod site;

@@ -61,7 +61,7 @@ async fn every_page_shows_what_is_there() {
     show(PRODUCTION, &["r1", "Promote"]).await;
     show("/deliveries", &["started a run", "main at 0000000"]).await;
     show("/runners", &["harbour", "linux"]).await;
-    show("/settings/tokens", &["an admin can"]).await;
+    show("/settings/account", &["viewer", "No token yet"]).await;
     show("/audit", &["deployments/shop.d1", "asked_for"]).await;
     // A viewer is told who may press what.
     show(PRODUCTION, &["a deployer can; you are viewer"]).await;

@@ -4,6 +4,7 @@ use crate::site::{ADMIN, DEPLOYER, Site, Who, location};
 use reqwest::{Method, StatusCode};
 use roadstead_pipelines::spec::Role;
 use roadstead_web::urls::{self, route};
+use serde_json::json;
 
 const PLACE: &str = "/projects/shop/environments/production/services/web";
 const API_PLACE: &str = "/api/v1/projects/shop/environments/production/services/web";
@@ -21,7 +22,7 @@ fn table() -> Vec<(Method, String, Role)> {
         PLACE,
         "/deliveries",
         "/runners",
-        "/settings/tokens",
+        "/settings/account",
         "/audit",
         "/api/v1/projects",
         "/api/v1/projects/shop",
@@ -33,6 +34,8 @@ fn table() -> Vec<(Method, String, Role)> {
         "/api/v1/runs/shop.1/steps/test/log",
         "/api/v1/deployments/shop.d1",
         "/api/v1/runners",
+        "/api/v1/account",
+        "/api/v1/tokens",
     ];
     let posts = [
         "/runs/shop.1/cancel",
@@ -48,18 +51,36 @@ fn table() -> Vec<(Method, String, Role)> {
     let verbs = verbs
         .iter()
         .flat_map(|verb| [format!("{PLACE}/{verb}"), format!("{API_PLACE}/{verb}")]);
-    let admins = [
+    // What one does with one's own account.
+    let own = [
+        "/settings/account/password",
         "/settings/tokens",
         "/settings/tokens/0123456789ab/revoke",
         "/api/v1/tokens",
+        "/api/v1/tokens/0123456789ab/revoke",
     ];
+    let user_verbs = ["role", "password", "disable", "enable"];
+    let user_verbs = user_verbs.iter().flat_map(|verb| {
+        [
+            format!("/settings/users/nobody/{verb}"),
+            format!("/api/v1/users/nobody/{verb}"),
+        ]
+    });
+    let users = ["/settings/users", "/api/v1/users"];
     let gets = gets
         .iter()
         .map(|path| (Method::GET, (*path).to_owned(), Role::Viewer));
     let posts = posts.iter().map(|path| (*path).to_owned()).chain(verbs);
     let posts = posts.map(|path| (Method::POST, path, Role::Deployer));
-    let admins = admins.map(|path| (Method::POST, path.to_owned(), Role::Admin));
-    gets.chain(posts).chain(admins).collect()
+    let own = own.map(|path| (Method::POST, path.to_owned(), Role::Viewer));
+    let lists = users.map(|path| (Method::GET, path.to_owned(), Role::Admin));
+    let admins = users.map(str::to_owned).into_iter().chain(user_verbs);
+    let admins = admins.map(|path| (Method::POST, path, Role::Admin));
+    gets.chain(posts)
+        .chain(own)
+        .chain(lists)
+        .chain(admins)
+        .collect()
 }
 
 /// Whether an address is one of a pattern with `{name}`s.
@@ -78,8 +99,9 @@ fn is_of(pattern: &str, path: &str) -> bool {
 fn the_table_misses_no_form() {
     let table = table();
     for pattern in route::POSTS {
-        // Signing in and out is for everybody, and has tests of its own.
-        let open = [route::LOGIN, route::LOGOUT].contains(&pattern);
+        // Signing in and out is for everybody, and ends what the others need; both have tests of
+        // their own.
+        let open = [route::LOGIN, route::LOGOUT, route::ACCOUNT_SIGN_OUT].contains(&pattern);
         let listed = table
             .iter()
             .any(|(method, path, _)| *method == Method::POST && is_of(pattern, path));
@@ -96,10 +118,13 @@ async fn every_route_asks_for_its_role() {
             let mut request = site.request(who, method.clone(), &path);
             if method == Method::POST {
                 request = if path.starts_with("/api/") {
-                    let body = if path == "/api/v1/tokens" {
-                        serde_json::json!({"name": "x", "role": "viewer"})
-                    } else {
-                        serde_json::json!({})
+                    let body = match path.as_str() {
+                        "/api/v1/tokens" => json!({"name": "x", "role": "viewer"}),
+                        "/api/v1/users" => {
+                            json!({"name": format!("x of {who:?}"), "role": "viewer"})
+                        }
+                        "/api/v1/users/nobody/role" => json!({"role": "viewer"}),
+                        _ => json!({}),
                     };
                     request.json(&body)
                 } else {
@@ -129,6 +154,51 @@ async fn every_route_asks_for_its_role() {
                 }
             }
         }
+    }
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_may_not_do_it_is_told_that_and_not_what_is_wrong_with_it() {
+    let site = Site::start().await;
+    let odd = "before=x&limit=x&page=x&attempt=x&from=x&topic=x&all=x";
+    for (method, path, least) in table() {
+        for who in Who::ALL {
+            let separator = if path.contains('?') { '&' } else { '?' };
+            let path = format!("{path}{separator}{odd}");
+            let mut request = site.request(who, method.clone(), &path);
+            if method == Method::POST {
+                let kind = if path.starts_with("/api/") {
+                    "application/json"
+                } else {
+                    "application/x-www-form-urlencoded"
+                };
+                request = request
+                    .header("content-type", kind)
+                    .body(b"{\xff&%".to_vec());
+            }
+            let status = request.send().await.unwrap().status();
+            let expected = match who {
+                Who::Nobody => StatusCode::UNAUTHORIZED,
+                Who::Somebody(role) if role < least => StatusCode::FORBIDDEN,
+                Who::Somebody(_) => {
+                    assert!(!status.is_server_error(), "{method} {path}: {status}");
+                    continue;
+                }
+            };
+            assert_eq!(status, expected, "{method} {path} as {who:?}");
+        }
+    }
+    for path in [
+        "poll",
+        "heartbeat",
+        "attempts/shop.1.a1/steps/test/log/seal",
+    ] {
+        let path = format!("/runner/v1/{path}");
+        let request = site.request(Who::Nobody, Method::POST, &path);
+        let request = request.header("content-type", "application/json");
+        let answer = request.bearer_auth("wrong").body("{").send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{path}");
     }
     site.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Signing in and out, and API tokens.
+//! Signing in and out, changing the password, and API tokens.
 
 use crate::site::{ADMIN, Site, VIEWER, Who, cookie, location, now};
 use jiff::SignedDuration;
@@ -6,15 +6,16 @@ use reqwest::{Method, StatusCode};
 use roadstead_pipelines::spec::Role;
 use roadstead_server::http::auth;
 use roadstead_server::store::hash_secret;
+use std::time::{Duration, Instant};
 
 const PASSWORD: &str = "a long sentence of ada's";
 
 async fn with_ada() -> Site {
     let site = Site::start().await;
-    let hash = auth::hash_password(PASSWORD).unwrap();
+    let hash = auth::hash_password(PASSWORD).await.unwrap();
     let store = &site.story.store;
     store
-        .create_user("ada", &hash, Role::Deployer, now())
+        .create_user("ada", &hash, Role::Deployer, "test", now())
         .await
         .unwrap();
     site
@@ -82,8 +83,9 @@ async fn a_session_ends() {
     let past = now() - SignedDuration::from_hours(13);
     let end = now() - SignedDuration::from_hours(1);
     let store = &site.story.store;
+    let viewer = store.get_user("viewer").await.unwrap().unwrap();
     store
-        .create_session(hash_secret("old"), "viewer", past, end)
+        .create_session(hash_secret("old"), &viewer, past, end)
         .await
         .unwrap();
     let answer = as_session(&site, "roadstead_session=old", "/").await;
@@ -117,6 +119,114 @@ async fn guessing_has_to_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_tries_many_names_has_to_wait() {
+    let site = Site::start().await;
+    // A minute ahead: however slow the machine is, the budget is still used up.
+    let soon = Instant::now() + Duration::from_secs(60);
+    let address = Some("192.0.2.7".parse().unwrap());
+    for number in 0..60 {
+        let name = format!("name {number}");
+        site.app.sign_ins.begin(&name, address, soon).unwrap();
+    }
+    let guess = async |forwarded: &str| {
+        let request = site.request(Who::Nobody, Method::POST, "/login");
+        let request = request.header("x-forwarded-for", forwarded);
+        let fields = [("user", "viewer"), ("password", "a guess")];
+        request.form(&fields).send().await.unwrap()
+    };
+    let refused = guess("203.0.113.9, 192.0.2.7").await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(refused.headers().contains_key("retry-after"));
+    let html = refused.text().await.unwrap();
+    let said = "Too many failed tries from this address: try again in";
+    assert!(html.contains(said), "{html}");
+    // What the client itself wrote does not count.
+    let other = guess("192.0.2.7, 203.0.113.9").await;
+    assert_eq!(other.status(), StatusCode::UNAUTHORIZED);
+    site.stop().await;
+}
+
+/// The cookie of a new session.
+async fn sign_in(site: &Site, name: &str, password: &str) -> String {
+    let fields = [("user", name), ("password", password), ("next", "/")];
+    let answer = site.submit(Who::Nobody, "/login", &fields).await;
+    assert_eq!(location(&answer), "/");
+    let set = cookie(&answer, "roadstead_session").unwrap();
+    set.split(';').next().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_password_ends_the_sessions_of_the_old_one() {
+    let site = with_ada().await;
+    let here = sign_in(&site, "ada", PASSWORD).await;
+    let elsewhere = sign_in(&site, "ada", PASSWORD).await;
+    let change = |session: String, current: &'static str, new: &'static str| {
+        let request = site.request(Who::Nobody, Method::POST, "/settings/account/password");
+        let request = request
+            .header("cookie", session)
+            .header("accept", "text/html")
+            .form(&[("password", current), ("new_password", new)]);
+        async move { request.send().await.unwrap() }
+    };
+    let new = "another sentence of ada's";
+    let wrong = change(here.clone(), "not it", new).await;
+    assert_eq!(wrong.status(), StatusCode::BAD_REQUEST);
+    let html = wrong.text().await.unwrap();
+    assert!(html.contains("The current password is wrong."), "{html}");
+    let short = change(here.clone(), PASSWORD, "short").await;
+    assert_eq!(short.status(), StatusCode::BAD_REQUEST);
+    let page = as_session(&site, &elsewhere, "/settings/account").await;
+    let html = page.text().await.unwrap();
+    assert!(html.contains("signed in on 2 devices"), "{html}");
+
+    let changed = change(here.clone(), PASSWORD, new).await;
+    assert_eq!(location(&changed), "/settings/account");
+    let set = cookie(&changed, "roadstead_session").unwrap();
+    let fresh = set.split(';').next().unwrap();
+    let page = as_session(&site, fresh, "/").await;
+    assert_eq!(page.status(), StatusCode::OK);
+    for old in [&here, &elsewhere] {
+        let page = as_session(&site, old, "/").await;
+        assert_eq!(location(&page), "/login?next=%2F");
+    }
+    let fields = [("user", "ada"), ("password", PASSWORD)];
+    let answer = site.submit(Who::Nobody, "/login", &fields).await;
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+
+    // And out everywhere, here too.
+    let other = sign_in(&site, "ada", new).await;
+    let out = site.request(Who::Nobody, Method::POST, "/settings/account/sign-out");
+    let out = out.header("cookie", fresh).send().await.unwrap();
+    assert_eq!(location(&out), "/login");
+    for ended in [fresh, &other] {
+        let page = as_session(&site, ended, "/").await;
+        assert_eq!(location(&page), "/login?next=%2F");
+    }
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_current_password_cannot_be_guessed_with_a_session() {
+    let site = with_ada().await;
+    let session = sign_in(&site, "ada", PASSWORD).await;
+    let guesses = (0..11).map(|number| {
+        let request = site.request(Who::Nobody, Method::POST, "/settings/account/password");
+        let guess = format!("guess {number}");
+        let fields = [("password", guess.as_str()), ("new_password", PASSWORD)];
+        let request = request.header("cookie", &session).form(&fields);
+        async move { request.send().await.unwrap() }
+    });
+    let answers = futures_util::future::join_all(guesses).await;
+    let refused: Vec<_> = answers
+        .iter()
+        .filter(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS)
+        .collect();
+    assert_eq!(refused.len(), 1);
+    assert!(refused[0].headers().contains_key("retry-after"));
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_works_until_it_is_revoked_or_ends() {
     let site = Site::start().await;
     let fields = [("name", "laptop"), ("role", "viewer"), ("days", "90")];
@@ -139,16 +249,18 @@ async fn a_token_works_until_it_is_revoked_or_ends() {
     let answer = use_it(secret.clone(), cancel, Method::POST).await;
     assert_eq!(answer, StatusCode::FORBIDDEN);
 
-    let listed = site.page(ADMIN, "/settings/tokens").await;
-    assert!(listed.contains("laptop") && !listed.contains(&secret));
-    let others = site.page(VIEWER, "/settings/tokens").await;
+    let own = site.page(ADMIN, "/settings/account").await;
+    assert!(own.contains("laptop") && !own.contains(&secret));
+    let others = site.page(VIEWER, "/settings/account").await;
     assert!(!others.contains("laptop"));
 
-    let tokens = site.story.store.list_api_tokens().await.unwrap();
+    let tokens = site.story.store.list_api_tokens(None).await.unwrap();
     assert!(tokens[0].expires_at.is_some());
     let revoke = format!("/settings/tokens/{}/revoke", tokens[0].id);
+    let answer = site.submit(VIEWER, &revoke, &[]).await;
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
     let answer = site.submit(ADMIN, &revoke, &[]).await;
-    assert_eq!(location(&answer), "/settings/tokens");
+    assert_eq!(location(&answer), "/settings/account");
     let answer = use_it(secret, runners, Method::GET).await;
     assert_eq!(answer, StatusCode::UNAUTHORIZED);
 
@@ -168,5 +280,9 @@ async fn a_token_works_until_it_is_revoked_or_ends() {
         let answer = site.submit(ADMIN, "/settings/tokens", &fields).await;
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{bad:?}");
     }
+    // Nobody gives away more than they have.
+    let fields = [("name", "x"), ("role", "deployer"), ("days", "1")];
+    let answer = site.submit(VIEWER, "/settings/tokens", &fields).await;
+    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
     site.stop().await;
 }

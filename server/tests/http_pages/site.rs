@@ -86,12 +86,13 @@ impl Site {
             let end = now() + SignedDuration::from_hours(12);
             story
                 .store
-                .create_user(name, "no hash: comes by session", role, now())
+                .create_user(name, "no hash: comes by session", role, "test", now())
                 .await
                 .unwrap();
+            let user = story.store.get_user(name).await.unwrap().unwrap();
             story
                 .store
-                .create_session(hash_secret(&session_of(role)), name, now(), end)
+                .create_session(hash_secret(&session_of(role)), &user, now(), end)
                 .await
                 .unwrap();
         }
@@ -103,6 +104,7 @@ impl Site {
             ..Config::default()
         };
         config.http.public_url = Some(base.clone());
+        config.http.behind_proxy = true;
         let app = web::Data::new(App {
             store: story.store.clone(),
             logs: LogStore::new(folder.path().join("logs")).unwrap(),
@@ -112,6 +114,7 @@ impl Site {
             config,
             secrets: BTreeMap::from([(story.shop.clone(), SECRET.to_owned())]),
             pages: http::pages::Shared::default(),
+            sign_ins: http::SignInLimit::default(),
         });
         let server = http::server(app.clone(), listener).unwrap();
         let handle = server.handle();

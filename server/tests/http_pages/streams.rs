@@ -167,3 +167,29 @@ async fn a_server_that_stops_lets_everybody_go_and_hands_out_no_work() {
     assert!(claim.await.unwrap().is_some());
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_ends_with_its_reader() {
+    let mut site = Site::start().await;
+    let run = running(&mut site).await;
+    let path = format!("/runs/{run}/steps/test/log/events");
+    site.log(&run, "test", "first\n").await;
+    let mut reader = open(&site, &path, None).await;
+    reader.until("first").await;
+
+    let store = &site.story.store;
+    store
+        .disable_user("viewer", "test", crate::site::now())
+        .await
+        .unwrap();
+    site.log(&run, "test", "a secret of the others\n").await;
+    let rest = tokio::time::timeout(PATIENCE, async {
+        while let Some(chunk) = reader.stream.next().await {
+            let text = String::from_utf8(chunk.unwrap().to_vec()).unwrap();
+            reader.text.push_str(&text);
+        }
+    });
+    assert!(rest.await.is_ok(), "the stream goes on: {}", reader.text);
+    assert!(!reader.text.contains("a secret"), "{}", reader.text);
+    site.stop().await;
+}

@@ -1,17 +1,13 @@
-//! What comes from outside, on rows: webhook calls once each, and people by hashes.
+//! What comes from outside, on rows: webhook calls once each.
 
 use crate::databases::{self, on_both_databases};
 use crate::story::{Story, commit};
-use jiff::SignedDuration;
 use roadstead_pipelines::id::{ProjectName, RunId};
-use roadstead_pipelines::spec::Role;
-use roadstead_server::store::{Accepted, Decision, StoreError, hash_secret};
+use roadstead_server::store::{Accepted, Decision};
 
 on_both_databases!(
     a_push_makes_one_run,
     the_same_push_at_once_makes_one_run,
-    people_sign_in_and_out,
-    tokens_end_when_they_are_revoked,
     projects_keep_their_lanes,
 );
 
@@ -123,108 +119,6 @@ async fn the_same_push_at_once_makes_one_run(url: &str) {
         .await
         .unwrap();
     assert_eq!(stored.len(), 4, "four calls, each stored once");
-}
-
-async fn people_sign_in_and_out(url: &str) {
-    let story = Story::begin(url).await;
-    let (store, now) = (&story.store, story.now);
-    store
-        .create_user("ada", "a hash", Role::Admin, now)
-        .await
-        .unwrap();
-    let taken = store
-        .create_user("ada", "another", Role::Viewer, now)
-        .await
-        .unwrap_err();
-    assert!(matches!(&taken, StoreError::Conflict { .. }), "{taken:?}");
-    assert_eq!(taken.to_string(), "there is a user `ada` already");
-    let until = now + SignedDuration::from_hours(1);
-    store
-        .create_session(hash_secret("s"), "ada", now, until)
-        .await
-        .unwrap();
-    let user = store
-        .session_user(&hash_secret("s"), now)
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!((user.name.as_str(), user.role), ("ada", Role::Admin));
-    assert!(
-        store
-            .session_user(&hash_secret("t"), now)
-            .await
-            .unwrap()
-            .is_none()
-    );
-    assert!(
-        store
-            .session_user(&hash_secret("s"), until)
-            .await
-            .unwrap()
-            .is_none()
-    );
-    store.delete_session(&hash_secret("s")).await.unwrap();
-    assert!(
-        store
-            .session_user(&hash_secret("s"), now)
-            .await
-            .unwrap()
-            .is_none()
-    );
-
-    store
-        .create_session(hash_secret("u"), "ada", now, until)
-        .await
-        .unwrap();
-    store.set_password("ada", "a new hash").await.unwrap();
-    assert!(
-        store
-            .session_user(&hash_secret("u"), now)
-            .await
-            .unwrap()
-            .is_none()
-    );
-    assert_eq!(
-        store.get_user("ada").await.unwrap().unwrap().password_hash,
-        "a new hash"
-    );
-    assert_eq!(store.list_users().await.unwrap().len(), 1);
-    assert!(store.get_user("bob").await.unwrap().is_none());
-    let missing = store.set_password("bob", "x").await.unwrap_err();
-    assert_eq!(missing.to_string(), "there is no user `bob`");
-}
-
-async fn tokens_end_when_they_are_revoked(url: &str) {
-    let story = Story::begin(url).await;
-    let (store, now) = (&story.store, story.now);
-    let id = store
-        .create_api_token(hash_secret("t"), "laptop", Role::Deployer, "ada", now, None)
-        .await
-        .unwrap();
-    let later = now + SignedDuration::from_mins(5);
-    let found = store
-        .use_api_token(&hash_secret("t"), later)
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(
-        (found.id.as_str(), found.role),
-        (id.as_str(), Role::Deployer)
-    );
-    assert_eq!(
-        store.list_api_tokens().await.unwrap()[0].last_used_at,
-        Some(later)
-    );
-    store.revoke_api_token(&id, later).await.unwrap();
-    assert!(
-        store
-            .use_api_token(&hash_secret("t"), later)
-            .await
-            .unwrap()
-            .is_none()
-    );
-    let twice = store.revoke_api_token(&id, later).await.unwrap_err();
-    assert!(matches!(twice, StoreError::NotFound { .. }), "{twice:?}");
 }
 
 async fn projects_keep_their_lanes(url: &str) {

@@ -8,6 +8,7 @@
 #[path = "../support/databases.rs"]
 mod databases;
 mod intake;
+mod people;
 mod story;
 mod work;
 mod worlds;

@@ -19,8 +19,16 @@ impl Time {
 pub struct Viewer {
     /// The user's name.
     pub name: String,
-    /// The strongest role, shown beside the name.
+    /// The role, shown beside the name.
     pub role: Role,
+}
+
+impl Viewer {
+    /// Whether the navigation leads to the users.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        self.role == Role::Admin
+    }
 }
 
 /// A message at the top of a page, once, after an action.

@@ -9,6 +9,7 @@ mod entry;
 mod frame;
 mod matrix;
 mod operations;
+mod people;
 mod project;
 mod run;
 mod service;
@@ -23,10 +24,8 @@ pub use matrix::{
     Cell, EnvironmentHead, Hold, HomePage, InFlight, LiveRelease, Matrix, MatrixRow, Need,
     NeedKind, ProjectRuns,
 };
-pub use operations::{
-    AuditEntry, AuditPage, DeliveriesPage, Delivery, NewToken, Runner, RunnersPage, Token,
-    TokensPage,
-};
+pub use operations::{AuditEntry, AuditPage, DeliveriesPage, Delivery, Runner, RunnersPage};
+pub use people::{AccountPage, Secret, Token, User, UsersPage};
 pub use project::{ProjectPage, RunSummary, WebhookHelp};
 pub use run::{Diagnostic, LogLine, LogPanel, Release, ReleaseImage, RunPage, Step};
 pub use service::{Candidate, RollbackTarget, ServicePage};

@@ -1,9 +1,9 @@
-//! Deliveries, runners, API tokens and the audit list.
+//! Deliveries, runners and the audit list.
 
 use askama::Template;
 
 use super::frame::{Frame, Paging, Permission, Time};
-use super::state::{DeliveryDecision, Role, RunnerState};
+use super::state::{DeliveryDecision, RunnerState};
 use crate::page::Page;
 use crate::{assets, format, parts, urls};
 
@@ -85,56 +85,6 @@ pub struct Runner {
     pub last_seen: Time,
     /// What it runs: run id, run name, step names joined.
     pub running: Vec<(String, String, String)>,
-}
-
-/// `/settings/tokens`.
-#[derive(Debug, Clone, PartialEq, Eq, Template)]
-#[template(path = "tokens.html")]
-pub struct TokensPage {
-    /// The layout around the page.
-    pub frame: Frame,
-    /// A token that was just made; its secret is shown this once.
-    pub created: Option<NewToken>,
-    /// Newest first.
-    pub tokens: Vec<Token>,
-    /// Whether the viewer may create one.
-    pub create: Permission,
-    /// The roles that the viewer may give, weakest first.
-    pub roles: Vec<Role>,
-    /// What was wrong with the form that was sent. May be empty.
-    pub error: String,
-}
-
-/// A token with its secret, right after it was made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewToken {
-    /// Its name.
-    pub name: String,
-    /// The secret.
-    pub secret: String,
-}
-
-/// An API token as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
-    /// Its id in addresses.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// What it may do.
-    pub role: Role,
-    /// Who made it.
-    pub owner: String,
-    /// When.
-    pub created: Time,
-    /// When it ends, if ever.
-    pub expires: Option<Time>,
-    /// When it was last used.
-    pub last_used: Option<Time>,
-    /// When it was revoked.
-    pub revoked: Option<Time>,
-    /// Whether the viewer may revoke it.
-    pub revoke: Permission,
 }
 
 /// `/audit`.

@@ -2,6 +2,7 @@
 //! button in each permission, long texts and empty lists.
 
 pub(crate) mod operations;
+pub(crate) mod people;
 pub(crate) mod releases;
 pub(crate) mod runs;
 pub(crate) mod services;
@@ -34,7 +35,9 @@ pub(crate) fn pages() -> Vec<(&'static str, String)> {
         ("service-viewer", render(&services::service_viewer())),
         ("deliveries", render(&operations::deliveries())),
         ("runners", render(&operations::runners())),
-        ("tokens", render(&operations::tokens())),
+        ("account", render(&people::account())),
+        ("account-new", render(&people::account_new())),
+        ("users", render(&people::users())),
         ("audit", render(&operations::audit())),
         ("login", render(&login())),
         (

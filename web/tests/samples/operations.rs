@@ -1,12 +1,12 @@
-//! Deliveries, runners, tokens, audit.
+//! Deliveries, runners, audit.
 
 use roadstead_web::urls;
 use roadstead_web::view::{
-    AuditEntry, AuditPage, DeliveriesPage, Delivery, DeliveryDecision, NewToken, Paging,
-    Permission, Role, Runner, RunnerState, RunnersPage, Token, TokensPage,
+    AuditEntry, AuditPage, DeliveriesPage, Delivery, DeliveryDecision, Paging, Permission, Runner,
+    RunnerState, RunnersPage,
 };
 
-use super::{NOW, ago, frame};
+use super::{ago, frame};
 
 pub(crate) fn deliveries() -> DeliveriesPage {
     let delivery =
@@ -144,47 +144,6 @@ pub(crate) fn runners() -> RunnersPage {
         oldest_job: Some(ago(25)),
         register_command:
             "roadstead runner --server https://ci.example.com --token-file runner.token".into(),
-    }
-}
-
-pub(crate) fn tokens() -> TokensPage {
-    let token = |id: &str, name: &str, role, expires, revoked| Token {
-        id: id.into(),
-        name: name.into(),
-        role,
-        owner: "maya".into(),
-        created: ago(1_000_000),
-        expires,
-        last_used: (id != "3").then(|| ago(700)),
-        revoked,
-        revoke: if id == "4" {
-            Permission::Denied("Only its owner or an admin.".into())
-        } else {
-            Permission::Allowed
-        },
-    };
-    TokensPage {
-        frame: frame(),
-        created: Some(NewToken {
-            name: "laptop".into(),
-            secret: "rst_this-is-a-sample-not-a-secret".into(),
-        }),
-        tokens: vec![
-            token(
-                "1",
-                "laptop",
-                Role::Deployer,
-                Some(NOW.plus_seconds(7_776_000)),
-                None,
-            ),
-            token("2", "nightly report", Role::Viewer, None, None),
-            token("3", "old laptop", Role::Deployer, Some(ago(86_400)), None),
-            token("4", "terraform", Role::Admin, None, None),
-            token("5", "lost phone", Role::Viewer, None, Some(ago(500_000))),
-        ],
-        create: Permission::Allowed,
-        roles: vec![Role::Viewer, Role::Deployer],
-        error: String::new(),
     }
 }
 

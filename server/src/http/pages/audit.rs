@@ -18,11 +18,10 @@ use serde_json::Value;
 /// When the database is out of reach.
 pub(super) async fn show(
     app: web::Data<App>,
-    who: Allowed<Viewer>,
+    who: Allowed<Viewer, web::Query<PageQuery>>,
     request: HttpRequest,
-    query: web::Query<PageQuery>,
 ) -> Result<HttpResponse, HttpError> {
-    let page = query.number();
+    let page = who.sent.number();
     let wanted = page * PAGE_SIZE + 1;
     let found = app.store.list_events(None, None, None, wanted).await?;
     let (shown, paging) = cut_page(found, page, PAGE_SIZE);
@@ -64,8 +63,11 @@ fn url(event: &Event) -> Option<String> {
     Some(urls::service(project.as_str(), environment, service))
 }
 
-/// The reason in a person's words, or the message of what failed.
+/// The reason in a person's words, the message of what failed, or what a role became.
 fn reason(detail: &Value) -> String {
+    if let (Some(from), Some(to)) = (detail["from"].as_str(), detail["to"].as_str()) {
+        return format!("from {from} to {to}");
+    }
     let places = ["/reason", "/trigger/reason", "/failure/message"];
     let said = places
         .iter()

@@ -22,11 +22,10 @@ const RUNS_LOOKED_THROUGH: u32 = 200;
 /// When the database is out of reach.
 pub(super) async fn show(
     app: web::Data<App>,
-    who: Allowed<Viewer>,
+    who: Allowed<Viewer, web::Query<PageQuery>>,
     request: HttpRequest,
-    query: web::Query<PageQuery>,
 ) -> Result<HttpResponse, HttpError> {
-    let page = query.number();
+    let page = who.sent.number();
     let mut found = vec![];
     for project in app.store.list_projects().await? {
         let wanted = page * PAGE_SIZE + 1;

@@ -28,8 +28,12 @@ pub(super) async fn as_pages(
         return Ok(answer);
     };
     let status = answer.status();
+    let wait = answer.headers().get(header::RETRY_AFTER).cloned();
     let request = answer.request().clone();
-    let page = page_of(&request, status, message).await?;
+    let mut page = page_of(&request, status, message).await?;
+    if let Some(wait) = wait {
+        page.headers_mut().insert(header::RETRY_AFTER, wait);
+    }
     Ok(ServiceResponse::new(request, page))
 }
 
@@ -78,13 +82,7 @@ async fn page_of(
         request_id: String::new(),
         login_url: unknown.then(|| urls::login(&origin_of(request))),
     };
-    let mut answer = frame::send(request, status, &page)?;
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        answer
-            .headers_mut()
-            .insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
-    }
-    Ok(answer)
+    frame::send(request, status, &page)
 }
 
 fn title(status: StatusCode) -> &'static str {
@@ -96,6 +94,7 @@ fn title(status: StatusCode) -> &'static str {
         StatusCode::METHOD_NOT_ALLOWED => "This address takes no such request",
         StatusCode::CONFLICT => "This is not possible now",
         StatusCode::PAYLOAD_TOO_LARGE => "The form was too large",
+        StatusCode::TOO_MANY_REQUESTS => "Too many tries",
         StatusCode::SERVICE_UNAVAILABLE => "The database is out of reach",
         status if status.is_client_error() => "This did not work",
         _ => "Something failed here",
@@ -103,7 +102,7 @@ fn title(status: StatusCode) -> &'static str {
 }
 
 /// With a capital letter and a full stop.
-fn sentence(message: &str) -> String {
+pub(super) fn sentence(message: &str) -> String {
     let mut characters = message.chars();
     let Some(first) = characters.next() else {
         return String::new();

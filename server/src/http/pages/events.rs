@@ -7,7 +7,7 @@ use super::super::auth::{Allowed, Viewer};
 use super::super::error::HttpError;
 use super::sse;
 use crate::wake::Listener;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::stream;
 use roadstead_pipelines::id::{ProjectName, RunId};
 use serde::Deserialize;
@@ -83,10 +83,10 @@ struct Watch {
 /// 400 for a topic that is none, 404 for one of something that does not exist.
 pub(super) async fn stream(
     app: web::Data<App>,
-    _: Allowed<Viewer>,
-    query: web::Query<TopicQuery>,
+    who: Allowed<Viewer, web::Query<TopicQuery>>,
+    request: HttpRequest,
 ) -> Result<HttpResponse, HttpError> {
-    let topic = Topic::parse(&query.topic)?;
+    let topic = Topic::parse(&who.sent.topic)?;
     let (bell, listener) = (app.bell.clone(), app.bell.listen());
     let seen = topic.mark(&app).await?;
     let watch = Watch {
@@ -121,6 +121,7 @@ pub(super) async fn stream(
         None
     });
     Ok(sse::answer(
+        &request,
         &bell,
         futures_util::StreamExt::chain(hello, changes),
     ))

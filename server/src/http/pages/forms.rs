@@ -8,11 +8,13 @@ use super::frame::back_to;
 use super::view_of;
 use crate::store::Accepted;
 use actix_web::{HttpResponse, web};
+use roadstead_pipelines::action::Actor;
 use roadstead_web::urls::{self, field};
 use roadstead_web::view::Tone;
 use std::collections::HashMap;
 
-type Fields = web::Form<HashMap<String, String>>;
+/// A deployer and the form they sent.
+type Sent = Allowed<Deployer, web::Form<HashMap<String, String>>>;
 type PlacePath = web::Path<(String, String, String)>;
 type Answer = Result<HttpResponse, HttpError>;
 
@@ -63,57 +65,37 @@ pub(super) async fn cancel_deployment(
 
 /// # Errors
 /// 400 without confirmation where it is asked for, 409 when the core refuses.
-pub(super) async fn promote(
-    app: web::Data<App>,
-    who: Allowed<Deployer>,
-    path: PlacePath,
-    fields: Fields,
-) -> Answer {
-    on_place(&app, &who, Verb::Promote, &path, &fields).await
+pub(super) async fn promote(app: web::Data<App>, who: Sent, path: PlacePath) -> Answer {
+    on_place(&app, &who.actor, Verb::Promote, &path, &who.sent).await
 }
 
 /// # Errors
 /// As [`promote`].
-pub(super) async fn rollback(
-    app: web::Data<App>,
-    who: Allowed<Deployer>,
-    path: PlacePath,
-    fields: Fields,
-) -> Answer {
-    on_place(&app, &who, Verb::Rollback, &path, &fields).await
+pub(super) async fn rollback(app: web::Data<App>, who: Sent, path: PlacePath) -> Answer {
+    on_place(&app, &who.actor, Verb::Rollback, &path, &who.sent).await
 }
 
 /// # Errors
 /// 409 when the core refuses.
-pub(super) async fn approve(
-    app: web::Data<App>,
-    who: Allowed<Deployer>,
-    path: PlacePath,
-    fields: Fields,
-) -> Answer {
-    on_place(&app, &who, Verb::Approve, &path, &fields).await
+pub(super) async fn approve(app: web::Data<App>, who: Sent, path: PlacePath) -> Answer {
+    on_place(&app, &who.actor, Verb::Approve, &path, &who.sent).await
 }
 
 /// # Errors
 /// 400 without a reason, 409 when it is held already.
-pub(super) async fn hold(
-    app: web::Data<App>,
-    who: Allowed<Deployer>,
-    path: PlacePath,
-    fields: Fields,
-) -> Answer {
-    on_place(&app, &who, Verb::Hold, &path, &fields).await
+pub(super) async fn hold(app: web::Data<App>, who: Sent, path: PlacePath) -> Answer {
+    on_place(&app, &who.actor, Verb::Hold, &path, &who.sent).await
 }
 
 /// # Errors
 /// 409 when it is not held.
 pub(super) async fn resume(app: web::Data<App>, who: Allowed<Deployer>, path: PlacePath) -> Answer {
-    on_place(&app, &who, Verb::Resume, &path, &HashMap::new()).await
+    on_place(&app, &who.actor, Verb::Resume, &path, &HashMap::new()).await
 }
 
 async fn on_place(
     app: &App,
-    who: &Allowed<Deployer>,
+    actor: &Actor,
     verb: Verb,
     (project, environment, service): &(String, String, String),
     fields: &HashMap<String, String>,
@@ -131,7 +113,7 @@ async fn on_place(
         }
         Verb::Hold | Verb::Approve | Verb::Resume => {}
     }
-    let done = actions::on_place(app, &who.actor, verb, place, Some(release), reason).await?;
+    let done = actions::on_place(app, actor, verb, place, Some(release), reason).await?;
     let named = view_of::short(release);
     let where_to = format!("{service} in {environment}");
     let text = match verb {

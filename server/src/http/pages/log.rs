@@ -37,13 +37,12 @@ pub(super) struct LogQuery {
 /// 404 when there is no such run or log.
 pub(super) async fn raw(
     app: web::Data<App>,
-    _: Allowed<Viewer>,
+    who: Allowed<Viewer, web::Query<LogQuery>>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
-    query: web::Query<LogQuery>,
 ) -> Result<HttpResponse, HttpError> {
     let (run, step) = path.into_inner();
-    api::raw_log(&app, &request, &run, step, query.attempt).await
+    api::raw_log(&app, &request, &run, step, who.sent.attempt).await
 }
 
 /// What a run's page shows of a log: the last lines, or those from `from` on.
@@ -80,16 +79,15 @@ pub(super) async fn panel(
 /// 404 when there is no such run, attempt or step.
 pub(super) async fn stream(
     app: web::Data<App>,
-    _: Allowed<Viewer>,
+    who: Allowed<Viewer, web::Query<LogQuery>>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
-    query: web::Query<LogQuery>,
 ) -> Result<HttpResponse, HttpError> {
     let (run, step) = path.into_inner();
     let run = actions::run_of(&run)?;
     let detail = app.store.get_run(&run).await?;
     let missing = || HttpError::not_found(format!("{run} has no log of step `{step}`"));
-    let attempt = attempt_of(&detail, query.attempt).ok_or_else(missing)?;
+    let attempt = attempt_of(&detail, who.sent.attempt).ok_or_else(missing)?;
     let known =
         |row: &crate::store::StepRow| row.attempt == attempt.id && row.name.as_str() == step;
     if !detail.steps.iter().any(known) {
@@ -103,7 +101,7 @@ pub(super) async fn stream(
         changes: app.logs.watch(key.clone()).await.map_err(broken)?,
         over: attempt.ended_at.is_some(),
         attempt: attempt.number,
-        next: seen.or(query.from).unwrap_or(1).max(1),
+        next: seen.or(who.sent.from).unwrap_or(1).max(1),
         end: Instant::now() + sse::LONGEST_STREAM,
         done: false,
         app,
@@ -116,6 +114,7 @@ pub(super) async fn stream(
         Some((event, tail))
     });
     Ok(sse::answer(
+        &request,
         &bell,
         futures_util::StreamExt::chain(hello, events),
     ))

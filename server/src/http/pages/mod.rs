@@ -5,6 +5,7 @@
 //! Every handler but sign-in, sign-out and the assets takes an `Allowed<…>`. Handlers fail with
 //! [`HttpError`]; [`errors`] shows that as a page to browsers and leaves it JSON for programs.
 
+mod account;
 mod assets;
 mod audit;
 mod deliveries;
@@ -16,13 +17,12 @@ mod frame;
 mod home;
 mod log;
 mod login;
-mod login_limit;
 mod project;
 mod run;
 mod runners;
 mod service;
 mod sse;
-mod tokens;
+mod users;
 mod view_of;
 
 use super::App;
@@ -44,7 +44,6 @@ const LAST_PAGE: u32 = 100;
 /// What the pages remember between requests; a restart may forget it.
 #[derive(Default)]
 pub struct Shared {
-    failed_sign_ins: login_limit::FailedSignIns,
     needs: Mutex<Option<(Instant, u64)>>,
 }
 
@@ -82,12 +81,26 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .route(route::DELIVERIES, web::get().to(deliveries::show))
             .route(route::REDELIVER, web::post().to(forms::redeliver))
             .route(route::RUNNERS, web::get().to(runners::show))
-            .service(
-                web::resource(route::TOKENS)
-                    .route(web::get().to(tokens::show))
-                    .route(web::post().to(tokens::create)),
+            .route(route::ACCOUNT, web::get().to(account::show))
+            .route(
+                route::ACCOUNT_PASSWORD,
+                web::post().to(account::change_password),
             )
-            .route(route::TOKEN_REVOKE, web::post().to(tokens::revoke))
+            .route(
+                route::ACCOUNT_SIGN_OUT,
+                web::post().to(account::sign_out_everywhere),
+            )
+            .route(route::TOKENS, web::post().to(account::create_token))
+            .route(route::TOKEN_REVOKE, web::post().to(account::revoke_token))
+            .service(
+                web::resource(route::USERS)
+                    .route(web::get().to(users::show))
+                    .route(web::post().to(users::add)),
+            )
+            .route(route::USER_ROLE, web::post().to(users::set_role))
+            .route(route::USER_PASSWORD, web::post().to(users::reset_password))
+            .route(route::USER_DISABLE, web::post().to(users::disable))
+            .route(route::USER_ENABLE, web::post().to(users::enable))
             .route(route::AUDIT, web::get().to(audit::show))
             .default_service(web::to(errors::nothing_here)),
     );

@@ -16,15 +16,14 @@ use roadstead_web::view::{DeploymentSummary, Paging, ProjectPage, RunSummary, We
 /// 404 for an unknown project.
 pub(super) async fn show(
     app: web::Data<App>,
-    who: Allowed<Viewer>,
+    who: Allowed<Viewer, web::Query<PageQuery>>,
     request: HttpRequest,
     path: web::Path<String>,
-    query: web::Query<PageQuery>,
 ) -> Result<HttpResponse, HttpError> {
     let project = project_of(&app, &path).await?;
     let world = app.store.load_world(&project.name).await?;
     let scene = Scene::new(&project, world, &who.actor, crate::clock::now());
-    let page = query.number();
+    let page = who.sent.number();
     let (runs, more) = runs(&app, &scene, page).await?;
     let last = app.store.list_deliveries(&project.name, None, 1).await?;
     let page = ProjectPage {

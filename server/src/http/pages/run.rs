@@ -34,10 +34,9 @@ pub(super) struct Choice {
 /// 404 for an unknown run.
 pub(super) async fn show(
     app: web::Data<App>,
-    who: Allowed<Viewer>,
+    who: Allowed<Viewer, web::Query<Choice>>,
     request: HttpRequest,
     path: web::Path<String>,
-    choice: web::Query<Choice>,
 ) -> Result<HttpResponse, HttpError> {
     let id = actions::run_of(&path)?;
     let detail = app.store.get_run(&id).await?;
@@ -54,7 +53,7 @@ pub(super) async fn show(
         run: summary(&app, &scene, &detail).await?,
         waiting: scene.run_waits(&id),
         diagnostics: view_of::diagnostics(&detail),
-        log: open_log(&app, &detail, &steps, &choice).await?,
+        log: open_log(&app, &detail, &steps, &who.sent).await?,
         steps,
         release,
         deployments,

@@ -18,10 +18,9 @@ use roadstead_web::view::{DeploymentSummary, ServicePage};
 /// 404 for a place that neither the pipeline file nor the history knows.
 pub(super) async fn show(
     app: web::Data<App>,
-    who: Allowed<Viewer>,
+    who: Allowed<Viewer, web::Query<PageQuery>>,
     request: HttpRequest,
     path: web::Path<(String, String, String)>,
-    query: web::Query<PageQuery>,
 ) -> Result<HttpResponse, HttpError> {
     let (project, environment, service) = path.into_inner();
     let (_, place) = actions::place_of(&project, &environment, &service)?;
@@ -36,7 +35,7 @@ pub(super) async fn show(
         )));
     }
     let scene = Scene::new(&project, world, &who.actor, crate::clock::now());
-    let page = query.number();
+    let page = who.sent.number();
     let found = app
         .store
         .list_deployments(

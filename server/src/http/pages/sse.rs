@@ -1,9 +1,10 @@
 //! Server-sent events: how they are written, and the answer that carries them.
 
+use super::super::auth;
 use crate::wake::Bell;
-use actix_web::HttpResponse;
 use actix_web::http::header;
 use actix_web::web::Bytes;
+use actix_web::{HttpRequest, HttpResponse};
 use futures_util::{Stream, StreamExt};
 use std::convert::Infallible;
 use std::time::Duration;
@@ -25,9 +26,19 @@ pub(super) fn event(name: &str, id: Option<u64>, data: &str) -> Bytes {
     Bytes::from(format!("event: {name}\n{id}data: {data}\n\n"))
 }
 
-/// The answer, until the server stops. Pulled by the client: nothing is gathered for one that does
-/// not read.
-pub(super) fn answer(bell: &Bell, events: impl Stream<Item = Bytes> + 'static) -> HttpResponse {
+/// The answer. Pulled by the client: nothing is gathered for one that does not read. It ends when
+/// the server stops, and when whoever asked is signed out or disabled.
+pub(super) fn answer(
+    request: &HttpRequest,
+    bell: &Bell,
+    events: impl Stream<Item = Bytes> + 'static,
+) -> HttpResponse {
+    let request = request.clone();
+    let events = events.take_while(move |_| {
+        let request = request.clone();
+        // While the database is away nobody can tell, and there is nothing new to send either.
+        async move { !matches!(auth::identify(&request).await, Ok(None)) }
+    });
     HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header((header::CACHE_CONTROL, "no-store"))
