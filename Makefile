@@ -1,7 +1,7 @@
 # Everything a developer types. `setup` comes first by itself and is quick when nothing is missing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup teardown demo test check
+.PHONY: help setup teardown demo test check bench
 # check and test would wait for each other's lock on the target directory anyway.
 .NOTPARALLEL:
 
@@ -26,3 +26,6 @@ test: setup ## every test, none skipped; ARGS is handed to nextest
 check: setup ## format and lints, warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
+
+bench: setup ## push to image beside a script, and idle memory; about 20 minutes on a quiet machine, ARGS="--pairs 2 --contexts 2" for less
+	cargo bench --package roadstead-cli --bench push -- $(ARGS)

@@ -7,6 +7,7 @@
 //! objects never change.
 
 mod fetch;
+mod local;
 mod pack;
 mod read;
 
@@ -170,6 +171,15 @@ impl Mirror {
         // saves, and reads this key as the size above which an object is left as it is.
         config.set_i64("pack.deltaCacheSize", 1)?;
         Ok(repository)
+    }
+
+    /// Throws away what is there and makes an empty mirror: what may lack objects is never mended.
+    fn begin_anew(&self) -> Result<Repository, SourcesError> {
+        std::fs::remove_dir_all(&self.path).map_err(|error| SourcesError::Mirror {
+            project: self.project.to_string(),
+            reason: format!("cannot begin anew: {error}"),
+        })?;
+        self.open(true)
     }
 
     /// Runs `work` on the mirror, on the blocking pool.

@@ -1,6 +1,6 @@
 //! Brings commits into a mirror.
 
-use super::{Mirror, Sources, SourcesError, oid};
+use super::{Mirror, Sources, SourcesError, local, oid};
 use git2::{
     AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions,
     RemoteCallbacks, RemoteRedirect, Repository,
@@ -59,10 +59,15 @@ impl Remote {
                 Ok(())
             };
         }
-        if Path::new(&self.address).is_absolute() {
+        if self.folder().is_some() {
             return Ok(());
         }
         refuse("it is neither https nor an absolute path")
+    }
+
+    /// The repository's folder, when it is on this machine.
+    fn folder(&self) -> Option<&Path> {
+        Some(Path::new(&self.address)).filter(|path| path.is_absolute())
     }
 
     fn callbacks(&self) -> RemoteCallbacks<'_> {
@@ -172,11 +177,24 @@ fn fetch(
     commit: &CommitSha,
     git_ref: &str,
 ) -> Result<(), SourcesError> {
-    let repository = mirror.open(true)?;
+    let mut repository = mirror.open(true)?;
     let wanted = oid(commit).map_err(|error| mirror.error(&error))?;
     // A pack arrives whole or not at all, so a commit that is there has its history with it.
-    if repository.find_commit(wanted).is_ok() {
+    if local::is_whole(mirror, &repository, wanted) {
         return Ok(());
+    }
+    if let Some(folder) = remote.folder() {
+        match local::take(mirror, &repository, folder, git_ref) {
+            Ok(()) if repository.find_commit(wanted).is_ok() => return Ok(()),
+            Ok(()) => {}
+            Err(error) => {
+                let project = &mirror.project;
+                tracing::info!(%project, "files cannot be taken, fetching instead: {error:#}");
+                if local::was_cut_off(mirror) {
+                    repository = mirror.begin_anew()?;
+                }
+            }
+        }
     }
     fetch_refspec(&repository, remote, &format!("+{git_ref}:{git_ref}"))?;
     if repository.find_commit(wanted).is_ok() {

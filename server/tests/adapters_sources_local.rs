@@ -1,0 +1,178 @@
+//! Mirrors of repositories on the same machine, whose files are taken as they are.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has to stop")]
+
+use futures_util::TryStreamExt;
+use roadstead_pipelines::id::{CommitSha, ProjectName};
+use roadstead_server::adapters::sources::{Remote, Sources};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+const MAIN: &str = "refs/heads/main";
+
+fn git(folder: &Path, arguments: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(["-c", "user.name=Ada", "-c", "user.email=ada@example.org"])
+        .args(["-c", "init.defaultBranch=main", "-c", "gc.auto=0"])
+        .args(arguments)
+        .current_dir(folder)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_SYSTEM", "/dev/null")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "git {arguments:?}: {said}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A work tree, and a server's data folder beside it.
+struct World {
+    folder: TempDir,
+    sources: Sources,
+    project: ProjectName,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("work")).unwrap();
+        git(&folder.path().join("work"), &["init", "--quiet"]);
+        Self {
+            sources: Sources::new(&folder.path().join("data")),
+            project: ProjectName::parse("shop").unwrap(),
+            folder,
+        }
+    }
+
+    fn work(&self) -> PathBuf {
+        self.folder.path().join("work")
+    }
+
+    fn mirror(&self) -> PathBuf {
+        self.folder.path().join("data/mirrors/shop")
+    }
+
+    fn commit(&self, content: &str) -> CommitSha {
+        fs::create_dir_all(self.work().join("src")).unwrap();
+        fs::write(self.work().join("src/a"), content).unwrap();
+        git(&self.work(), &["add", "--all"]);
+        git(&self.work(), &["commit", "--quiet", "-m", "Go on"]);
+        CommitSha::parse(&git(&self.work(), &["rev-parse", "HEAD"])).unwrap()
+    }
+
+    async fn fetch_from(&self, folder: &Path, commit: &CommitSha) {
+        let remote = Remote {
+            address: folder.to_str().unwrap().to_owned(),
+            username: None,
+            password: None,
+        };
+        self.sources
+            .fetch(&self.project, &remote, commit, MAIN)
+            .await
+            .unwrap();
+    }
+
+    async fn content(&self, commit: &CommitSha) -> String {
+        let read = self
+            .sources
+            .read_blob(&self.project, commit, "src/a", 1000)
+            .await;
+        String::from_utf8(read.unwrap()).unwrap()
+    }
+}
+
+fn packs(objects: &Path) -> Vec<PathBuf> {
+    fs::read_dir(objects.join("pack"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "pack"))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_pack_reaches_the_mirror_and_a_runner_byte_by_byte() {
+    let world = World::new();
+    let commit = world.commit("packed");
+    git(&world.work(), &["repack", "-a", "-d", "--quiet"]);
+    world.fetch_from(&world.work(), &commit).await;
+    assert_eq!(world.content(&commit).await, "packed");
+
+    let [theirs] = packs(&world.work().join(".git/objects"))
+        .try_into()
+        .unwrap();
+    let [ours] = packs(&world.mirror().join("objects")).try_into().unwrap();
+    let theirs: PathBuf = theirs;
+    let ours: PathBuf = ours;
+    assert_eq!(theirs.file_name(), ours.file_name());
+    let pack = world
+        .sources
+        .pack(&world.project, &commit, None)
+        .await
+        .unwrap();
+    let sent: Vec<_> = pack.try_collect().await.unwrap();
+    assert!(sent.concat() == fs::read(theirs).unwrap());
+
+    // What comes loose afterwards is taken too, and the mirror's own branch follows.
+    let second = world.commit("loose");
+    world.fetch_from(&world.work(), &second).await;
+    assert_eq!(world.content(&second).await, "loose");
+    let tip = git(&world.mirror(), &["rev-parse", MAIN]);
+    assert_eq!(tip, second.as_str());
+    git(&world.mirror(), &["fsck", "--strict"]);
+}
+
+#[tokio::test]
+async fn a_mirror_outlives_the_repository_that_it_was_taken_from() {
+    let world = World::new();
+    let commit = world.commit("kept");
+    world.fetch_from(&world.work(), &commit).await;
+    fs::remove_dir_all(world.work()).unwrap();
+    assert_eq!(world.content(&commit).await, "kept");
+}
+
+/// What a kill in the middle of a taking leaves: the commit, and not what belongs to it.
+fn cut_off(world: &World, commit: &CommitSha) {
+    let (fan, rest) = commit.as_str().split_at(2);
+    let from = world.work().join(".git/objects").join(fan).join(rest);
+    let to = world.mirror().join("objects").join(fan);
+    fs::create_dir_all(&to).unwrap();
+    fs::copy(from, to.join(rest)).unwrap();
+    fs::write(world.mirror().join("taking"), "").unwrap();
+}
+
+#[tokio::test]
+async fn a_taking_that_was_cut_off_is_begun_again() {
+    let world = World::new();
+    let first = world.commit("first");
+    world.fetch_from(&world.work(), &first).await;
+    let second = world.commit("second");
+    cut_off(&world, &second);
+    world.fetch_from(&world.work(), &second).await;
+    assert_eq!(world.content(&second).await, "second");
+    assert!(!world.mirror().join("taking").exists());
+}
+
+#[tokio::test]
+async fn a_repository_that_borrows_objects_is_fetched_in_the_ordinary_way() {
+    let world = World::new();
+    let first = world.commit("lent");
+    git(
+        world.folder.path(),
+        &["clone", "--quiet", "--shared", "work", "borrower"],
+    );
+    let borrower = world.folder.path().join("borrower");
+    world.fetch_from(&borrower, &first).await;
+    assert_eq!(world.content(&first).await, "lent");
+    git(&world.mirror(), &["fsck", "--strict"]);
+
+    // Nothing can be taken from it that would mend a mirror, so this one is made anew.
+    let second = world.commit("lent again");
+    git(&borrower, &["pull", "--quiet"]);
+    cut_off(&world, &second);
+    world.fetch_from(&borrower, &second).await;
+    assert_eq!(world.content(&second).await, "lent again");
+    git(&world.mirror(), &["fsck", "--strict"]);
+    assert!(!world.mirror().join("taking").exists());
+}
