@@ -11,6 +11,8 @@
 //! | `POST /runner/v1/heartbeat` [`Heartbeat`] | runner | [`HeartbeatReply`] |
 //! | `POST /runner/v1/attempts/{attempt}/accept` | attempt | 204; unaccepted after [`ACCEPT_SECONDS`] it is lost |
 //! | `GET /runner/v1/attempts/{attempt}/sources?have=<commit>` | attempt | a git pack; `have` is a commit whose objects the runner holds (may be absent) |
+//! | `GET /runner/v1/attempts/{attempt}/sources?stored=true` | attempt | a git pack as the server stores it, behind its index, see [`INDEX_BYTES_HEADER`]; without that header a git pack |
+//! | `GET /runner/v1/attempts/{attempt}/sources?beside=<pack>` | attempt | a git pack of what a stored pack lacks, which [`PACK_HEADER`] named |
 //! | `GET /runner/v1/attempts/{attempt}/registry-credentials` | attempt | [`RegistryCredentials`] |
 //! | `PUT /runner/v1/attempts/{attempt}/steps/{step}` [`StepReport`] | attempt | 204 |
 //! | `PATCH /runner/v1/attempts/{attempt}/steps/{step}/log?offset=N` bytes | attempt | 204, or 416 with [`LOG_OFFSET_HEADER`] |
@@ -42,6 +44,12 @@ pub const LOG_CHUNK_BYTES: usize = 1 << 20;
 pub const LOG_OFFSET_HEADER: &str = "roadstead-log-offset";
 /// Tells the commit at the tip of a pack of sources.
 pub const COMMIT_HEADER: &str = "roadstead-commit";
+
+/// Tells how many bytes of the answer are the index of the git pack that follows. Such a pack need not
+/// hold all of the commit: `beside` gives the rest.
+pub const INDEX_BYTES_HEADER: &str = "roadstead-index-bytes";
+/// Tells the name of a stored pack: 40 hexadecimal digits.
+pub const PACK_HEADER: &str = "roadstead-pack";
 
 /// Why a call was refused, for a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use rand::RngExt;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use roadstead_protocol::{
-    AttemptRef, AttemptResult, COMMIT_HEADER, Heartbeat, HeartbeatReply, LOG_OFFSET_HEADER,
-    LogSeal, POLL_SECONDS, Poll, PollReply, Problem, Register, Registered, RegistryCredentials,
-    StepReport,
+    AttemptRef, AttemptResult, COMMIT_HEADER, Heartbeat, HeartbeatReply, INDEX_BYTES_HEADER,
+    LOG_OFFSET_HEADER, LogSeal, PACK_HEADER, POLL_SECONDS, Poll, PollReply, Problem, Register,
+    Registered, RegistryCredentials, StepReport,
 };
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
@@ -195,6 +195,26 @@ impl Client {
     }
 }
 
+/// Which objects of a commit are asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wanted<'a> {
+    /// All, in a pack as the server stores it if it has one.
+    Everything,
+    /// What this commit, whose objects are all here, does not have.
+    Since(&'a str),
+    /// What a stored pack lacks.
+    Beside(&'a str),
+}
+
+/// A pack on its way.
+pub(crate) struct Sent {
+    /// The commit that the server says it belongs to.
+    pub(crate) tip: Option<String>,
+    /// Name of the stored pack and bytes of the index before it; `None` when it is an ordinary pack.
+    pub(crate) stored: Option<(String, u64)>,
+    pub(crate) body: Response,
+}
+
 /// The calls of one attempt, made with its own token.
 #[derive(Clone)]
 pub(crate) struct AttemptClient {
@@ -228,19 +248,22 @@ impl AttemptClient {
         .await
     }
 
-    /// Asks for a pack with the commit, given that all objects of `have` are here already. The
-    /// answer is still streaming; with it comes the commit that the server says is at its tip.
-    pub(crate) async fn sources(
-        &self,
-        have: Option<&str>,
-    ) -> Result<(Option<String>, Response), CallError> {
-        let mut request = self.request(Method::GET, &["sources"]);
-        if let Some(have) = have {
-            request = request.query(&[("have", have)]);
-        }
+    /// Asks for the commit's objects. The answer is still streaming.
+    pub(crate) async fn sources(&self, wanted: Wanted<'_>) -> Result<Sent, CallError> {
+        let request = self.request(Method::GET, &["sources"]);
+        let request = match wanted {
+            Wanted::Everything => request.query(&[("stored", "true")]),
+            Wanted::Since(commit) => request.query(&[("have", commit)]),
+            Wanted::Beside(pack) => request.query(&[("beside", pack)]),
+        };
         let response = send(request).await?;
-        let tip = header(&response, COMMIT_HEADER);
-        Ok((tip, response))
+        let index_bytes = header(&response, INDEX_BYTES_HEADER).and_then(|text| text.parse().ok());
+        let stored = header(&response, PACK_HEADER).zip(index_bytes);
+        Ok(Sent {
+            tip: header(&response, COMMIT_HEADER),
+            stored,
+            body: response,
+        })
     }
 
     /// A login for the registry that images are pushed to.

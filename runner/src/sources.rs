@@ -1,13 +1,14 @@
 //! Brings a commit's files onto this machine: one object store per project, filled by packs.
 //!
 //! Owns the stores below its folder and which commit each holds in full. A pack is verified while
-//! it is indexed; when the difference between two commits does not fit what is here, the store is
-//! begun anew and the whole is fetched, so that a damaged store heals itself. One attempt at a
-//! time works on a project's store.
+//! it is indexed, and one that comes with its index when its objects are read: nothing reaches a
+//! workspace whose bytes are not those of its object id. When the difference between two commits does
+//! not fit what is here, the store is begun anew and the whole is fetched, so that a damaged store
+//! heals itself. One attempt at a time works on a project's store.
 
 use crate::{
     checkout,
-    client::{AttemptClient, Backoff, CallError},
+    client::{AttemptClient, Backoff, CallError, Sent, Wanted},
 };
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -15,8 +16,10 @@ use git2::{Indexer, Repository};
 use reqwest::Response;
 use std::{
     collections::HashMap,
-    fs, io,
+    fs::{self, File},
+    io,
     io::Write,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -138,23 +141,45 @@ async fn fetch(
     held: Option<&str>,
     commit: &str,
 ) -> anyhow::Result<()> {
-    let (tip, response) = client.sources(held).await?;
-    if let Some(tip) = tip
-        && tip != commit
-    {
-        bail!("the server sent sources of commit {tip} where {commit} was asked for");
+    let wanted = held.map_or(Wanted::Everything, Wanted::Since);
+    let sent = ask(client, wanted, commit).await?;
+    let Some((pack, index_bytes)) = sent.stored else {
+        return take_in(store, sent.body, index_chunks).await;
+    };
+    if pack.len() != 40 || !pack.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        bail!("`{pack}` cannot be a pack's name");
     }
-    index(store, response).await
+    let name = format!("pack-{pack}");
+    take_in(store, sent.body, move |store, chunks| {
+        keep_chunks(store, &name, index_bytes, chunks)
+    })
+    .await?;
+    let rest = ask(client, Wanted::Beside(&pack), commit).await?;
+    take_in(store, rest.body, index_chunks).await
 }
 
-/// Streams a pack into the store; its objects are checked on the way.
-async fn index(store: &Path, mut response: Response) -> anyhow::Result<()> {
+async fn ask(client: &AttemptClient, wanted: Wanted<'_>, commit: &str) -> anyhow::Result<Sent> {
+    let sent = client.sources(wanted).await?;
+    match &sent.tip {
+        Some(tip) if tip != commit => {
+            bail!("the server sent sources of commit {tip} where {commit} was asked for")
+        }
+        _ => Ok(sent),
+    }
+}
+
+/// Streams an answer to `work`, which runs in a thread that may wait for the disk.
+async fn take_in(
+    store: &Path,
+    mut body: Response,
+    work: impl FnOnce(&Path, mpsc::Receiver<Bytes>) -> anyhow::Result<()> + Send + 'static,
+) -> anyhow::Result<()> {
     let (sender, receiver) = mpsc::channel::<Bytes>(16);
     let store = store.to_owned();
-    let indexer = tokio::task::spawn_blocking(move || index_chunks(&store, receiver));
+    let worker = tokio::task::spawn_blocking(move || work(&store, receiver));
     let mut cut_off = None;
     loop {
-        match response.chunk().await {
+        match body.chunk().await {
             Ok(Some(chunk)) => {
                 if sender.send(chunk).await.is_err() {
                     break;
@@ -168,22 +193,64 @@ async fn index(store: &Path, mut response: Response) -> anyhow::Result<()> {
         }
     }
     drop(sender);
-    let indexed = indexer
+    let done = worker
         .await
-        .context("the thread that indexes packs panicked")?;
+        .context("the thread that takes in packs panicked")?;
     if let Some(error) = cut_off {
-        // The indexer's complaint about a short pack would hide why it was short.
+        // The complaint about a short pack would hide why it was short.
         return Err(CallError::Unreachable(format!("the sources were cut off: {error}")).into());
     }
-    indexed
+    done
 }
 
-fn index_chunks(store: &Path, mut chunks: mpsc::Receiver<Bytes>) -> anyhow::Result<()> {
-    let repository = match Repository::open_bare(store) {
-        Ok(repository) => repository,
-        Err(_) => Repository::init_bare(store)
-            .with_context(|| format!("cannot make the object store {}", store.display()))?,
+fn open(store: &Path) -> anyhow::Result<Repository> {
+    Repository::open_bare(store)
+        .or_else(|_| Repository::init_bare(store))
+        .with_context(|| format!("cannot make the object store {}", store.display()))
+}
+
+/// Keeps a pack that comes behind its index, as they are.
+fn keep_chunks(
+    store: &Path,
+    name: &str,
+    index_bytes: u64,
+    mut chunks: mpsc::Receiver<Bytes>,
+) -> anyhow::Result<()> {
+    open(store)?;
+    let packs = store.join("objects/pack");
+    // Whatever was cut off before is written over; nothing is looked for under these names.
+    let parts = [packs.join("index.part"), packs.join("pack.part")];
+    let [mut index, mut pack] = [File::create(&parts[0])?, File::create(&parts[1])?];
+    let mut left = index_bytes;
+    while let Some(mut chunk) = chunks.blocking_recv() {
+        let here = chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        index.write_all(&chunk.split_to(here))?;
+        left -= here as u64;
+        pack.write_all(&chunk)?;
+    }
+    // An index ends with the checksum of its pack and one of its own, a pack with its own.
+    let tail = |path: &Path, from_end: u64| -> io::Result<[u8; 20]> {
+        let file = File::open(path)?;
+        let start = file.metadata()?.len().checked_sub(from_end);
+        let start = start.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let mut checksum = [0; 20];
+        file.read_exact_at(&mut checksum, start)?;
+        Ok(checksum)
     };
+    let whole = || -> io::Result<bool> { Ok(tail(&parts[0], 40)? == tail(&parts[1], 20)?) };
+    anyhow::ensure!(
+        whole().context("the pack of sources is cut off")?,
+        "the pack of sources and its index do not belong together"
+    );
+    // Objects are found by the index, so it gets its name last.
+    fs::rename(&parts[1], packs.join(format!("{name}.pack")))?;
+    fs::rename(&parts[0], packs.join(format!("{name}.idx")))?;
+    Ok(())
+}
+
+/// Streams a pack into the store; its objects are checked on the way.
+fn index_chunks(store: &Path, mut chunks: mpsc::Receiver<Bytes>) -> anyhow::Result<()> {
+    let repository = open(store)?;
     let odb = repository.odb()?;
     let mut start = Vec::with_capacity(PACK_HEADER_BYTES);
     while start.len() < PACK_HEADER_BYTES {
@@ -197,7 +264,8 @@ fn index_chunks(store: &Path, mut chunks: mpsc::Receiver<Bytes>) -> anyhow::Resu
         return Ok(());
     }
     let packs = store.join("objects/pack");
-    let mut indexer = Indexer::new(Some(&odb), &packs, 0o444, true)?;
+    // Not whether what objects name is here too: parents need not be, and submodules never are.
+    let mut indexer = Indexer::new(Some(&odb), &packs, 0o444, false)?;
     let mut write = |bytes: &[u8]| -> anyhow::Result<()> {
         indexer
             .write_all(bytes)

@@ -4,16 +4,21 @@
 
 use futures_util::TryStreamExt;
 use roadstead_pipelines::id::{CommitSha, ProjectName};
-use roadstead_server::adapters::sources::{Remote, Sources};
+use roadstead_server::adapters::sources::{Pack, Remote, Sources};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 const MAIN: &str = "refs/heads/main";
 
 fn git(folder: &Path, arguments: &[&str]) -> String {
+    git_reading(folder, arguments, Stdio::null())
+}
+
+fn git_reading(folder: &Path, arguments: &[&str], input: impl Into<Stdio>) -> String {
     let output = Command::new("git")
+        .stdin(input)
         .args(["-c", "user.name=Ada", "-c", "user.email=ada@example.org"])
         .args(["-c", "init.defaultBranch=main", "-c", "gc.auto=0"])
         .args(arguments)
@@ -50,6 +55,17 @@ impl World {
         self.folder.path().join("work")
     }
 
+    fn only_pack(&self) -> PathBuf {
+        let folder = self.work().join(".git/objects/pack");
+        let files = fs::read_dir(folder).unwrap();
+        let mut packs = files
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|ending| ending == "pack"));
+        let pack = packs.next().unwrap();
+        assert_eq!(packs.next(), None);
+        pack
+    }
+
     fn mirror(&self) -> PathBuf {
         self.folder.path().join("data/mirrors/shop")
     }
@@ -83,36 +99,32 @@ impl World {
     }
 }
 
-fn packs(objects: &Path) -> Vec<PathBuf> {
-    fs::read_dir(objects.join("pack"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "pack"))
-        .collect()
+async fn all(pack: Pack) -> Vec<u8> {
+    let pieces: Vec<_> = pack.try_collect().await.unwrap();
+    pieces.concat()
+}
+
+/// Bytes that no compression makes smaller.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    std::iter::repeat_with(&mut next).take(length).collect()
 }
 
 #[tokio::test]
 async fn a_pack_reaches_the_mirror_and_a_runner_byte_by_byte() {
     let world = World::new();
-    let commit = world.commit("packed");
+    fs::write(world.work().join("large"), noise(2 << 20)).unwrap();
+    let first = world.commit("packed");
     git(&world.work(), &["repack", "-a", "-d", "--quiet"]);
-    world.fetch_from(&world.work(), &commit).await;
-    assert_eq!(world.content(&commit).await, "packed");
-
-    let [theirs] = packs(&world.work().join(".git/objects"))
-        .try_into()
-        .unwrap();
-    let [ours] = packs(&world.mirror().join("objects")).try_into().unwrap();
-    let theirs: PathBuf = theirs;
-    let ours: PathBuf = ours;
-    assert_eq!(theirs.file_name(), ours.file_name());
-    let pack = world
-        .sources
-        .pack(&world.project, &commit, None)
-        .await
-        .unwrap();
-    let sent: Vec<_> = pack.try_collect().await.unwrap();
-    assert!(sent.concat() == fs::read(theirs).unwrap());
+    let pack = world.only_pack();
+    world.fetch_from(&world.work(), &first).await;
+    assert_eq!(world.content(&first).await, "packed");
 
     // What comes loose afterwards is taken too, and the mirror's own branch follows.
     let second = world.commit("loose");
@@ -121,8 +133,40 @@ async fn a_pack_reaches_the_mirror_and_a_runner_byte_by_byte() {
     let tip = git(&world.mirror(), &["rev-parse", MAIN]);
     assert_eq!(tip, second.as_str());
     git(&world.mirror(), &["fsck", "--strict"]);
-}
 
+    let stored = world.sources.stored_pack(&world.project).await.unwrap();
+    let stored = stored.expect("it is large enough to be sent as it is");
+    let name = pack.file_stem().unwrap().to_str().unwrap();
+    assert_eq!(name, format!("pack-{}", stored.name.as_str()));
+    let sent = all(stored.pack).await;
+    let (index, body) = sent.split_at(usize::try_from(stored.index_bytes).unwrap());
+    assert!(body == fs::read(&pack).unwrap());
+    assert!(index == fs::read(pack.with_extension("idx")).unwrap());
+
+    // With that alone the second commit is not whole; with what is sent beside it, it is.
+    let beside = world
+        .sources
+        .pack_beside(&world.project, &second, &stored.name)
+        .await
+        .unwrap();
+    let beside = all(beside).await;
+    assert!(beside.len() < 2000, "{} bytes", beside.len());
+    let runner = world.folder.path().join("runner.git");
+    git(
+        world.folder.path(),
+        &["init", "--quiet", "--bare", "runner.git"],
+    );
+    let packs = runner.join("objects/pack");
+    fs::write(packs.join(format!("{name}.pack")), body).unwrap();
+    fs::write(packs.join(format!("{name}.idx")), index).unwrap();
+    let file = world.folder.path().join("beside.pack");
+    fs::write(&file, beside).unwrap();
+    let beside = fs::File::open(&file).unwrap();
+    git_reading(&runner, &["unpack-objects", "-q", "--strict"], beside);
+    let changed = git(&runner, &["cat-file", "blob", &format!("{second}:src/a")]);
+    let large = git(&runner, &["cat-file", "-s", &format!("{second}:large")]);
+    assert_eq!((changed.as_str(), large.as_str()), ("loose", "2097152"));
+}
 #[tokio::test]
 async fn a_mirror_outlives_the_repository_that_it_was_taken_from() {
     let world = World::new();

@@ -212,3 +212,91 @@ async fn a_cancel_is_heard_and_what_does_not_hear_it_is_killed() {
     assert_eq!(left_of(&attempt), Vec::<String>::new());
     world.runner.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_runner_that_comes_late_gets_the_commit_without_its_history() {
+    let world = world().await;
+    world
+        .repository
+        .commit(&[("one", b"1", false), ("two", b"2", false)]);
+    let second = world.repository.commit(&[("two", b"changed", false)]);
+    let attempt = unique("shop.2.a1");
+    let step = run_step("test", &[], &world.image, "cat one two");
+    world.peer.assign(assignment(&attempt, &second, vec![step]));
+    let seen = world.peer.result(&attempt).await;
+    assert_eq!(seen.log("test"), "1changed", "{seen:#?}");
+    assert_eq!(seen.haves, [None]);
+    world.runner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stored_pack_is_taken_as_it_is_and_completed() {
+    let world = world().await;
+    let path = world.repository.path();
+    world
+        .repository
+        .commit(&[("one", b"1", false), ("two", b"2", false)]);
+    let packed = std::process::Command::new("git")
+        .args(["repack", "-a", "-d", "-q"])
+        .current_dir(&path)
+        .status();
+    assert!(packed.unwrap().success());
+    let second = world.repository.commit(&[("two", b"changed", false)]);
+    let attempt = unique("shop.2.a1");
+    let step = run_step("test", &[], &world.image, "cat one two");
+    world.peer.assign(assignment(&attempt, &second, vec![step]));
+    let seen = world.peer.result(&attempt).await;
+    assert_eq!(seen.log("test"), "1changed", "{seen:#?}");
+
+    // What comes next is a difference again.
+    let third = world.repository.commit(&[("one", b"new and ", false)]);
+    let attempt = unique("shop.3.a1");
+    let step = run_step("test", &[], &world.image, "cat one two");
+    world.peer.assign(assignment(&attempt, &third, vec![step]));
+    let seen = world.peer.result(&attempt).await;
+    assert_eq!(seen.log("test"), "new and changed", "{seen:#?}");
+    assert_eq!(seen.haves, [Some(second)]);
+    world.runner.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_stored_pack_never_reaches_a_step() {
+    let world = world().await;
+    let path = world.repository.path();
+    let content: Vec<u8> = (0..=255).cycle().take(4096).collect();
+    let commit = world.repository.commit(&[("one", &content, false)]);
+    let packed = std::process::Command::new("git")
+        .args(["repack", "-a", "-d", "-q"])
+        .current_dir(&path)
+        .status();
+    assert!(packed.unwrap().success());
+    let packs = path.join(".git/objects/pack");
+    let pack = std::fs::read_dir(packs)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .find(|file| file.extension().is_some_and(|end| end == "pack"))
+        .unwrap();
+    let mut bytes = std::fs::read(&pack).unwrap();
+    let sound = bytes.clone();
+    // In the middle of an object, and not in the checksums at the end.
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x55;
+    std::fs::remove_file(&pack).unwrap();
+    std::fs::write(&pack, bytes).unwrap();
+    let attempt = unique("shop.1.a1");
+    let step = run_step("test", &[], &world.image, "cat one | wc -c");
+    world
+        .peer
+        .assign(assignment(&attempt, &commit, vec![step.clone()]));
+    let seen = world.peer.result(&attempt).await;
+    let outcome = seen.result.clone().unwrap().outcome;
+    assert!(matches!(outcome, Outcome::Errored { .. }), "{seen:#?}");
+
+    // The next attempt begins anew.
+    std::fs::write(&pack, sound).unwrap();
+    let attempt = unique("shop.1.a2");
+    world.peer.assign(assignment(&attempt, &commit, vec![step]));
+    let seen = world.peer.result(&attempt).await;
+    assert_eq!(seen.log("test").trim(), "4096", "{seen:#?}");
+    world.runner.stop().await.unwrap();
+}

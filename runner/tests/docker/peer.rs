@@ -415,12 +415,21 @@ fn of_attempt(
         }
         ("GET", ["sources"]) => {
             let have = argument("have");
-            seen.haves.push(have.clone());
+            let answer = Response::builder().header(COMMIT_HEADER, &commit);
+            if argument("beside").is_none() {
+                seen.haves.push(have.clone());
+            }
+            if argument("stored").is_some()
+                && let Some((name, index, pack)) = stored(&repository)
+            {
+                return answer
+                    .header(PACK_HEADER, name)
+                    .header(INDEX_BYTES_HEADER, index.len())
+                    .body(Full::from([index, pack].concat()))
+                    .unwrap();
+            }
             let pack = pack(&repository, &commit, have.as_deref());
-            Response::builder()
-                .header(COMMIT_HEADER, commit)
-                .body(Full::from(pack))
-                .unwrap()
+            answer.body(Full::from(pack)).unwrap()
         }
         ("GET", ["registry-credentials"]) => match credentials {
             Some(credentials) => json(&credentials),
@@ -465,15 +474,33 @@ fn of_attempt(
     }
 }
 
+/// The repository's own pack, its name and its index, if it was packed.
+fn stored(repository: &std::path::Path) -> Option<(String, Vec<u8>, Vec<u8>)> {
+    let mut files = std::fs::read_dir(repository.join(".git/objects/pack")).ok()?;
+    let index = files.find_map(|file| {
+        let path = file.unwrap().path();
+        path.extension()
+            .is_some_and(|end| end == "idx")
+            .then_some(path)
+    })?;
+    let name = index.file_stem()?.to_str()?.strip_prefix("pack-")?;
+    let pack = std::fs::read(index.with_extension("pack")).unwrap();
+    Some((name.to_owned(), std::fs::read(&index).unwrap(), pack))
+}
+
+/// As a server builds it: without history for whoever has nothing.
 fn pack(repository: &std::path::Path, commit: &str, have: Option<&str>) -> Vec<u8> {
     let repository = Repository::open(repository).unwrap();
-    let mut walk = repository.revwalk().unwrap();
-    walk.push(commit.parse().unwrap()).unwrap();
-    if let Some(have) = have {
-        walk.hide(have.parse().unwrap()).unwrap();
-    }
     let mut builder = repository.packbuilder().unwrap();
-    builder.insert_walk(&mut walk).unwrap();
+    match have {
+        None => builder.insert_commit(commit.parse().unwrap()).unwrap(),
+        Some(have) => {
+            let mut walk = repository.revwalk().unwrap();
+            walk.push(commit.parse().unwrap()).unwrap();
+            walk.hide(have.parse().unwrap()).unwrap();
+            builder.insert_walk(&mut walk).unwrap();
+        }
+    }
     let mut pack = git2::Buf::new();
     builder.write_buf(&mut pack).unwrap();
     pack.to_vec()

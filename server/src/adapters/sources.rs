@@ -12,7 +12,7 @@ mod pack;
 mod read;
 
 pub use fetch::Remote;
-pub use pack::Pack;
+pub use pack::{Pack, PackName, StoredPack};
 pub use read::CommitSeen;
 
 use git2::Repository;

@@ -7,6 +7,7 @@
 use super::App;
 use super::auth::{Then, bearer, new_secret};
 use super::error::HttpError;
+use crate::adapters::sources::PackName;
 use crate::logs::{LogError, LogKey};
 use crate::store::{Attempt, Offer, Report, hash_secret};
 use actix_web::http::StatusCode;
@@ -370,28 +371,46 @@ async fn accept(app: web::Data<App>, own: OwnAttempt) -> Result<HttpResponse, Ht
 }
 
 #[derive(Deserialize)]
-struct Have {
+struct Wanted {
     have: Option<String>,
+    #[serde(default)]
+    stored: bool,
+    beside: Option<String>,
 }
 
 async fn sources(
     app: web::Data<App>,
-    Then(own, query): Then<OwnAttempt, web::Query<Have>>,
+    Then(own, query): Then<OwnAttempt, web::Query<Wanted>>,
 ) -> Result<HttpResponse, HttpError> {
     let run = own.live(None)?.run;
-    let have = query
-        .into_inner()
-        .have
-        .and_then(|text| CommitSha::parse(&text));
-    let pack = app
-        .sources
-        .pack(&run.project, &run.commit, have.as_ref())
-        .await
-        .map_err(HttpError::internal)?;
-    Ok(HttpResponse::Ok()
+    let wanted = query.into_inner();
+    let sources = &app.sources;
+    let mut answer = HttpResponse::Ok();
+    answer
         .content_type("application/x-git-packfile")
-        .insert_header((wire::COMMIT_HEADER, run.commit.as_str()))
-        .streaming(pack.map_err(actix_web::Error::from)))
+        .insert_header((wire::COMMIT_HEADER, run.commit.as_str()));
+    if wanted.stored {
+        let stored = sources.stored_pack(&run.project).await;
+        if let Some(stored) = stored.map_err(HttpError::internal)? {
+            answer
+                .insert_header((wire::INDEX_BYTES_HEADER, stored.index_bytes))
+                .insert_header((wire::PACK_HEADER, stored.name.as_str()));
+            return Ok(answer.streaming(stored.pack.map_err(actix_web::Error::from)));
+        }
+    }
+    let pack = match wanted.beside.as_deref().and_then(PackName::parse) {
+        Some(stored) => {
+            sources
+                .pack_beside(&run.project, &run.commit, &stored)
+                .await
+        }
+        None => {
+            let have = wanted.have.as_deref().and_then(CommitSha::parse);
+            sources.pack(&run.project, &run.commit, have.as_ref()).await
+        }
+    };
+    let pack = pack.map_err(HttpError::internal)?;
+    Ok(answer.streaming(pack.map_err(actix_web::Error::from)))
 }
 
 async fn registry_credentials(

@@ -1,23 +1,30 @@
 //! Packs for runners: the sources of one commit, or what changed since a commit that the runner has.
 //!
-//! A pack holds the commit, its trees and files, and need not hold its history. Deltas are not searched
-//! (see the mirror's configuration): a mirror that was fetched once is best sent as the pack that came,
-//! and what changes between two commits is small.
+//! A pack that is built holds the commit, its trees and files, and need not hold its history; deltas
+//! are not searched (see the mirror's configuration). Building compresses every file again, which is
+//! fine for a difference and takes seconds for a large repository. A runner that has nothing yet
+//! therefore gets the mirror's largest pack as it is, with its index, so that neither side works on it,
+//! and then a pack of what that one lacks.
 
 use super::{Mirror, Sources, SourcesError};
 use bytes::Bytes;
 use futures_util::Stream;
-use git2::{ObjectType, Oid, PackBuilder, Repository};
+use git2::{ObjectType, Odb, OdbLookupFlags, Oid, PackBuilder, Repository};
 use roadstead_pipelines::id::{CommitSha, ProjectName};
-use std::fs::File;
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::sync::{mpsc, oneshot};
 
 /// Larger than this, a pack of the mirror is history more than sources.
-const LARGEST_OWN_PACK: u64 = 256 * 1024 * 1024;
+const LARGEST_STORED_PACK: u64 = 256 * 1024 * 1024;
+/// A smaller one saves nothing.
+const SMALLEST_STORED_PACK: u64 = 1024 * 1024;
 /// Bytes per piece of the stream.
 const PIECE: usize = 128 * 1024;
 /// Pieces that wait for a slow reader.
@@ -38,6 +45,36 @@ impl Stream for Pack {
     }
 }
 
+/// What a mirror's pack is called: 40 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackName(String);
+
+impl PackName {
+    /// `None` when it is no such name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_one = text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_one.then(|| Self(text.to_owned()))
+    }
+
+    /// The digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A pack as the mirror stores it.
+#[derive(Debug)]
+pub struct StoredPack {
+    /// Its name.
+    pub name: PackName,
+    /// How many bytes at the beginning of `pack` are its index.
+    pub index_bytes: u64,
+    /// The index, and behind it the pack.
+    pub pack: Pack,
+}
+
 impl Sources {
     /// The sources of `commit`, which was fetched. With `have`, a commit whose objects the reader
     /// holds, only what differs; a `have` that the mirror does not know counts as none.
@@ -51,12 +88,123 @@ impl Sources {
         commit: &CommitSha,
         have: Option<&CommitSha>,
     ) -> Result<Pack, SourcesError> {
-        let mirror = self.mirror(project);
         let (commit, have) = (commit.clone(), have.cloned());
+        self.send(project, move |mirror, repository| {
+            let new = mirror.tree(repository, &commit)?.id();
+            let old = have.and_then(|have| Some(mirror.tree(repository, &have).ok()?.id()));
+            let id = super::oid(&commit).map_err(|error| mirror.error(&error))?;
+            let mut builder = repository
+                .packbuilder()
+                .map_err(|error| mirror.error(&error))?;
+            let mut insert = || {
+                builder.insert_object(id, None)?;
+                if old != Some(new) {
+                    insert_difference(repository, &mut builder, new, old)?;
+                }
+                Ok(())
+            };
+            insert().map_err(|error| mirror.error(&error))?;
+            Ok(builder)
+        })
+        .await
+    }
+
+    /// The mirror's largest pack as it is, when there is one that is worth it; it need not hold all
+    /// of a commit, see [`Self::pack_beside`].
+    ///
+    /// # Errors
+    /// None now; what goes wrong afterwards is an item of the stream.
+    pub async fn stored_pack(
+        &self,
+        project: &ProjectName,
+    ) -> Result<Option<StoredPack>, SourcesError> {
+        let mirror = self.mirror(project);
+        super::blocking(move || Ok(open_stored(&mirror)))
+            .await
+            .map(|stored| {
+                let (name, files, index_bytes) = stored?;
+                let (pieces, receiver) = mpsc::channel(PIECES_AHEAD);
+                tokio::task::spawn_blocking(move || {
+                    let sent = files
+                        .into_iter()
+                        .try_for_each(|file| send_file(file, &pieces));
+                    if let Err(error) = sent {
+                        let _ = pieces.blocking_send(Err(error));
+                    }
+                });
+                let pack = Pack { pieces: receiver };
+                Some(StoredPack {
+                    name,
+                    index_bytes,
+                    pack,
+                })
+            })
+    }
+
+    /// What `commit` needs besides the mirror's pack `stored`; everything when there is no such pack.
+    ///
+    /// # Errors
+    /// As [`Self::pack`].
+    pub async fn pack_beside(
+        &self,
+        project: &ProjectName,
+        commit: &CommitSha,
+        stored: &PackName,
+    ) -> Result<Pack, SourcesError> {
+        let (commit, stored) = (commit.clone(), stored.clone());
+        self.send(project, move |mirror, repository| {
+            let tree = mirror.tree(repository, &commit)?.id();
+            let io = |error: io::Error| SourcesError::Mirror {
+                project: mirror.project.to_string(),
+                reason: error.to_string(),
+            };
+            let folder = lone_pack(mirror, &stored).map_err(io)?;
+            let path = folder.path().display().to_string();
+            let build = || {
+                let id = super::oid(&commit)?;
+                let packed = Odb::new()?;
+                packed.add_disk_alternate(&path)?;
+                let mut builder = repository.packbuilder()?;
+                builder.insert_object(id, None)?;
+                insert_missing(repository, &mut builder, tree, &packed)?;
+                Ok(builder)
+            };
+            build().map_err(|error| mirror.error(&error))
+        })
+        .await
+    }
+
+    /// Streams what `choose` puts into a builder; its error is ours.
+    async fn send(
+        &self,
+        project: &ProjectName,
+        choose: impl for<'repo> FnOnce(
+            &Mirror,
+            &'repo Repository,
+        ) -> Result<PackBuilder<'repo>, SourcesError>
+        + Send
+        + 'static,
+    ) -> Result<Pack, SourcesError> {
+        let mirror = self.mirror(project);
         let (ready, began) = oneshot::channel();
         let (pieces, receiver) = mpsc::channel(PIECES_AHEAD);
         tokio::task::spawn_blocking(move || {
-            stream(&mirror, &commit, have.as_ref(), ready, &pieces);
+            let repository = match mirror.open(false) {
+                Ok(repository) => repository,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            let mut builder = match choose(&mirror, &repository) {
+                Ok(builder) => builder,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            // The reader may be gone already; then nobody misses the pack.
+            if ready.send(Ok(())).is_ok()
+                && let Err(error) = send_built(&mut builder, &pieces)
+            {
+                tracing::warn!(project = %mirror.project, %error, "a pack broke off");
+                let error = io::Error::other(error.message().to_owned());
+                let _ = pieces.blocking_send(Err(error));
+            }
         });
         match began.await {
             Ok(Ok(())) => Ok(Pack { pieces: receiver }),
@@ -69,71 +217,43 @@ impl Sources {
     }
 }
 
-fn stream(
-    mirror: &Mirror,
-    commit: &CommitSha,
-    have: Option<&CommitSha>,
-    ready: oneshot::Sender<Result<(), SourcesError>>,
-    pieces: &mpsc::Sender<io::Result<Bytes>>,
-) {
-    let repository = match mirror.open(false) {
-        Ok(repository) => repository,
-        Err(error) => return drop(ready.send(Err(error))),
-    };
-    let trees = || {
-        let new = mirror.tree(&repository, commit)?;
-        let old = have.and_then(|have| mirror.tree(&repository, have).ok());
-        Ok((new, old))
-    };
-    let (new, old) = match trees() {
-        Ok(trees) => trees,
-        Err(error) => return drop(ready.send(Err(error))),
-    };
-    // The reader may be gone already; then nobody misses the pack.
-    if ready.send(Ok(())).is_err() {
-        return;
-    }
-    let sent = match old.is_none().then(|| own_pack(mirror)).flatten() {
-        Some(file) => send_file(file, pieces),
-        None => build(
-            &repository,
-            commit,
-            new.id(),
-            old.map(|old| old.id()),
-            pieces,
-        )
-        .map_err(|error| io::Error::other(error.message().to_owned())),
-    };
-    if let Err(error) = sent {
-        tracing::warn!(project = %mirror.project, %commit, %error, "a pack broke off");
-        let _ = pieces.blocking_send(Err(error));
-    }
-}
-
-/// The mirror's only pack, when it is sane to send it as it is. It holds everything that was fetched,
-/// as long as there is no object beside it.
-fn own_pack(mirror: &Mirror) -> Option<File> {
-    let objects = mirror.path.join("objects");
-    let mut packs: Vec<PathBuf> = vec![];
-    for entry in std::fs::read_dir(objects.join("pack")).ok()?.flatten() {
-        if entry
-            .path()
-            .extension()
-            .is_some_and(|extension| extension == "pack")
-        {
-            packs.push(entry.path());
-        }
-    }
-    let [pack] = packs.as_slice() else {
-        return None;
-    };
-    let loose = std::fs::read_dir(&objects)
+/// The mirror's largest pack: its name, its index and itself, and how long the index is.
+fn open_stored(mirror: &Mirror) -> Option<(PackName, [File; 2], u64)> {
+    let mut largest: Option<(u64, PathBuf)> = None;
+    for entry in fs::read_dir(mirror.path.join("objects/pack"))
         .ok()?
         .flatten()
-        .any(|entry| entry.file_name().len() == 2);
-    let file = File::open(pack).ok()?;
-    let sane = !loose && file.metadata().ok()?.len() <= LARGEST_OWN_PACK;
-    sane.then_some(file)
+    {
+        let path = entry.path();
+        if path.extension() != Some(OsStr::new("pack")) {
+            continue;
+        }
+        let bytes = entry.metadata().ok()?.len();
+        let fits = (SMALLEST_STORED_PACK..=LARGEST_STORED_PACK).contains(&bytes);
+        if fits && largest.as_ref().is_none_or(|(most, _)| bytes > *most) {
+            largest = Some((bytes, path));
+        }
+    }
+    let (_, pack) = largest?;
+    let name = PackName::parse(pack.file_stem()?.to_str()?.strip_prefix("pack-")?)?;
+    let index = File::open(pack.with_extension("idx")).ok()?;
+    let index_bytes = index.metadata().ok()?.len();
+    Some((name, [index, File::open(pack).ok()?], index_bytes))
+}
+
+/// A folder of objects that holds one of the mirror's packs and nothing else.
+fn lone_pack(mirror: &Mirror, name: &PackName) -> io::Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir()?;
+    let packs = folder.path().join("pack");
+    fs::create_dir(&packs)?;
+    for ending in ["pack", "idx"] {
+        let file = format!("pack-{}.{ending}", name.as_str());
+        let stored = std::path::absolute(mirror.path.join("objects/pack").join(&file))?;
+        if stored.exists() {
+            symlink(stored, packs.join(&file))?;
+        }
+    }
+    Ok(folder)
 }
 
 fn send_file(mut file: File, pieces: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
@@ -146,18 +266,10 @@ fn send_file(mut file: File, pieces: &mpsc::Sender<io::Result<Bytes>>) -> io::Re
     }
 }
 
-fn build(
-    repository: &Repository,
-    commit: &CommitSha,
-    new: Oid,
-    old: Option<Oid>,
+fn send_built(
+    builder: &mut PackBuilder<'_>,
     pieces: &mpsc::Sender<io::Result<Bytes>>,
 ) -> Result<(), git2::Error> {
-    let mut builder = repository.packbuilder()?;
-    builder.insert_object(super::oid(commit)?, None)?;
-    if old != Some(new) {
-        insert_difference(repository, &mut builder, new, old)?;
-    }
     let mut waiting = Vec::with_capacity(PIECE);
     let mut reader_is_there = true;
     builder.foreach(|bytes| {
@@ -170,6 +282,34 @@ fn build(
     })?;
     if reader_is_there && !waiting.is_empty() {
         let _ = pieces.blocking_send(Ok(waiting.into()));
+    }
+    Ok(())
+}
+
+/// Inserts `root` and everything below it that `packed` does not hold. A tree that is there does not
+/// tell of what is below it, so each is looked at; without recursion, see [`insert_difference`].
+fn insert_missing(
+    repository: &Repository,
+    builder: &mut PackBuilder<'_>,
+    root: Oid,
+    packed: &Odb<'_>,
+) -> Result<(), git2::Error> {
+    let lacks = |id: Oid| !packed.exists_ext(id, OdbLookupFlags::NO_REFRESH);
+    let mut seen = HashSet::from([root]);
+    let mut trees = vec![root];
+    while let Some(id) = trees.pop() {
+        if lacks(id) {
+            builder.insert_object(id, None)?;
+        }
+        for entry in &repository.find_tree(id)? {
+            match entry.kind() {
+                Some(ObjectType::Tree) if seen.insert(entry.id()) => trees.push(entry.id()),
+                Some(ObjectType::Blob) if lacks(entry.id()) => {
+                    builder.insert_object(entry.id(), None)?;
+                }
+                _ => {}
+            }
+        }
     }
     Ok(())
 }
