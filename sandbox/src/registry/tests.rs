@@ -25,6 +25,11 @@ fn config(directory: &Path, upstream: SocketAddr) -> Config {
     config
 }
 
+async fn start(config: &Config, clock: Clock) -> anyhow::Result<Arc<Registry>> {
+    let calls = Arc::new(CallLog::open(&config.data)?);
+    Registry::start(config, clock, Faults::default(), calls).await
+}
+
 impl Bench {
     /// With these repositories.
     async fn new(repositories: &[&str]) -> Self {
@@ -34,7 +39,7 @@ impl Bench {
         let elsewhere = RegistryProcess::start(&images).await.unwrap();
         let config = config(directory.path(), elsewhere.address());
         let clock = Clock::new(1.0).unwrap();
-        let registry = Registry::start(&config, clock).await.unwrap();
+        let registry = start(&config, clock).await.unwrap();
         let change = |records: &mut EcrRecords| {
             for name in repositories {
                 let repository = Repository {
@@ -171,7 +176,7 @@ async fn a_registry_elsewhere_that_is_of_no_use_is_named_at_the_start() {
     let another = tempfile::tempdir().unwrap();
     // The check of tokens is itself a registry that asks for credentials.
     let config = config(another.path(), bench.registry.address());
-    let refused = Registry::start(&config, clock).await.err().unwrap();
+    let refused = start(&config, clock).await.err().unwrap();
     let refused = refused.to_string();
     assert!(refused.contains("asks for credentials"), "{refused}");
 
