@@ -61,6 +61,7 @@ struct State {
     lost: BTreeSet<String>,
     drain: bool,
     away: bool,
+    damages_packs: bool,
     running: Vec<AttemptRef>,
     free_slots: Option<u32>,
 }
@@ -151,6 +152,11 @@ impl Peer {
     /// While away, every call is answered with 503.
     pub(crate) fn set_away(&self, away: bool) {
         self.change(|state| state.away = away);
+    }
+
+    /// Spoils a byte in the middle of each stored pack from now on, or does so no more.
+    pub(crate) fn set_damages_packs(&self, damages_packs: bool) {
+        self.change(|state| state.damages_packs = damages_packs);
     }
 
     pub(crate) fn set_credentials(&self, credentials: RegistryCredentials) {
@@ -402,6 +408,7 @@ fn of_attempt(
     let (_, fence, commit) = state.tokens[attempt].clone();
     let repository = state.repository.clone();
     let credentials = state.credentials.clone();
+    let damages_packs = state.damages_packs;
     let seen = state.attempts.entry(attempt.to_owned()).or_default();
     let argument = |name: &str| {
         query
@@ -420,15 +427,22 @@ fn of_attempt(
                 seen.haves.push(have.clone());
             }
             if argument("stored").is_some()
-                && let Some((name, index, pack)) = stored(&repository)
+                && let Some((name, index, mut pack)) = stored(&repository)
             {
+                if damages_packs {
+                    let middle = pack.len() / 2;
+                    pack[middle] ^= 0x55;
+                }
                 return answer
                     .header(PACK_HEADER, name)
                     .header(INDEX_BYTES_HEADER, index.len())
                     .body(Full::from([index, pack].concat()))
                     .unwrap();
             }
-            let pack = pack(&repository, &commit, have.as_deref());
+            let pack = match argument("beside") {
+                Some(_) => loose(&repository),
+                None => pack(&repository, &commit, have.as_deref()),
+            };
             answer.body(Full::from(pack)).unwrap()
         }
         ("GET", ["registry-credentials"]) => match credentials {
@@ -486,6 +500,27 @@ fn stored(repository: &std::path::Path) -> Option<(String, Vec<u8>, Vec<u8>)> {
     let name = index.file_stem()?.to_str()?.strip_prefix("pack-")?;
     let pack = std::fs::read(index.with_extension("pack")).unwrap();
     Some((name.to_owned(), std::fs::read(&index).unwrap(), pack))
+}
+
+/// What lies beside the repository's own pack.
+fn loose(repository: &std::path::Path) -> Vec<u8> {
+    let opened = Repository::open(repository).unwrap();
+    let mut builder = opened.packbuilder().unwrap();
+    let objects = repository.join(".git/objects");
+    for fan in std::fs::read_dir(&objects).unwrap() {
+        let fan = fan.unwrap();
+        let name = fan.file_name().into_string().unwrap();
+        if name.len() == 2 {
+            for object in std::fs::read_dir(fan.path()).unwrap() {
+                let rest = object.unwrap().file_name().into_string().unwrap();
+                let id = format!("{name}{rest}").parse().unwrap();
+                builder.insert_object(id, None).unwrap();
+            }
+        }
+    }
+    let mut pack = git2::Buf::new();
+    builder.write_buf(&mut pack).unwrap();
+    pack.to_vec()
 }
 
 /// As a server builds it: without history for whoever has nothing.
