@@ -148,6 +148,26 @@ async fn one_commit_goes_through_the_composed_product() {
         1,
         "{runners:#}"
     );
+
+    // What the documentation says about the end: the sandbox's tasks outlive it until they are purged.
+    project.compose(&["stop", "--timeout", "120"]);
+    let tasks = || {
+        let labels = project.labels_of_others();
+        let sandbox = labels
+            .iter()
+            .find(|it| it.starts_with("roadstead.sandbox="));
+        let filter = format!("label={}", sandbox.unwrap());
+        project.docker(&["ps", "--all", "--quiet", "--filter", &filter])
+    };
+    assert_ne!(tasks(), "");
+    let purge = ["run", "--rm", "--no-deps", "sandbox"];
+    let purge = [
+        &purge[..],
+        &["sandbox", "--purge", "--data=/var/lib/roadstead"],
+    ]
+    .concat();
+    project.compose(&purge);
+    assert_eq!(tasks(), "");
 }
 
 /// Names of variables: `${NAME:-default}` or `NAME=`, commented out or not.

@@ -235,7 +235,7 @@ impl Project {
 
     /// Labels of containers that sandbox and runner start: `roadstead.sandbox=…`. None as long as
     /// the part did not come up.
-    fn labels_of_others(&self) -> Vec<String> {
+    pub(crate) fn labels_of_others(&self) -> Vec<String> {
         let sandbox = format!("{}_sandbox:/data:ro", self.name);
         let runner = format!("{}:/data:ro", self.runner_data().display());
         [("sandbox", sandbox), ("runner", runner)]

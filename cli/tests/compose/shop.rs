@@ -11,7 +11,7 @@ const HOOK: &str = r#"#!/bin/sh
 while read -r old new ref; do
   body="{\"ref\":\"$ref\",\"before\":\"$old\",\"after\":\"$new\"}"
   signature=$(printf '%s' "$body" | openssl dgst -sha256 -hmac 'SECRET' | sed 's/^.* //')
-  printf '%s' "$body" | curl -fsS --max-time 60 -o /dev/null --data-binary @- \
+  printf '%s' "$body" | curl -fsS --max-time 60 --retry 5 --retry-connrefused -o /dev/null --data-binary @- \
     -H 'content-type: application/json' -H "x-hub-signature-256: sha256=$signature" 'URL'
 done
 "#;
