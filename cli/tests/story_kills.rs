@@ -8,7 +8,7 @@
 
 mod story;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use story::{Told, assert_nothing_stays, lines, tell};
 
@@ -59,8 +59,12 @@ fn assert_killed(told: &Told, wanted: &[(&str, &str)]) {
     kills.iter().for_each(assert_met);
     let processes: BTreeSet<u64> = kills.iter().map(|k| k["pid"].as_u64().unwrap()).collect();
     assert_eq!(processes.len(), kills.len(), "{kills:#?}");
-    let updates = &lines(&told.table)[20];
-    assert_eq!(updates["observed"], "8 updates for 8 deployments");
+    // Where ECS returns to something older than the last verified release, one more leads back to it.
+    let updates = lines(&told.table)[20]["observed"].as_str().unwrap();
+    assert!(
+        ["8 updates for 8 deployments", "9 updates for 9 deployments"].contains(&updates),
+        "{updates}"
+    );
     assert_nothing_stays(&told.table);
 }
 
@@ -108,5 +112,13 @@ fn the_story_ends_the_same_when_runner_and_sandbox_are_killed_at_each_moment() {
             (ROLLBACK, "sandbox"),
         ],
     );
-    assert_eq!(attempts(&told), [json!("errored"), json!("succeeded")]);
+    // A runner that is killed before it wrote down what it was handed cannot say that this ended: that
+    // attempt has no outcome, its lease runs out. One that it had written down, it gives back.
+    let attempts = attempts(&told);
+    let (last, lost) = attempts.split_last().unwrap();
+    assert_eq!(last, "succeeded");
+    assert!((1..=2).contains(&lost.len()), "{attempts:?}");
+    for outcome in lost {
+        assert!(outcome.is_null() || outcome == "errored", "{attempts:?}");
+    }
 }
