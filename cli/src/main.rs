@@ -79,6 +79,12 @@ struct SandboxArgs {
     /// Start nothing: remove the containers and the network that a sandbox left in Docker Engine.
     #[arg(long)]
     purge: bool,
+    /// Time stands still until `POST /_sandbox/clock` lets it pass; with `--backend simulated`.
+    #[arg(long)]
+    virtual_clock: bool,
+    /// What identifiers and the chances of simulated tasks are drawn from, to repeat a run.
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 /// Ends the process with a status of its own.
@@ -118,6 +124,8 @@ fn run(command: Command) -> anyhow::Result<()> {
             config.registry_upstream = args.registry_upstream;
             config.backend = args.backend;
             config.time_scale = args.time_scale;
+            config.virtual_clock = args.virtual_clock;
+            config.seed = args.seed;
             serve::sandbox(config)
         }
         Command::Up(args) => serve::runtime()?.block_on(up::up(args)),

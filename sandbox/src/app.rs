@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::backends::Backend;
 use crate::calls::CallLog;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::faults::Faults;
 use crate::proxy::Balancer;
@@ -14,11 +13,15 @@ use crate::registry::Registry;
 use crate::scheduler::Timings;
 use crate::state::Store;
 use crate::targets::TargetHealth;
+use crate::time_travel::Advance;
+use crate::timeline::Timeline;
+use crate::wake::Wake;
 
 /// One running sandbox.
 pub(crate) struct App {
     pub config: Config,
-    pub clock: Clock,
+    /// Time, and chance.
+    pub clock: Arc<Timeline>,
     pub store: Store,
     pub backend: Arc<dyn Backend>,
     /// What the scheduler asks about targets: the balancer, or the simulated backend itself.
@@ -29,7 +32,9 @@ pub(crate) struct App {
     pub calls: Arc<CallLog>,
     pub faults: Faults,
     /// Wakes the conductor after a change by a caller.
-    pub wake: Notify,
+    pub wake: Arc<Wake>,
+    /// Requests that virtual time pass; nobody listens in real time.
+    pub advances: UnboundedSender<Advance>,
 }
 
 impl App {

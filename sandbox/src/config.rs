@@ -83,6 +83,12 @@ pub struct Config {
     pub backend: BackendKind,
     /// How many times faster than AWS the sandbox's own waits pass; 1.0 is AWS's pace.
     pub time_scale: f64,
+    /// Time stands still until `POST /_sandbox/clock` lets it pass. For the simulated backend at
+    /// AWS's pace alone.
+    pub virtual_clock: bool,
+    /// What identifiers and chances of scripts are drawn from; None: the operating system. The
+    /// same calls with the same seed have the same answers, in virtual time to the byte.
+    pub seed: Option<u64>,
     /// The circuit breaker also counts tasks that exit after RUNNING without a health check,
     /// which AWS does not.
     pub strict_breaker: bool,
@@ -103,10 +109,26 @@ impl Config {
             data: data.into(),
             backend: BackendKind::Docker,
             time_scale: 1.0,
+            virtual_clock: false,
+            seed: None,
             strict_breaker: false,
             account: "000000000000".to_owned(),
             region: "us-east-1".to_owned(),
         }
+    }
+
+    /// Refuses settings that contradict each other.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !self.virtual_clock || self.backend == BackendKind::Simulated,
+            "a virtual clock needs the simulated backend: containers live in real time"
+        );
+        anyhow::ensure!(
+            !self.virtual_clock || self.time_scale.total_cmp(&1.0).is_eq(),
+            "a virtual clock has no time scale: it passes as fast as its events can be worked \
+             through"
+        );
+        Ok(())
     }
 
     /// An ARN of this account: `arn:aws:<service>:<region>:<account>:<resource>`.

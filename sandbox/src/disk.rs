@@ -108,11 +108,19 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Dis
 
 /// Replaces a file's content as a whole.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, |file| file.write_all(bytes))
+}
+
+/// Replaces a file's content by what `write` writes, as a whole.
+pub(crate) fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
     let temporary = path.with_extension(format!("{:016x}.tmp", rand::random::<u64>()));
     let written = File::create_new(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
+        write(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
         File::open(directory)?.sync_all()

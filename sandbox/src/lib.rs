@@ -6,6 +6,7 @@
 //! Rooms: `wire` (HTTP and protocols) → `services` (operations) → `state` (what is, on disk) and
 //! `scheduler` (what should happen next; pure) → `backends` and `proxy` (what really happens).
 
+mod agenda;
 mod app;
 mod backends;
 mod calls;
@@ -22,6 +23,9 @@ mod serve;
 mod services;
 mod state;
 mod targets;
+mod time_travel;
+mod timeline;
+mod wake;
 mod wire;
 
 pub use backends::docker::{label, purge};

@@ -1,10 +1,13 @@
-//! The page for people: clusters, services, deployments, tasks and events as plain HTML.
+//! The page for people: clusters, services, deployments, tasks and events as plain HTML; and the
+//! events alone for programs.
 
 use std::fmt::Write;
 
+use serde_json::json;
+
 use crate::app::App;
 use crate::clock::Time;
-use crate::scheduler::{Deployment, Service, Task};
+use crate::scheduler::{Deployment, Event, Service, Task};
 use crate::state::State;
 
 const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -26,6 +29,36 @@ pub(crate) fn render(app: &App) -> String {
     });
     out.push_str("</body>\n</html>\n");
     out
+}
+
+/// The events of all services as lines of JSON, oldest first; at one moment, by cluster and
+/// service.
+pub(crate) fn event_log(state: &State) -> String {
+    let mut events: Vec<(&Service, &Event)> = state
+        .services
+        .values()
+        .flat_map(|service| {
+            service
+                .events
+                .iter()
+                .rev()
+                .map(move |event| (service, event))
+        })
+        .collect();
+    events.sort_by_key(|(service, event)| (event.created_at, &service.cluster, &service.name));
+    events
+        .into_iter()
+        .map(|(service, event)| {
+            let line = json!({
+                "at": event.created_at.epoch_seconds(),
+                "cluster": service.cluster,
+                "service": service.name,
+                "id": event.id,
+                "message": event.message,
+            });
+            format!("{line}\n")
+        })
+        .collect()
 }
 
 fn write_state(out: &mut String, state: &State, now: Time) -> std::fmt::Result {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -13,7 +13,7 @@ use crate::backends::simulated::Simulated;
 use crate::backends::{Backend, docker};
 use crate::calls::CallLog;
 use crate::clock::Clock;
-use crate::conductor;
+use crate::conductor::{self, Conductor};
 use crate::config::{BackendKind, Config};
 use crate::disk::write_atomically;
 use crate::faults::Faults;
@@ -21,6 +21,9 @@ use crate::proxy::Balancer;
 use crate::registry::Registry;
 use crate::state::{self, Store};
 use crate::targets::TargetHealth;
+use crate::time_travel;
+use crate::timeline::Timeline;
+use crate::wake::Wake;
 use crate::wire;
 
 /// The file in the data directory that holds the address to call.
@@ -33,16 +36,19 @@ const ENDPOINT: &str = "endpoint";
 /// Fails when the directory is in use, an address is taken, or Docker Engine (with its backend)
 /// does not answer.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    config.check()?;
     let clock = Clock::new(config.time_scale)?;
+    let timeline = Arc::new(Timeline::new(clock, config.virtual_clock, config.seed));
+    let wake = Arc::new(Wake::default());
     let _lock = state::lock_directory(&config.data)?;
-    let store = Store::open(&config.data)?;
+    let store = Store::open(&config.data, Arc::clone(&timeline))?;
     let calls = Arc::new(CallLog::open(&config.data)?);
     let faults = Faults::default();
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr()?;
-    let balancer = Balancer::open(&config, clock)
+    let balancer = Balancer::open(&config, clock, Arc::clone(&wake))
         .await
         .context("cannot open the load balancer")?;
     let (reports, incoming) = mpsc::unbounded_channel();
@@ -60,16 +66,21 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
             registry = Some(started);
         }
         BackendKind::Simulated => {
-            let simulated = Arc::new(Simulated::new(clock, reports));
+            let simulated = Arc::new(Simulated::new(
+                Arc::clone(&timeline),
+                reports,
+                Arc::clone(&wake),
+            ));
             let as_backend: Arc<Simulated> = Arc::clone(&simulated);
             backend = as_backend;
             targets = simulated;
             registry = None;
         }
     }
+    let (advances, requests) = mpsc::unbounded_channel();
     let app = Arc::new(App {
         config,
-        clock,
+        clock: timeline,
         store,
         backend,
         targets,
@@ -77,13 +88,19 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         registry,
         calls,
         faults,
-        wake: Notify::new(),
+        wake,
+        advances,
     });
     conductor::resume(&app)
         .await
         .context("cannot take over the tasks of an earlier run")?;
     let stop = CancellationToken::new();
-    let mut conductor = tokio::spawn(conductor::run(Arc::clone(&app), incoming, stop.clone()));
+    let conductor = Conductor::new(Arc::clone(&app), incoming);
+    let mut conductor = if app.clock.is_virtual() {
+        tokio::spawn(time_travel::run(conductor, requests, stop.clone()))
+    } else {
+        tokio::spawn(conductor.run(stop.clone()))
+    };
     let sweeper = tokio::spawn(conductor::sweep(Arc::clone(&app), stop.clone()));
     let mut server = tokio::spawn(wire::serve(Arc::clone(&app), listener, stop.clone()));
     write_atomically(

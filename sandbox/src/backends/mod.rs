@@ -14,6 +14,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::clock::Time;
 pub(crate) use crate::scheduler::{PortBinding, TaskEvent};
 
 /// Everything needed to run one task; kept with the task, so that a restart can hand it over again.
@@ -145,6 +146,15 @@ impl LogStream {
 /// as reports.
 #[async_trait]
 pub(crate) trait Backend: Send + Sync + 'static {
+    /// When something happens next that `play` would report; None where things happen by
+    /// themselves and are reported at once.
+    fn due(&self) -> Option<Time> {
+        None
+    }
+
+    /// Reports everything that has happened up to `now`.
+    fn play(&self, _now: Time) {}
+
     /// Pulls, creates and starts in `depends_on` order. Reports `Pulled`, then `ContainerStarted`
     /// for each; or one of the `Cannot…`. After a `Cannot…` or the exit of an essential container
     /// the backend leaves the rest as it is and waits for `stop`.

@@ -13,6 +13,7 @@ use super::health::{Health, HealthTrack, check};
 use super::http::Client;
 use super::records::HealthCheckSettings;
 use crate::clock::Clock;
+use crate::wake::Wake;
 
 pub(super) struct Group {
     name: String,
@@ -68,13 +69,15 @@ impl Group {
     }
 
     /// Adds a target and begins to check it. The same target at the same address is left alone,
-    /// unless it drains: then it starts anew.
+    /// unless it drains: then it starts anew. `wake` is rung
+    /// whenever checks change what is thought of it.
     pub(super) fn register(
         self: &Arc<Self>,
         task_id: &str,
         address: SocketAddr,
         client: &Client,
         clock: Clock,
+        wake: &Arc<Wake>,
     ) {
         let mut targets = self.lock();
         if let Some(at) = targets.position(task_id) {
@@ -93,8 +96,10 @@ impl Group {
         });
         drop(targets);
         let (group, client, task_id) = (Arc::clone(self), client.clone(), task_id.to_owned());
+        let wake = Arc::clone(wake);
         tokio::spawn(async move {
-            let checks = group.check_target(&task_id, address, &client, clock, &stop);
+            let changed = || wake.look_at(&task_id);
+            let checks = group.check_target(&task_id, address, &client, clock, &stop, &changed);
             // Dropped in the middle of a check, so that its result cannot count any more.
             stop.run_until_cancelled(checks).await;
         });
@@ -107,6 +112,7 @@ impl Group {
         client: &Client,
         clock: Clock,
         stop: &CancellationToken,
+        changed: &(dyn Fn() + Sync),
     ) {
         let mut changes = self.settings.subscribe();
         loop {
@@ -119,7 +125,12 @@ impl Group {
                     return;
                 }
                 if let Some(at) = targets.position(task_id) {
-                    targets.list[at].track.record(result, &settings);
+                    let track = &mut targets.list[at].track;
+                    let before = track.health().state.clone();
+                    track.record(result, &settings);
+                    if track.health().state != before {
+                        changed();
+                    }
                 }
             }
             tokio::select! {

@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::disk::{DiskError, Records};
 use crate::targets::{TargetHealth, TargetState};
+use crate::wake::Wake;
 use group::Group;
 use http::Client;
 use listener::{Branch, OpenListener};
@@ -40,6 +41,8 @@ const BIND_ATTEMPTS: u32 = 20;
 /// Every load balancer, listener and target group of the sandbox.
 pub(crate) struct Balancer {
     clock: Clock,
+    /// Rung for a task whose target is seen differently.
+    wake: Arc<Wake>,
     client: Client,
     records: Records<BalancerRecords>,
     running: Mutex<Running>,
@@ -62,10 +65,15 @@ pub(crate) enum PortError {
 
 impl Balancer {
     /// Opens what the data directory holds and listens again on the ports it had.
-    pub(crate) async fn open(config: &Config, clock: Clock) -> anyhow::Result<Arc<Self>> {
+    pub(crate) async fn open(
+        config: &Config,
+        clock: Clock,
+        wake: Arc<Wake>,
+    ) -> anyhow::Result<Arc<Self>> {
         let records = Records::open(config.data.join("balancer.json"))?;
         let balancer = Self {
             clock,
+            wake,
             client: Client::new(),
             records,
             running: Mutex::default(),
@@ -217,7 +225,9 @@ impl TargetHealth for Balancer {
 
     fn register(&self, target_group_arn: &str, task_id: &str, address: SocketAddr) {
         match self.group(target_group_arn) {
-            Some(group) => group.register(task_id, address, &self.client, self.clock),
+            Some(group) => {
+                group.register(task_id, address, &self.client, self.clock, &self.wake);
+            }
             None => tracing::warn!(target_group_arn, task_id, "no such target group"),
         }
     }

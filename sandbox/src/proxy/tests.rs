@@ -138,7 +138,9 @@ impl Bench {
 async fn open(data: &std::path::Path) -> Arc<Balancer> {
     // Health checks every 5 s of AWS's time: 50 ms here.
     let clock = Clock::new(100.0).unwrap();
-    Balancer::open(&Config::new(data), clock).await.unwrap()
+    Balancer::open(&Config::new(data), clock, Arc::default())
+        .await
+        .unwrap()
 }
 
 async fn add_group(balancer: &Balancer, arn: &str) {

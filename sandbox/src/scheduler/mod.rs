@@ -10,6 +10,7 @@
 
 mod breaker;
 mod deployments;
+mod due;
 mod model;
 mod rollout;
 mod task;
@@ -23,9 +24,10 @@ mod world;
 
 pub(crate) use breaker::{Breaker, Threshold};
 pub(crate) use deployments::{StopRequest, begin, reconfigure, request_stop};
+pub(crate) use due::{due, in_motion, task_due};
 pub(crate) use model::{
-    Configuration, ContainerPlan, Deployment, DeploymentStatus, Desired, Effect, Ids, Moment,
-    PortBinding, Revision, Service, ServiceDeployment, ServiceStatus, StopCode, TargetPlan,
+    Configuration, ContainerPlan, Deployment, DeploymentStatus, Desired, Effect, Event, Ids,
+    Moment, PortBinding, Revision, Service, ServiceDeployment, ServiceStatus, StopCode, TargetPlan,
     TargetState, TaskEvent, Timings,
 };
 pub(crate) use rollout::tick;

@@ -102,6 +102,8 @@ pub(crate) struct Timings {
 impl Timings {
     /// A task that nothing checks counts as healthy after it ran this long.
     pub(crate) const SETTLE: Duration = Duration::from_secs(40);
+    /// How long a task stays in a state that it only passes through, at most.
+    pub(crate) const TICK: Duration = Duration::from_secs(1);
     /// The longest pause between launches of tasks that do not start.
     pub(crate) const LONGEST_BACKOFF: Duration = Duration::from_secs(15 * 60);
     /// How often a service that stays steady says so again.

@@ -3,32 +3,78 @@
 //! The records here are what the state file holds. Names and ARNs are stored, never what a caller
 //! wrote. Must not know: HTTP, Docker, how the file is written.
 
+mod journal;
 mod lock;
 mod store;
+mod table;
 
 pub(crate) use lock::lock_directory;
-pub(crate) use store::Store;
+pub(crate) use store::{Store, Version};
+pub(crate) use table::Table;
 
-use indexmap::IndexMap;
+use std::collections::HashMap;
+
+use indexmap::{IndexMap, IndexSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::clock::Time;
 use crate::scheduler::{Service, Task};
+use crate::timeline::Mark;
+use table::Rows;
 
 /// Everything.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct State {
     /// By name.
-    pub clusters: IndexMap<String, Cluster>,
+    pub clusters: Table<Cluster>,
     /// By family; the revisions in order, none ever removed.
-    pub families: IndexMap<String, Vec<TaskDefinition>>,
+    pub families: Table<Vec<TaskDefinition>>,
     /// By `cluster/name`.
-    pub services: IndexMap<String, Service>,
+    pub services: Table<Service>,
     /// The tasks of RunTask, by id.
-    pub tasks: IndexMap<String, StandaloneTask>,
+    pub tasks: Table<StandaloneTask>,
     /// By ARN.
-    pub tags: IndexMap<String, IndexMap<String, String>>,
+    pub tags: Table<IndexMap<String, String>>,
+    /// Where time and chance were when this was written.
+    #[serde(default)]
+    mark: Option<Mark>,
+    /// Which journal goes on from here.
+    #[serde(default)]
+    journal: u64,
+    /// The keys of services by task id: where to look first.
+    #[serde(skip)]
+    homes: HashMap<String, String>,
+}
+
+/// The names of rows, table by table.
+#[derive(Debug, Default)]
+struct Names {
+    clusters: IndexSet<String>,
+    families: IndexSet<String>,
+    services: IndexSet<String>,
+    tasks: IndexSet<String>,
+    tags: IndexSet<String>,
+}
+
+/// Some rows of every table, and where time and chance were: one line of the journal.
+#[derive(Debug, Serialize, Deserialize)]
+struct Batch {
+    clusters: Rows<Cluster>,
+    families: Rows<Vec<TaskDefinition>>,
+    services: Rows<Service>,
+    tasks: Rows<StandaloneTask>,
+    tags: Rows<IndexMap<String, String>>,
+    mark: Option<Mark>,
+}
+
+/// What the scheduler looks at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Subject {
+    /// By `cluster/name`.
+    Service(String),
+    /// A task of RunTask, by id.
+    Task(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,13 +148,60 @@ impl State {
 
     /// A task to change.
     pub(crate) fn task_mut(&mut self, id: &str) -> Option<&mut Task> {
-        if let Some(one) = self.tasks.get_mut(id) {
-            return Some(&mut one.task);
+        match self.subject_of(id)? {
+            Subject::Task(id) => self.tasks.get_mut(&id).map(|one| &mut one.task),
+            Subject::Service(key) => {
+                let service = self.services.get_mut(&key)?;
+                service.tasks.iter_mut().find(|task| task.id == id)
+            }
         }
-        self.services
-            .values_mut()
-            .flat_map(|service| service.tasks.iter_mut())
-            .find(|task| task.id == id)
+    }
+
+    /// A task to look at.
+    pub(crate) fn find_task(&self, id: &str) -> Option<FoundTask<'_>> {
+        match self.subject_of(id)? {
+            Subject::Task(id) => self.tasks.get(&id).map(|one| FoundTask {
+                cluster: &one.cluster,
+                task: &one.task,
+                service: None,
+                settings: &one.settings,
+            }),
+            Subject::Service(key) => {
+                let service = self.services.get(&key)?;
+                let task = service.tasks.iter().find(|task| task.id == id)?;
+                Some(FoundTask {
+                    cluster: &service.cluster,
+                    task,
+                    service: Some(service),
+                    settings: &service.settings,
+                })
+            }
+        }
+    }
+
+    /// What a task belongs to.
+    pub(crate) fn subject_of(&self, task_id: &str) -> Option<Subject> {
+        if self.tasks.contains_key(task_id) {
+            return Some(Subject::Task(task_id.to_owned()));
+        }
+        self.homes.get(task_id).cloned().map(Subject::Service)
+    }
+
+    /// Notes which of a service's tasks are new and which are gone; to be called by whoever starts
+    /// or forgets them.
+    pub(crate) fn settle_tasks(&mut self, key: &str, new: &[&str], gone: &[String]) {
+        for task in new {
+            self.homes.insert((*task).to_owned(), key.to_owned());
+        }
+        for task in gone {
+            self.homes.remove(task);
+        }
+    }
+
+    /// Everything that the scheduler has to look at after a start.
+    pub(crate) fn subjects(&self) -> impl Iterator<Item = Subject> {
+        let services = self.services.keys().cloned().map(Subject::Service);
+        services.chain(self.tasks.keys().cloned().map(Subject::Task))
     }
 
     /// The definition with that ARN.
@@ -119,5 +212,115 @@ impl State {
             .get(family)?
             .iter()
             .find(|definition| definition.arn == arn)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.clusters.is_empty()
+            && self.families.is_empty()
+            && self.services.is_empty()
+            && self.tasks.is_empty()
+            && self.tags.is_empty()
+    }
+
+    fn index_tasks(&mut self) {
+        let Self {
+            services, homes, ..
+        } = self;
+        for key in services.keys() {
+            let tasks = services.get(key).into_iter().flat_map(|one| &one.tasks);
+            homes.extend(tasks.map(|task| (task.id.clone(), key.clone())));
+        }
+    }
+
+    /// The names of what changed since the last time. Every field is named, so that a new table
+    /// cannot be forgotten here.
+    fn take_changed(&mut self) -> Names {
+        let Self {
+            clusters,
+            families,
+            services,
+            tasks,
+            tags,
+            mark: _,
+            journal: _,
+            homes: _,
+        } = self;
+        Names {
+            clusters: clusters.take_changed(),
+            families: families.take_changed(),
+            services: services.take_changed(),
+            tasks: tasks.take_changed(),
+            tags: tags.take_changed(),
+        }
+    }
+
+    fn batch(&self, names: &Names, mark: Option<Mark>) -> Batch {
+        Batch {
+            clusters: self.clusters.rows(&names.clusters),
+            families: self.families.rows(&names.families),
+            services: self.services.rows(&names.services),
+            tasks: self.tasks.rows(&names.tasks),
+            tags: self.tags.rows(&names.tags),
+            mark,
+        }
+    }
+
+    fn restore(&mut self, batch: Batch) {
+        let Batch {
+            clusters,
+            families,
+            services,
+            tasks,
+            tags,
+            mark,
+        } = batch;
+        self.clusters.restore(clusters);
+        self.families.restore(families);
+        self.services.restore(services);
+        self.tasks.restore(tasks);
+        self.tags.restore(tags);
+        self.mark = mark;
+    }
+
+    /// A copy to be written while the original goes on.
+    fn snapshot(&self, mark: Option<Mark>, journal: u64) -> Self {
+        Self {
+            clusters: self.clusters.snapshot(),
+            families: self.families.snapshot(),
+            services: self.services.snapshot(),
+            tasks: self.tasks.snapshot(),
+            tags: self.tags.snapshot(),
+            mark,
+            journal,
+            homes: HashMap::new(),
+        }
+    }
+}
+
+impl Names {
+    fn is_empty(&self) -> bool {
+        let Self {
+            clusters,
+            families,
+            services,
+            tasks,
+            tags,
+        } = self;
+        let tables = [clusters, families, services, tasks, tags];
+        tables.iter().all(|names| names.is_empty())
+    }
+
+    fn add(&mut self, more: Self) {
+        self.clusters.extend(more.clusters);
+        self.families.extend(more.families);
+        self.services.extend(more.services);
+        self.tasks.extend(more.tasks);
+        self.tags.extend(more.tags);
+    }
+
+    /// What the scheduler has to look at because of these changes.
+    fn subjects(&self) -> impl Iterator<Item = Subject> {
+        let services = self.services.iter().cloned().map(Subject::Service);
+        services.chain(self.tasks.iter().cloned().map(Subject::Task))
     }
 }

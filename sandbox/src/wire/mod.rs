@@ -4,6 +4,7 @@
 //! still there. Signatures are not checked: any credentials do. Must not know: what an operation
 //! does.
 
+mod clock;
 mod json;
 pub(crate) mod query;
 
@@ -93,6 +94,9 @@ async fn respond(app: Arc<App>, request: Request<Incoming>) -> Result<Answer, Dr
         }
     };
     let path = parts.uri.path().trim_end_matches('/');
+    if path == "/_sandbox/clock" {
+        return Ok(clock::handle(&app, &parts.method, &body).await);
+    }
     if path.starts_with("/_sandbox") {
         let query = parts.uri.query().unwrap_or_default();
         return Ok(own_pages(&app, &parts.method, path, query, &body));
@@ -136,6 +140,11 @@ fn own_pages(app: &App, method: &Method, path: &str, query: &str, body: &Bytes) 
             page::render(app),
         ),
         (&Method::GET, "/_sandbox/calls") => list_calls(app, query),
+        (&Method::GET, "/_sandbox/events") => with_type(
+            StatusCode::OK,
+            "application/jsonl",
+            app.store.read(page::event_log),
+        ),
         (&Method::GET, "/_sandbox/faults") => own_json(StatusCode::OK, &json!(app.faults.list())),
         (&Method::GET, "/_sandbox/held") => own_json(StatusCode::OK, &json!(app.faults.held())),
         (&Method::DELETE, "/_sandbox/held") => {
@@ -158,8 +167,9 @@ fn own_pages(app: &App, method: &Method, path: &str, query: &str, body: &Bytes) 
         }
         _ => plain(
             StatusCode::NOT_FOUND,
-            "Here are GET /_sandbox, GET /_sandbox/calls, GET and DELETE /_sandbox/held, and \
-             GET, POST and DELETE /_sandbox/faults.\n",
+            "Here are GET /_sandbox, GET /_sandbox/calls, GET /_sandbox/events, GET and DELETE \
+             /_sandbox/held, GET, POST and DELETE /_sandbox/faults, and GET and POST \
+             /_sandbox/clock.\n",
         ),
     }
 }

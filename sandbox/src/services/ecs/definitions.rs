@@ -44,7 +44,7 @@ pub(super) async fn register(app: &App, input: &Input<'_>) -> JsonResult {
     let registered_at = app.clock.now();
     app.store
         .change(|state| {
-            let revisions = state.families.entry(family.clone()).or_default();
+            let revisions = state.families.row(&family);
             let revision = revisions.last().map_or(1, |last| last.revision + 1);
             let definition = TaskDefinition {
                 arn: app
@@ -148,10 +148,11 @@ pub(super) async fn deregister(app: &App, input: &Input<'_>) -> JsonResult {
     app.store
         .change(|state| {
             let arn = find(state, name)?.arn.clone();
-            let definition = state
-                .families
-                .values_mut()
-                .flatten()
+            let (_, name) = arn.rsplit_once('/').ok_or_else(missing)?;
+            let (family, _) = name.rsplit_once(':').ok_or_else(missing)?;
+            let revisions = state.families.get_mut(family).ok_or_else(missing)?;
+            let definition = revisions
+                .iter_mut()
                 .find(|definition| definition.arn == arn)
                 .ok_or_else(missing)?;
             let changed = definition.active();

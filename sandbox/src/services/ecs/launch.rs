@@ -134,7 +134,7 @@ pub(super) fn plans(raw: &Map<String, Value>) -> Result<Vec<ContainerPlan>, AwsE
 
 /// What a backend needs to run the task; None when the task or its definition is gone.
 pub(crate) fn build(state: &State, task_id: &str) -> Option<TaskLaunch> {
-    let found = state.all_tasks().find(|found| found.task.id == task_id)?;
+    let found = state.find_task(task_id)?;
     let definition = state.definition(&found.task.definition_arn)?;
     let family = definition.raw.get("family")?.as_str()?.to_owned();
     Some(TaskLaunch {

@@ -136,7 +136,7 @@ pub(super) async fn stop(app: &App, input: &Input<'_>) -> JsonResult {
                 })
                 .ok_or_else(missing)?;
             let service = state.services.get_mut(&key).ok_or_else(missing)?;
-            let mut random = rand::random::<u128>;
+            let mut random = || app.clock.draw();
             let moment = Moment {
                 now,
                 timings: app.timings(),

@@ -165,7 +165,7 @@ pub(super) async fn create(app: &App, input: &Input<'_>) -> JsonResult {
     let reply = app
         .store
         .change(|state| {
-            let mut random = rand::random::<u128>;
+            let mut random = || app.clock.draw();
             let mut moment = Moment {
                 now,
                 timings: app.timings(),
@@ -224,7 +224,7 @@ pub(super) async fn update(app: &App, input: &Input<'_>) -> JsonResult {
     let reply = app
         .store
         .change(|state| {
-            let mut random = rand::random::<u128>;
+            let mut random = || app.clock.draw();
             let mut moment = Moment {
                 now,
                 timings: app.timings(),

@@ -22,7 +22,7 @@ pub(super) async fn tag(app: &App, input: &Input<'_>) -> JsonResult {
     app.store
         .change(|state| {
             check(state, arn)?;
-            state.tags.entry(arn.to_owned()).or_default().extend(tags);
+            state.tags.row(arn).extend(tags);
             Ok(Reply::changed(json!({})))
         })
         .await
@@ -34,7 +34,7 @@ pub(super) async fn untag(app: &App, input: &Input<'_>) -> JsonResult {
     app.store
         .change(|state| {
             check(state, arn)?;
-            let tags = state.tags.entry(arn.to_owned()).or_default();
+            let tags = state.tags.row(arn);
             tags.retain(|key, _| !keys.contains(&key.as_str()));
             Ok(Reply::changed(json!({})))
         })

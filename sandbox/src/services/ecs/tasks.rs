@@ -51,7 +51,7 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
     let reply = app
         .store
         .change(|state| {
-            let mut random = rand::random::<u128>;
+            let mut random = || app.clock.draw();
             let mut ids = Ids(&mut random);
             let cluster = cluster_name(state, input)?;
             let definition = definitions::find_active(state, wanted)?;
@@ -86,9 +86,9 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
                     },
                 );
             }
-            let tasks: Vec<Value> = state
-                .all_tasks()
-                .filter(|found| started.contains(&found.task.id))
+            let tasks: Vec<Value> = started
+                .iter()
+                .filter_map(|id| state.find_task(id))
                 .map(|found| show::task(app, state, &found, true))
                 .collect();
             Ok(Reply::changed(json!({"tasks": tasks, "failures": []})))
@@ -127,9 +127,7 @@ pub(super) async fn stop(app: &App, input: &Input<'_>) -> JsonResult {
 }
 
 fn find<'a>(state: &'a State, cluster: &str, id: &str) -> Option<FoundTask<'a>> {
-    state
-        .all_tasks()
-        .find(|found| found.task.id == id && found.cluster == cluster)
+    state.find_task(id).filter(|found| found.cluster == cluster)
 }
 
 pub(super) fn describe(app: &App, input: &Input<'_>) -> JsonResult {

@@ -35,7 +35,7 @@ pub(super) async fn create_load_balancer(app: &App, params: &Params) -> Result<V
     };
     let arn = app.config.arn(
         "elasticloadbalancing",
-        &format!("loadbalancer/app/{}/{}", load_balancer.name, new_id()),
+        &format!("loadbalancer/app/{}/{}", load_balancer.name, new_id(app)),
     );
     app.balancer
         .change(|records| {
@@ -137,7 +137,7 @@ pub(super) async fn create_listener(app: &App, params: &Params) -> Result<Value,
     let arn = format!(
         "{}/{}",
         load_balancer_arn.replacen(":loadbalancer/", ":listener/", 1),
-        new_id()
+        new_id(app)
     );
     let listener = app
         .balancer

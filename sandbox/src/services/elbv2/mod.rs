@@ -55,8 +55,8 @@ fn validation(message: impl Into<String>) -> AwsError {
     AwsError::client("ValidationError", message)
 }
 
-fn new_id() -> String {
-    format!("{:016x}", rand::random::<u64>())
+fn new_id(app: &App) -> String {
+    format!("{:016x}", app.clock.draw() >> 64)
 }
 
 /// Names of load balancers and target groups: up to 32 letters, digits and inner hyphens.

@@ -49,7 +49,7 @@ pub(super) async fn create_target_group(app: &App, params: &Params) -> Result<Va
     update_health_check(&mut group.health_check, params)?;
     let arn = app.config.arn(
         "elasticloadbalancing",
-        &format!("targetgroup/{}/{}", group.name, new_id()),
+        &format!("targetgroup/{}/{}", group.name, new_id(app)),
     );
     let arn = app
         .balancer

@@ -1,0 +1,402 @@
+//! Simulated tasks in virtual time, over real HTTP: hours pass on request, and the same calls have
+//! the same answers.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test helper that fails should fail the test where it stands"
+)]
+
+mod support;
+
+use hyper::{Method, StatusCode};
+use roadstead_sandbox::{BackendKind, Config, serve};
+use serde_json::{Value, json};
+use support::{Answer, eventually, http};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// Midnight of the first of January 2026, where virtual time begins.
+const BEGINNING: f64 = 1_767_225_600.0;
+
+/// A sandbox without Docker Engine.
+struct Simulation {
+    endpoint: String,
+    directory: TempDir,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<anyhow::Result<()>>,
+}
+
+fn config(directory: &TempDir) -> Config {
+    let mut config = Config::new(directory.path());
+    config.listen.set_port(0);
+    config.registry_listen.set_port(0);
+    config.backend = BackendKind::Simulated;
+    config
+}
+
+impl Simulation {
+    /// In virtual time, with that seed.
+    async fn start(seed: u64) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), |config| {
+            config.virtual_clock = true;
+            config.seed = Some(seed);
+        })
+        .await
+    }
+
+    async fn start_in(directory: TempDir, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = config(&directory);
+        change(&mut config);
+        let file = directory.path().join("endpoint");
+        // A stale address must not be taken for the new one.
+        let _ = std::fs::remove_file(&file);
+        let (stop, stopped) = oneshot::channel();
+        let mut server = tokio::spawn(serve(config, async {
+            let _ = stopped.await;
+        }));
+        let started = eventually("the sandbox to start", || {
+            let file = file.clone();
+            async move {
+                let text = std::fs::read_to_string(file).ok()?;
+                text.ends_with('\n').then(|| text.trim().to_owned())
+            }
+        });
+        let endpoint = tokio::select! {
+            endpoint = started => endpoint,
+            ended = &mut server => panic!("the sandbox ended at start: {ended:?}"),
+        };
+        Self {
+            endpoint,
+            directory,
+            stop,
+            server,
+        }
+    }
+
+    /// Ends it well; what it left on disk.
+    async fn end(self) -> TempDir {
+        self.stop.send(()).unwrap();
+        self.server.await.unwrap().unwrap();
+        self.directory
+    }
+
+    async fn text(&self, operation: &str, input: Value) -> String {
+        let target = format!("AmazonEC2ContainerServiceV20141113.{operation}");
+        let headers = [
+            ("content-type", "application/x-amz-json-1.1"),
+            ("x-amz-target", target.as_str()),
+        ];
+        let answer = http(Method::POST, &self.endpoint, &headers, input.to_string()).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        answer.text()
+    }
+
+    async fn ecs(&self, operation: &str, input: Value) -> Value {
+        serde_json::from_str(&self.text(operation, input).await).unwrap()
+    }
+
+    async fn own(&self, method: Method, path: &str, body: &str) -> Answer {
+        let url = format!("{}/_sandbox/{path}", self.endpoint);
+        http(method, &url, &[], body.to_owned()).await.unwrap()
+    }
+
+    /// Lets time pass; what the sandbox says about it.
+    async fn advance(&self, how: &str) -> Value {
+        let body = json!({"advance": how}).to_string();
+        let answer = self.own(Method::POST, "clock", &body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    /// A definition of one container with a health check.
+    async fn register(&self, family: &str, image: &str) -> String {
+        let container = json!({
+            "name": "app",
+            "image": image,
+            "memory": 64,
+            "healthCheck": {"command": ["CMD", "true"]},
+        });
+        let input = json!({"family": family, "containerDefinitions": [container]});
+        let registered = self.ecs("RegisterTaskDefinition", input).await;
+        let arn = &registered["taskDefinition"]["taskDefinitionArn"];
+        arn.as_str().unwrap().to_owned()
+    }
+
+    async fn create(&self, name: &str, image: &str, desired: u32) {
+        let definition = self.register(name, image).await;
+        let input = json!({
+            "serviceName": name,
+            "taskDefinition": definition,
+            "desiredCount": desired,
+            "deploymentConfiguration": {
+                "deploymentCircuitBreaker": {"enable": true, "rollback": true},
+            },
+        });
+        self.ecs("CreateService", input).await;
+    }
+
+    async fn update(&self, name: &str, image: &str) {
+        let definition = self.register(name, image).await;
+        let input = json!({"service": name, "taskDefinition": definition});
+        self.ecs("UpdateService", input).await;
+    }
+
+    async fn service(&self, name: &str) -> Value {
+        let described = self.ecs("DescribeServices", json!({"services": [name]}));
+        described.await["services"][0].clone()
+    }
+
+    /// Every task of a service, in AWS's words as they came.
+    async fn tasks_text(&self, name: &str) -> String {
+        let mut arns = Vec::new();
+        for status in ["RUNNING", "STOPPED"] {
+            let input = json!({"serviceName": name, "desiredStatus": status});
+            let listed = self.ecs("ListTasks", input).await;
+            arns.extend(listed["taskArns"].as_array().unwrap().clone());
+        }
+        if arns.is_empty() {
+            return r#"{"tasks": []}"#.to_owned();
+        }
+        self.text("DescribeTasks", json!({"tasks": arns})).await
+    }
+
+    async fn tasks(&self, name: &str) -> Vec<Value> {
+        let described: Value = serde_json::from_str(&self.tasks_text(name).await).unwrap();
+        described["tasks"].as_array().unwrap().clone()
+    }
+
+    /// How the service's newest service deployment stands.
+    async fn outcome(&self, name: &str) -> String {
+        let listed = self.ecs("ListServiceDeployments", json!({"service": name}));
+        let status = &listed.await["serviceDeployments"][0]["status"];
+        status.as_str().unwrap().to_owned()
+    }
+}
+
+/// Two rollouts that chance has a say in; everything that can be seen of them.
+async fn story(seed: u64) -> Vec<String> {
+    let sandbox = Simulation::start(seed).await;
+    sandbox.ecs("CreateCluster", json!({})).await;
+    let shaky = "simulated:20p-missing_start-1s..5s_healthy-5s..20s";
+    sandbox.create("web", shaky, 4).await;
+    sandbox.create("worker", "simulated:flapping-10m", 2).await;
+    let mut seen = vec![sandbox.advance("until settled").await.to_string()];
+    sandbox
+        .update("web", "simulated:healthy-30s_exit-1-5s..9s")
+        .await;
+    seen.push(sandbox.advance("1h").await.to_string());
+    let events = sandbox.own(Method::GET, "events", "").await.text();
+    assert!(events.lines().count() > 20, "{events}");
+    seen.push(events);
+    for service in ["web", "worker"] {
+        let input = json!({"services": [service]});
+        seen.push(sandbox.text("DescribeServices", input).await);
+        let input = json!({"service": service});
+        seen.push(sandbox.text("ListServiceDeployments", input).await);
+        seen.push(sandbox.tasks_text(service).await);
+    }
+    assert_eq!(sandbox.outcome("web").await, "ROLLBACK_SUCCESSFUL");
+    sandbox.end().await;
+    seen
+}
+
+#[tokio::test]
+async fn the_same_seed_tells_the_same_story_to_the_byte() {
+    let (first, second, other) = (story(7).await, story(7).await, story(8).await);
+    assert_eq!(first, second);
+    assert_ne!(first[2], other[2], "another seed, the same events");
+}
+
+#[tokio::test]
+async fn nothing_moves_between_requests_and_timestamps_are_those_of_the_clock() {
+    let sandbox = Simulation::start(1).await;
+    sandbox.ecs("CreateCluster", json!({})).await;
+    sandbox
+        .create("web", "simulated:pull-2m_healthy-30s", 3)
+        .await;
+    assert!(sandbox.tasks("web").await.is_empty());
+    let created = sandbox.service("web").await["createdAt"].as_f64();
+    assert_eq!(created, Some(BEGINNING));
+    sandbox.advance("0s").await;
+    let tasks = sandbox.tasks("web").await;
+    assert_eq!(tasks.len(), 3);
+    assert_eq!(tasks[0]["createdAt"].as_f64(), Some(BEGINNING));
+    // A minute before the images are there.
+    let passed = sandbox.advance("1m").await;
+    assert_eq!(passed["now"].as_f64(), Some(BEGINNING + 60.0));
+    assert_eq!(passed["settled"], json!(false));
+    for task in sandbox.tasks("web").await {
+        assert_eq!(task["lastStatus"], "PENDING");
+        assert_eq!(task["pullStoppedAt"], Value::Null);
+    }
+    let passed = sandbox.advance("until settled").await;
+    assert_eq!(passed["settled"], json!(true));
+    let now = passed["now"].as_f64().unwrap() - BEGINNING;
+    assert!((150.0..160.0).contains(&now), "settled after {now} s");
+    for task in sandbox.tasks("web").await {
+        assert_eq!(task["pullStoppedAt"].as_f64(), Some(BEGINNING + 120.0));
+        assert_eq!(task["healthStatus"], "HEALTHY");
+    }
+    assert_eq!(sandbox.outcome("web").await, "SUCCESSFUL");
+    // Nothing happens in a quiet day, and it passes all the same.
+    let passed = sandbox.advance("24h").await;
+    let elapsed = passed["now"].as_f64().unwrap() - BEGINNING - now;
+    assert_eq!(elapsed, 86_400.0);
+    let answer = sandbox.own(Method::GET, "clock", "").await;
+    let clock: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(clock["now"], passed["now"]);
+    assert_eq!(clock["virtual"], json!(true));
+    sandbox.end().await;
+}
+
+/// How tasks of such an image look five minutes later: status, stop code, reason, exit code.
+const OUTCOMES: [(&str, &str, &str, &str, Option<i64>); 9] = [
+    ("healthy-5s", "RUNNING", "", "", None),
+    ("pull-10m", "PENDING", "", "", None),
+    (
+        "missing",
+        "STOPPED",
+        "TaskFailedToStart",
+        "CannotPullContainerError: simulated: manifest unknown",
+        None,
+    ),
+    (
+        "broken",
+        "STOPPED",
+        "TaskFailedToStart",
+        "CannotStartContainerError: simulated: no such executable",
+        None,
+    ),
+    (
+        "exit-3-5s",
+        "STOPPED",
+        "EssentialContainerExited",
+        "Essential container in task exited",
+        Some(3),
+    ),
+    (
+        "oom-2m",
+        "STOPPED",
+        "EssentialContainerExited",
+        "Essential container in task exited",
+        Some(137),
+    ),
+    (
+        "unhealthy-20s",
+        "STOPPED",
+        "ServiceSchedulerInitiated",
+        "Task failed container health checks",
+        Some(143),
+    ),
+    (
+        "flapping-90s",
+        "STOPPED",
+        "ServiceSchedulerInitiated",
+        "Task failed container health checks",
+        Some(143),
+    ),
+    (
+        "helathy-5s",
+        "STOPPED",
+        "TaskFailedToStart",
+        "CannotStartContainerError: cannot read `helathy-5s` in image simulated:helathy-5s",
+        None,
+    ),
+];
+
+#[tokio::test]
+async fn a_tag_says_what_becomes_of_a_task() {
+    let sandbox = Simulation::start(1).await;
+    sandbox.ecs("CreateCluster", json!({})).await;
+    for (number, (tag, ..)) in OUTCOMES.iter().enumerate() {
+        let name = format!("service-{number}");
+        sandbox.create(&name, &format!("simulated:{tag}"), 1).await;
+    }
+    sandbox.advance("5m").await;
+    for (number, (tag, status, code, reason, exit)) in OUTCOMES.iter().enumerate() {
+        let tasks = sandbox.tasks(&format!("service-{number}")).await;
+        let of_status = tasks.iter().find(|task| task["lastStatus"] == *status);
+        let task = of_status.unwrap_or_else(|| panic!("{tag}: {tasks:#?}"));
+        let text = |member: &str| task[member].as_str().unwrap_or_default().to_owned();
+        assert_eq!(text("stopCode"), *code, "{tag}");
+        assert_eq!(text("stoppedReason"), *reason, "{tag}");
+        assert_eq!(task["containers"][0]["exitCode"].as_i64(), *exit, "{tag}");
+        let stopped = tasks.iter().any(|task| task["lastStatus"] == "STOPPED");
+        assert_eq!(stopped, *status == "STOPPED", "{tag}");
+    }
+    sandbox.end().await;
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_where_time_and_chance_were() {
+    let sandbox = Simulation::start(3).await;
+    sandbox.ecs("CreateCluster", json!({})).await;
+    sandbox.create("web", "simulated:healthy-1m", 2).await;
+    let before = sandbox.advance("30s").await;
+    let ids = |tasks: &[Value]| -> Vec<Value> {
+        tasks.iter().map(|task| task["taskArn"].clone()).collect()
+    };
+    let first = ids(&sandbox.tasks("web").await);
+    let directory = sandbox.end().await;
+    let sandbox = Simulation::start_in(directory, |config| {
+        config.virtual_clock = true;
+        config.seed = Some(3);
+    })
+    .await;
+    let after = sandbox.advance("0s").await;
+    assert_eq!(after["now"], before["now"]);
+    sandbox.create("worker", "simulated:healthy-1m", 2).await;
+    assert_eq!(
+        sandbox.advance("until settled").await["settled"],
+        json!(true)
+    );
+    assert_eq!(ids(&sandbox.tasks("web").await), first);
+    let second = ids(&sandbox.tasks("worker").await);
+    assert_eq!(second.len(), 2);
+    assert!(second.iter().all(|task| !first.contains(task)));
+    assert_eq!(sandbox.outcome("web").await, "SUCCESSFUL");
+    sandbox.end().await;
+}
+
+#[tokio::test]
+async fn real_time_passes_by_itself_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let sandbox = Simulation::start_in(directory, |config| config.time_scale = 50.0).await;
+    let answer = sandbox.own(Method::POST, "clock", r#"{"advance": "1h"}"#);
+    let answer = answer.await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    assert!(
+        answer.text().contains("--virtual-clock"),
+        "{}",
+        answer.text()
+    );
+    let answer = sandbox.own(Method::POST, "clock", "{}").await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    let answer = sandbox.own(Method::DELETE, "clock", "").await;
+    assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+    sandbox.ecs("CreateCluster", json!({})).await;
+    sandbox.create("web", "simulated:healthy-5s", 1).await;
+    eventually("the rollout to complete by itself", || async {
+        (sandbox.outcome("web").await == "SUCCESSFUL").then_some(())
+    })
+    .await;
+    sandbox.end().await;
+}
+
+#[tokio::test]
+async fn virtual_time_is_for_simulated_tasks_at_their_own_pace() {
+    let directory = tempfile::tempdir().unwrap();
+    let wrong: [(fn(&mut Config), &str); 2] = [
+        (|config| config.backend = BackendKind::Docker, "simulated"),
+        (|config| config.time_scale = 2.0, "time scale"),
+    ];
+    for (change, named) in wrong {
+        let mut config = config(&directory);
+        config.virtual_clock = true;
+        change(&mut config);
+        let error = serve(config, std::future::pending()).await.unwrap_err();
+        assert!(error.to_string().contains(named), "{error:#}");
+    }
+}
