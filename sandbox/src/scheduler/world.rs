@@ -57,9 +57,14 @@ struct Actor {
     told: bool,
 }
 
+/// What moves a service on.
+pub(crate) type Scheduler = fn(&mut Service, &mut Moment<'_>) -> Vec<Effect>;
+
 /// A service, its tasks' scripts, and the time.
 pub(crate) struct World {
     pub(crate) service: Service,
+    /// The real one, unless a test breaks it.
+    pub(crate) scheduler: Scheduler,
     pub(crate) now: Time,
     pub(crate) timings: Timings,
     pub(crate) check: Check,
@@ -94,6 +99,7 @@ impl World {
                 events: Vec::new(),
                 steady_since: None,
             },
+            scheduler: tick,
             now: Time(0),
             timings: Timings {
                 scale: 1.0,
@@ -203,11 +209,21 @@ impl World {
 
     /// Lets a second pass.
     pub(crate) fn step(&mut self) {
+        self.see();
+        self.decide();
+    }
+
+    /// The first half of a second: what happens to the tasks.
+    pub(crate) fn see(&mut self) {
         self.now = self.now + Duration::from_secs(1);
         self.forget_stopped();
         self.perform_scripts();
         self.look_at_targets();
-        self.effects = self.with_moment(tick);
+    }
+
+    /// The other half: what the scheduler makes of it.
+    pub(crate) fn decide(&mut self) {
+        self.effects = self.with_moment(self.scheduler);
         for effect in self.effects.clone() {
             self.perform(effect);
         }
