@@ -426,13 +426,13 @@ fn a_breaker_that_trips_elsewhere_is_found_out() {
     let late: Scheduler = |service, moment| {
         let limit = service.configuration.breaker.limit(service.desired) + 1;
         misled(service, moment, |one| {
-            one.breaker.threshold = Threshold::Count(limit)
+            one.breaker.threshold = Threshold::Count(limit);
         })
     };
     let early: Scheduler = |service, moment| {
         let limit = service.configuration.breaker.limit(service.desired) - 1;
         misled(service, moment, |one| {
-            one.breaker.threshold = Threshold::Count(limit)
+            one.breaker.threshold = Threshold::Count(limit);
         })
     };
     for scheduler in [late, early] {
