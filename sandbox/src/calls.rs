@@ -24,7 +24,7 @@ const LARGEST: u64 = 64 << 20;
 pub(crate) struct Call {
     /// Seconds since the epoch at which the answer was ready.
     pub at: f64,
-    /// `ecs`, `ecr`, `logs`, `elbv2` or `sts`.
+    /// `ecs`, `ecr`, `logs`, `elbv2`, `sts` or `cloudwatch`.
     pub service: String,
     pub operation: String,
     pub request: Value,

@@ -7,7 +7,7 @@
 //! them is on disk, and again after a restart. In virtual time nothing moves by itself: rounds are
 //! played when somebody asks for time to pass. Must not know: AWS's wire.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +19,9 @@ use crate::app::App;
 use crate::backends::{TaskLaunch, TaskReport};
 use crate::clock::Time;
 use crate::scheduler::{
-    self, Effect, Ids, Moment, Service, ServiceStatus, Task, TaskEvent, TaskStatus, Timings,
+    self, Effect, Fleet, Ids, Moment, Service, ServiceStatus, Task, TaskEvent, TaskStatus, Timings,
 };
+use crate::services::cloudwatch;
 use crate::services::ecs::launch;
 use crate::state::{State, Subject, Version};
 
@@ -93,6 +94,9 @@ pub(crate) async fn sweep(app: Arc<App>, stop: CancellationToken) {
     };
     let _: Option<()> = stop.run_until_cancelled(sweeps).await;
 }
+
+/// What is free on the container instances of the clusters that were needed so far, by name.
+type Fleets = HashMap<String, Fleet>;
 
 /// An effect, and what a launch needs.
 type Work = (Effect, Option<TaskLaunch>);
@@ -176,8 +180,9 @@ impl Conductor {
         for batch in subjects.chunks(BATCH) {
             let (more, reached) = app.store.steer(|state| {
                 let mut work = Vec::new();
+                let mut fleets = Fleets::new();
                 for subject in batch {
-                    self.look_at(state, subject, now, &mut work);
+                    self.look_at(state, subject, now, &mut fleets, &mut work);
                 }
                 work
             });
@@ -196,11 +201,18 @@ impl Conductor {
     }
 
     /// Ticks a subject and notes when to look again.
-    fn look_at(&mut self, state: &mut State, subject: &Subject, now: Time, work: &mut Vec<Work>) {
+    fn look_at(
+        &mut self,
+        state: &mut State,
+        subject: &Subject,
+        now: Time,
+        fleets: &mut Fleets,
+        work: &mut Vec<Work>,
+    ) {
         let app = &self.app;
         let mut effects = Vec::new();
         let look = match subject {
-            Subject::Service(key) => tick_service(app, state, key, now, &mut effects),
+            Subject::Service(key) => tick_service(app, state, key, now, fleets, &mut effects),
             Subject::Task(id) => tick_task(app, state, id, now, &mut effects),
         };
         work.extend(effects.into_iter().map(|effect| {
@@ -267,11 +279,22 @@ fn tick_service(
     state: &mut State,
     key: &str,
     now: Time,
+    fleets: &mut Fleets,
     effects: &mut Vec<Effect>,
 ) -> Look {
     let timings = app.timings();
     let mut forgotten = Vec::new();
-    let ticked = state.services.update(key, |service| {
+    let Some(cluster) = state.services.get(key).map(|one| one.cluster.clone()) else {
+        return Look::default();
+    };
+    let fleet = fleets
+        .entry(cluster)
+        .or_insert_with_key(|cluster| state.fleet(cluster));
+    let State {
+        services, alarms, ..
+    } = state;
+    let ticked = services.update(key, |service| {
+        service.alarms_seen = cloudwatch::look(alarms, &service.configuration.alarms.names);
         for task in &mut service.tasks {
             look_at_targets(app, task);
         }
@@ -281,7 +304,7 @@ fn tick_service(
             timings,
             ids: Ids(&mut random),
         };
-        effects.extend(scheduler::tick(service, &mut moment));
+        effects.extend(scheduler::tick(service, fleet, &mut moment));
         forgotten = forget_stopped(service, now);
     });
     let launched: Vec<&str> = effects

@@ -108,7 +108,35 @@ impl Drop for Sandbox {
 
 fn story(name: &str) {
     let sandbox = Sandbox::start();
-    tell(&sandbox.endpoint, &["--backend", "simulated", name]);
+    let arguments = ["--backend", "simulated", name];
+    tell("ecs_story.py", &sandbox.endpoint, &arguments);
+}
+
+/// A story of what ECS needs besides rollouts.
+fn resources(name: &str) {
+    let sandbox = Sandbox::start();
+    let arguments = ["--backend", "simulated", name];
+    tell("ecs_resources.py", &sandbox.endpoint, &arguments);
+}
+
+#[test]
+fn tasks_go_where_there_is_room() {
+    resources("placement");
+}
+
+#[test]
+fn a_draining_instance_is_emptied() {
+    resources("draining");
+}
+
+#[test]
+fn the_tasks_of_a_lost_instance_are_replaced() {
+    resources("lost-instance");
+}
+
+#[test]
+fn fargate_needs_no_instances_but_sizes_that_exist() {
+    resources("fargate");
 }
 
 #[test]
@@ -154,6 +182,21 @@ fn a_task_runs_to_its_end() {
 #[test]
 fn wrong_requests_are_refused_as_aws_does() {
     story("refusals");
+}
+
+#[test]
+fn keys_of_a_role_may_do_what_it_may() {
+    resources("roles");
+}
+
+#[test]
+fn alarms_are_kept_and_told_in_every_protocol() {
+    resources("cloudwatch");
+}
+
+#[test]
+fn an_alarm_takes_a_rollout_back() {
+    resources("deployment-alarms");
 }
 
 /// One HTTP exchange; None when the connection closed without an answer.

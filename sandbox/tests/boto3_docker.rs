@@ -17,7 +17,7 @@ async fn story(name: &'static str) {
     let (endpoint, wanted) = (sandbox.endpoint.clone(), image.clone());
     let told = tokio::task::spawn_blocking(move || {
         let arguments = ["--backend", "docker", "--image", &wanted, name];
-        clients::tell(&endpoint, &arguments);
+        clients::tell("ecs_story.py", &endpoint, &arguments);
     })
     .await;
     let instance = sandbox.instance();

@@ -20,18 +20,29 @@ pub(crate) enum StopRequest {
 
 /// Why a deployment failed, for the deployment, its history record and the diary.
 pub(super) struct Cause {
+    /// Who says so, before the deployment that it goes back to.
+    pub(super) accuser: &'static str,
     pub(super) rollout_reason: &'static str,
     pub(super) event: &'static str,
     pub(super) by_breaker: bool,
 }
 
 pub(super) const BREAKER: Cause = Cause {
+    accuser: "ECS deployment circuit breaker:",
     rollout_reason: "ECS deployment circuit breaker: tasks failed to start.",
     event: "deployment failed: tasks failed to start.",
     by_breaker: true,
 };
 
+pub(super) const ALARM: Cause = Cause {
+    accuser: "CloudWatch alarm:",
+    rollout_reason: "ECS deployment failed: alarm detected.",
+    event: "deployment failed: alarm detected.",
+    by_breaker: false,
+};
+
 const STOPPED_BY_USER: Cause = Cause {
+    accuser: "StopServiceDeployment:",
     rollout_reason: "Service deployment stopped by a StopServiceDeployment request.",
     event: "deployment failed: stopped by a StopServiceDeployment request.",
     by_breaker: false,
@@ -62,6 +73,7 @@ pub(crate) fn begin(service: &mut Service, revision: Revision, moment: &mut Mome
         updated_at: now,
         proven: false,
         service_deployment: moment.ids.base64(),
+        watch: None,
         revision,
     };
     let deployment = Deployment {
@@ -82,7 +94,7 @@ pub(crate) fn begin(service: &mut Service, revision: Revision, moment: &mut Mome
             status_reason: None,
             target_revision: deployment.revision.id.clone(),
             source_revisions: sources,
-            configuration: service.configuration,
+            configuration: service.configuration.clone(),
             created_at: now,
             started_at: now,
             updated_at: now,
@@ -92,6 +104,7 @@ pub(crate) fn begin(service: &mut Service, revision: Revision, moment: &mut Mome
             failures: 0,
             limit: service.configuration.breaker.limit(service.desired),
             breaker_tripped: false,
+            triggered_alarms: Vec::new(),
         },
     );
     service.revisions.insert(0, deployment.revision.clone());
@@ -206,18 +219,14 @@ fn roll_back(
     target.rollout = RolloutState::InProgress;
     target.rollout_reason = format!(
         "{} Rolling back to deployment {}.",
-        if cause.by_breaker {
-            "ECS deployment circuit breaker:"
-        } else {
-            "StopServiceDeployment:"
-        },
-        target.id
+        cause.accuser, target.id
     );
     target.failed_tasks = 0;
     target.start_failures = 0;
     target.next_launch = now;
     target.updated_at = now;
     target.service_deployment = record_id;
+    target.watch = None;
     let message = format!("rolling back to deployment {}.", target.id);
     if let Some(record) = open_record(service) {
         record.status = ServiceDeploymentStatus::RollbackInProgress;
@@ -306,8 +315,8 @@ fn end(record: &mut ServiceDeployment, status: ServiceDeploymentStatus, reason: 
 
 /// Takes over a new deployment configuration, also for the deployment in flight.
 pub(crate) fn reconfigure(service: &mut Service, configuration: Configuration) {
-    service.configuration = configuration;
     if let Some(record) = open_record(service) {
-        record.configuration = configuration;
+        record.configuration = configuration.clone();
     }
+    service.configuration = configuration;
 }

@@ -20,7 +20,12 @@ pub(crate) fn in_motion(service: &Service) -> bool {
             let moves = service
                 .primary()
                 .is_some_and(|primary| primary.rollout != RolloutState::Failed)
-                && (live != service.desired as usize || service.deployments.len() > 1);
+                && (live != service.desired as usize
+                    || service.deployments.len() > 1
+                    || service
+                        .tasks
+                        .iter()
+                        .any(|task| task.live() && task.displaced));
             between || moves || service.current_service_deployment().is_some()
         }
     }
@@ -46,8 +51,12 @@ pub(crate) fn due(service: &Service, now: Time, timings: Timings) -> Option<Time
         .tasks
         .iter()
         .flat_map(|task| task_times(task, service.grace, timings));
+    let baked = service
+        .primary()
+        .and_then(|primary| primary.watch.as_ref()?.bakes_until);
     tasks
         .chain(launch)
+        .chain(baked)
         .chain(steady)
         .filter(|time| *time > now)
         .min()

@@ -8,13 +8,19 @@
 //! below the minimum; a failed deployment launches nothing. Must not know: tokio, HTTP, Docker,
 //! AWS's wire.
 
+mod alarms;
 mod breaker;
 mod deployments;
 mod due;
 mod model;
+mod placement;
 mod rollout;
 mod task;
 
+#[cfg(test)]
+mod alarming;
+#[cfg(test)]
+mod placing;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -22,6 +28,7 @@ mod scenarios;
 #[cfg(test)]
 mod world;
 
+pub(crate) use alarms::{AlarmRules, AlarmSight};
 pub(crate) use breaker::{Breaker, Threshold};
 pub(crate) use deployments::{StopRequest, begin, reconfigure, request_stop};
 pub(crate) use due::{due, in_motion, task_due};
@@ -30,5 +37,6 @@ pub(crate) use model::{
     Moment, PortBinding, Revision, Service, ServiceDeployment, ServiceStatus, StopCode, TargetPlan,
     TargetState, TaskEvent, Timings,
 };
+pub(crate) use placement::{Fleet, Instance, InstanceStatus, Need, Refusal};
 pub(crate) use rollout::tick;
 pub(crate) use task::{Task, TaskContainer, TaskStatus};

@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::alarms::{AlarmRules, AlarmSight, AlarmWatch};
 use super::breaker::Breaker;
+use super::placement::Need;
 use super::task::Task;
 use crate::clock::Time;
 
@@ -192,6 +194,7 @@ words!(
         EssentialContainerExited => "EssentialContainerExited",
         UserInitiated => "UserInitiated",
         ServiceSchedulerInitiated => "ServiceSchedulerInitiated",
+        TerminationNotice => "TerminationNotice",
     }
 );
 words!(
@@ -236,13 +239,15 @@ impl ServiceDeploymentStatus {
 }
 
 /// How many tasks a rollout may miss or add, and when it gives up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Configuration {
     /// Percent of the desired count, rounded up.
     pub minimum_healthy_percent: u32,
     /// Percent of the desired count, rounded down.
     pub maximum_percent: u32,
     pub breaker: Breaker,
+    #[serde(default)]
+    pub alarms: AlarmRules,
 }
 
 impl Default for Configuration {
@@ -251,6 +256,7 @@ impl Default for Configuration {
             minimum_healthy_percent: 100,
             maximum_percent: 200,
             breaker: Breaker::default(),
+            alarms: AlarmRules::default(),
         }
     }
 }
@@ -295,6 +301,9 @@ pub(crate) struct Revision {
     pub definition_arn: String,
     pub containers: Vec<ContainerPlan>,
     pub targets: Vec<TargetPlan>,
+    /// What a task takes of a container instance; None with Fargate, which has no instances.
+    #[serde(default)]
+    pub need: Option<Need>,
     /// The members of the request that start a deployment when they change, as they came.
     pub settings: Map<String, Value>,
 }
@@ -319,6 +328,9 @@ pub(crate) struct Deployment {
     pub proven: bool,
     /// The service deployment that it serves.
     pub service_deployment: String,
+    /// Set at its first tick, when alarms are watched.
+    #[serde(default)]
+    pub watch: Option<AlarmWatch>,
 }
 
 /// Where a failed service deployment went back to.
@@ -350,6 +362,9 @@ pub(crate) struct ServiceDeployment {
     pub failures: u32,
     pub limit: u32,
     pub breaker_tripped: bool,
+    /// The alarms that failed it.
+    #[serde(default)]
+    pub triggered_alarms: Vec<String>,
 }
 
 /// A line of the service's diary.
@@ -369,6 +384,9 @@ pub(crate) struct Service {
     pub created_at: Time,
     pub desired: u32,
     pub configuration: Configuration,
+    /// The configured alarms as CloudWatch last told.
+    #[serde(default)]
+    pub alarms_seen: Vec<AlarmSight>,
     /// How long after its start a task's checks are ignored.
     pub grace: Duration,
     /// Members that are only shown again.

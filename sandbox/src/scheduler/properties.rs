@@ -7,6 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
+use super::alarms::AlarmRules;
 use super::breaker::{Breaker, Threshold};
 use super::deployments::StopRequest;
 use super::due::{due, in_motion};
@@ -14,6 +15,7 @@ use super::model::{
     Configuration, DeploymentStatus, Desired, Effect, Moment, RolloutState, Service,
     ServiceDeploymentStatus as End, StopCode,
 };
+use super::placement::Fleet;
 use super::rollout::tick;
 use super::world::{Check, GOOD, Scheduler, Script, World};
 
@@ -85,6 +87,7 @@ fn configuration(desired: u32) -> impl Strategy<Value = Configuration> {
                         Threshold::Count(count)
                     },
                 },
+                alarms: AlarmRules::default(),
             },
         )
         .prop_filter("no room at all", move |one| {
@@ -194,7 +197,7 @@ fn run_to_end(world: &mut World) -> Result<(), TestCaseError> {
 
 /// Tells a story to a scheduler, the first deployment being a good one.
 fn tell(story: &Story, scheduler: Scheduler) -> Result<(), TestCaseError> {
-    let mut world = World::new(story.desired, story.configuration, story.check);
+    let mut world = World::new(story.desired, story.configuration.clone(), story.check);
     world.scheduler = scheduler;
     world.timings.strict_breaker = true;
     world.service.grace = story.grace;
@@ -358,52 +361,55 @@ fn expect(rule: &str, found: Result<(), String>) {
 /// Ticks as if the service were configured otherwise.
 fn misled(
     service: &mut Service,
+    fleet: &mut Fleet,
     moment: &mut Moment<'_>,
     mislead: impl FnOnce(&mut Configuration),
 ) -> Vec<Effect> {
-    let real = service.configuration;
+    let real = service.configuration.clone();
     mislead(&mut service.configuration);
-    let effects = tick(service, moment);
+    let effects = tick(service, fleet, moment);
     service.configuration = real;
     effects
 }
 
 #[test]
 fn a_scheduler_that_starts_too_many_is_found_out() {
-    broken("maximum", |service, moment| {
-        misled(service, moment, |one| one.maximum_percent += 100)
+    broken("maximum", |service, fleet, moment| {
+        misled(service, fleet, moment, |one| one.maximum_percent += 100)
     });
 }
 
 #[test]
 fn a_scheduler_that_stops_too_many_is_found_out() {
-    broken("minimum", |service, moment| {
-        misled(service, moment, |one| one.minimum_healthy_percent = 0)
+    broken("minimum", |service, fleet, moment| {
+        misled(service, fleet, moment, |one| {
+            one.minimum_healthy_percent = 0
+        })
     });
 }
 
 #[test]
 fn a_scheduler_that_never_gives_up_is_found_out() {
-    broken("ends", |service, moment| {
-        misled(service, moment, |one| one.breaker.enabled = false)
+    broken("ends", |service, fleet, moment| {
+        misled(service, fleet, moment, |one| one.breaker.enabled = false)
     });
 }
 
 #[test]
 fn a_scheduler_that_rolls_back_to_what_failed_is_found_out() {
-    broken("rollback", |service, moment| {
+    broken("rollback", |service, fleet, moment| {
         let newest = service.primary().map(|primary| primary.revision.clone());
         if let (Some(target), Some(newest)) = (&mut service.last_completed, newest) {
             target.revision = newest;
         }
-        tick(service, moment)
+        tick(service, fleet, moment)
     });
 }
 
 #[test]
 fn a_scheduler_with_two_primaries_is_found_out() {
-    broken("primary", |service, moment| {
-        let effects = tick(service, moment);
+    broken("primary", |service, fleet, moment| {
+        let effects = tick(service, fleet, moment);
         for one in &mut service.deployments {
             one.status = DeploymentStatus::Primary;
         }
@@ -413,25 +419,25 @@ fn a_scheduler_with_two_primaries_is_found_out() {
 
 #[test]
 fn a_scheduler_that_acts_unannounced_is_found_out() {
-    broken("rest", |service, moment| {
+    broken("rest", |service, fleet, moment| {
         if moment.now.0 % 60_000 == 0 {
             service.tell(moment, "felt like saying something.");
         }
-        tick(service, moment)
+        tick(service, fleet, moment)
     });
 }
 
 #[test]
 fn a_breaker_that_trips_elsewhere_is_found_out() {
-    let late: Scheduler = |service, moment| {
+    let late: Scheduler = |service, fleet, moment| {
         let limit = service.configuration.breaker.limit(service.desired) + 1;
-        misled(service, moment, |one| {
+        misled(service, fleet, moment, |one| {
             one.breaker.threshold = Threshold::Count(limit);
         })
     };
-    let early: Scheduler = |service, moment| {
+    let early: Scheduler = |service, fleet, moment| {
         let limit = service.configuration.breaker.limit(service.desired) - 1;
-        misled(service, moment, |one| {
+        misled(service, fleet, moment, |one| {
             one.breaker.threshold = Threshold::Count(limit);
         })
     };

@@ -4,23 +4,30 @@
 
 use std::time::Duration;
 
+use super::alarms;
 use super::deployments::{self, BREAKER};
 use super::model::{
     Deployment, DeploymentStatus, Desired, Effect, Moment, RolloutState, Service, ServiceStatus,
     StopCode, Timings,
 };
+use super::placement::Fleet;
 use super::task::{Health, Task, TaskStatus};
 
 /// A start that held this long was one that worked.
 const STARTED: Duration = Duration::from_secs(1);
 
 /// Moves the service on by what is known now. Ticking again at the same moment does nothing more
-/// than let tasks pass through states that need no waiting.
-pub(crate) fn tick(service: &mut Service, moment: &mut Moment<'_>) -> Vec<Effect> {
+/// than let tasks pass through states that need no waiting. New tasks take their room from `fleet`,
+/// which knows what every other task of the cluster takes.
+pub(crate) fn tick(
+    service: &mut Service,
+    fleet: &mut Fleet,
+    moment: &mut Moment<'_>,
+) -> Vec<Effect> {
     let mut effects = Vec::new();
     advance(service, moment, &mut effects);
     match service.status {
-        ServiceStatus::Active => steer(service, moment, &mut effects),
+        ServiceStatus::Active => steer(service, fleet, moment, &mut effects),
         ServiceStatus::Draining => drain(service, moment),
         ServiceStatus::Inactive => return effects,
     }
@@ -45,15 +52,38 @@ fn advance_stopping(service: &mut Service, moment: &Moment<'_>, effects: &mut Ve
     }
 }
 
-fn steer(service: &mut Service, moment: &mut Moment<'_>, effects: &mut Vec<Effect>) {
+fn steer(
+    service: &mut Service,
+    fleet: &mut Fleet,
+    moment: &mut Moment<'_>,
+    effects: &mut Vec<Effect>,
+) {
+    displace(service, fleet, moment);
     account(service, moment);
     let replaced = stop_unhealthy(service, moment);
     deployments::obey_requests(service, moment);
     trip(service, moment);
-    launch(service, replaced, moment, effects);
+    alarms::watch(service, moment);
+    let crowded = launch(service, replaced, fleet, moment, effects);
     shrink(service, moment);
-    retire(service, moment);
+    retire(service, crowded, moment);
     finish(service, moment);
+}
+
+/// Marks tasks whose instance takes no more tasks: they are replaced like those of an older
+/// deployment. One that does not run yet stops at once, as at AWS.
+fn displace(service: &mut Service, fleet: &Fleet, moment: &Moment<'_>) {
+    for task in service.tasks.iter_mut().filter(|task| task.live()) {
+        task.displaced = fleet.displaces(task);
+        if task.displaced && task.status < TaskStatus::Running {
+            let reason = scaling(task.started_by.as_deref().unwrap_or_default());
+            task.stop(StopCode::ServiceSchedulerInitiated, reason, moment.now);
+        }
+    }
+}
+
+fn scaling(deployment: &str) -> String {
+    format!("Scaling activity initiated by (deployment {deployment})")
 }
 
 /// Numbers that the rules speak of.
@@ -79,11 +109,11 @@ fn census(service: &Service, primary: &str, moment: &Moment<'_>) -> Census {
         minimum: service.configuration.minimum(service.desired),
         maximum: service.configuration.maximum(service.desired),
         live: count(live().count()),
-        live_new: count(live().filter(|task| belongs(task, primary)).count()),
+        live_new: count(live().filter(|task| stays(task, primary)).count()),
         healthy: count(live().filter(healthy).count()),
         healthy_new: count(
             live()
-                .filter(|task| belongs(task, primary))
+                .filter(|task| stays(task, primary))
                 .filter(healthy)
                 .count(),
         ),
@@ -92,6 +122,11 @@ fn census(service: &Service, primary: &str, moment: &Moment<'_>) -> Census {
 
 fn belongs(task: &Task, deployment: &str) -> bool {
     task.started_by.as_deref() == Some(deployment)
+}
+
+/// Whether a task is one of those that shall remain: of that deployment, on an instance that does.
+fn stays(task: &Task, deployment: &str) -> bool {
+    belongs(task, deployment) && !task.displaced
 }
 
 fn is_healthy(service: &Service, task: &Task, moment: &Moment<'_>) -> bool {
@@ -229,52 +264,65 @@ fn trip(service: &mut Service, moment: &mut Moment<'_>) {
     }
 }
 
+/// Starts what is missing, as far as there is room. Whether an instance was too small for more.
 fn launch(
     service: &mut Service,
     replaced: u32,
+    fleet: &mut Fleet,
     moment: &mut Moment<'_>,
     effects: &mut Vec<Effect>,
-) {
+) -> bool {
     let Some(primary) = service.primary().cloned() else {
-        return;
+        return false;
     };
     if primary.rollout == RolloutState::Failed || moment.now < primary.next_launch {
-        return;
+        return false;
     }
     let numbers = census(service, &primary.id, moment);
     let missing = numbers.desired.saturating_sub(numbers.live_new);
     let room = numbers.maximum.saturating_sub(numbers.live);
     let group = format!("service:{}", service.name);
-    let started: Vec<String> = (0..missing.min(room))
-        .map(|_| {
-            let mut task = Task::new(
-                moment.ids.hex(),
-                &primary.revision,
-                group.clone(),
-                moment.now,
-            );
-            task.started_by = Some(primary.id.clone());
-            let id = task.id.clone();
-            service.tasks.push(task);
-            id
-        })
-        .collect();
-    if started.is_empty() {
-        return;
+    let mut started = Vec::new();
+    let mut refusal = None;
+    for _ in 0..missing.min(room) {
+        let placed = match primary.revision.need.map(|need| fleet.place(need, &group)) {
+            None => None,
+            Some(Ok(placed)) => Some(placed),
+            Some(Err(refused)) => {
+                refusal = Some(refused);
+                break;
+            }
+        };
+        let mut task = Task::new(
+            moment.ids.hex(),
+            &primary.revision,
+            group.clone(),
+            moment.now,
+        );
+        task.started_by = Some(primary.id.clone());
+        task.placed = placed;
+        started.push(task.id.clone());
+        service.tasks.push(task);
     }
-    let mut message = format!("has started {} tasks: {}.", started.len(), names(&started));
-    if replaced > 0 {
-        message.push_str(&format!(
-            " Amazon ECS replaced {replaced} tasks due to an unhealthy status."
-        ));
+    if !started.is_empty() {
+        let mut message = format!("has started {} tasks: {}.", started.len(), names(&started));
+        if replaced > 0 {
+            message.push_str(&format!(
+                " Amazon ECS replaced {replaced} tasks due to an unhealthy status."
+            ));
+        }
+        service.tell(moment, &message);
+        service.steady_since = None;
+        effects.extend(
+            started
+                .into_iter()
+                .map(|task_id| Effect::Launch { task_id }),
+        );
     }
-    service.tell(moment, &message);
-    service.steady_since = None;
-    effects.extend(
-        started
-            .into_iter()
-            .map(|task_id| Effect::Launch { task_id }),
-    );
+    if let Some(refusal) = &refusal {
+        service.tell(moment, &refusal.event());
+    }
+    refusal.is_some()
 }
 
 fn names(tasks: &[String]) -> String {
@@ -296,7 +344,7 @@ fn shrink(service: &mut Service, moment: &mut Moment<'_>) {
 }
 
 /// Stops old tasks: to make room, or as new ones become healthy.
-fn retire(service: &mut Service, moment: &mut Moment<'_>) {
+fn retire(service: &mut Service, crowded: bool, moment: &mut Moment<'_>) {
     let Some(primary) = service.primary().cloned() else {
         return;
     };
@@ -308,7 +356,7 @@ fn retire(service: &mut Service, moment: &mut Moment<'_>) {
     let healthy_old = numbers.healthy - numbers.healthy_new;
     let missing = numbers.desired.saturating_sub(numbers.live_new);
     let spare = numbers.healthy.saturating_sub(numbers.minimum);
-    let wanted = if missing > 0 && numbers.live >= numbers.maximum {
+    let wanted = if missing > 0 && (crowded || numbers.live >= numbers.maximum) {
         missing.min(live_old)
     } else {
         live_old.saturating_sub(numbers.desired.saturating_sub(numbers.healthy_new))
@@ -330,8 +378,8 @@ fn retire(service: &mut Service, moment: &mut Moment<'_>) {
     stop_some(service, &primary, wanted, spare, false, moment);
 }
 
-/// Stops up to `wanted` of the PRIMARY's (`new`) or the other deployments' tasks, at most `spare`
-/// healthy ones among them.
+/// Stops up to `wanted` of the tasks that stay (`new`) or of the others, at most `spare` healthy
+/// ones among them.
 fn stop_some(
     service: &mut Service,
     primary: &Deployment,
@@ -347,7 +395,7 @@ fn stop_some(
         .tasks
         .iter()
         .enumerate()
-        .filter(|(_, task)| task.live() && belongs(task, &primary.id) == new)
+        .filter(|(_, task)| task.live() && stays(task, &primary.id) == new)
         .map(|(index, task)| (is_healthy(service, task, moment), task.created_at, index))
         .collect();
     candidates.sort_unstable();
@@ -362,14 +410,11 @@ fn stop_some(
             spare -= 1;
         }
         let task = &mut service.tasks[index];
-        let reason = format!(
-            "Scaling activity initiated by (deployment {})",
-            if new {
-                primary.id.as_str()
-            } else {
-                task.started_by.as_deref().unwrap_or_default()
-            }
-        );
+        let reason = scaling(if new {
+            &primary.id
+        } else {
+            task.started_by.as_deref().unwrap_or_default()
+        });
         task.stop(StopCode::ServiceSchedulerInitiated, reason, moment.now);
         task.counted = true;
         stopped.push(task.id.clone());
@@ -411,7 +456,7 @@ fn finish(service: &mut Service, moment: &mut Moment<'_>) {
     let old_remain = service
         .tasks
         .iter()
-        .any(|task| !belongs(task, &primary.id) && task.status != TaskStatus::Stopped);
+        .any(|task| !stays(task, &primary.id) && task.status != TaskStatus::Stopped);
     let whole = numbers.live_new == numbers.desired
         && numbers.healthy_new == numbers.desired
         && !old_remain;
@@ -420,6 +465,9 @@ fn finish(service: &mut Service, moment: &mut Moment<'_>) {
         return;
     }
     if primary.rollout == RolloutState::InProgress {
+        if alarms::still_baking(service, moment) {
+            return;
+        }
         deployments::complete(service, moment);
     }
     let announce = match service.steady_since {
@@ -437,10 +485,7 @@ fn finish(service: &mut Service, moment: &mut Moment<'_>) {
 fn drain(service: &mut Service, moment: &mut Moment<'_>) {
     service.desired = 0;
     for task in service.tasks.iter_mut().filter(|task| task.live()) {
-        let reason = format!(
-            "Scaling activity initiated by (deployment {})",
-            task.started_by.as_deref().unwrap_or_default()
-        );
+        let reason = scaling(task.started_by.as_deref().unwrap_or_default());
         task.stop(StopCode::ServiceSchedulerInitiated, reason, moment.now);
         task.counted = true;
     }

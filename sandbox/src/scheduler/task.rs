@@ -13,6 +13,7 @@ use super::model::{
     Desired, Effect, Moment, PortBinding, Revision, StopCode, TargetState, TaskEvent, Timings,
     words,
 };
+use super::placement::Placed;
 use crate::clock::Time;
 
 words!(
@@ -86,6 +87,15 @@ pub(crate) struct Task {
     pub definition_arn: String,
     /// `service:<name>` or `family:<name>`.
     pub group: String,
+    /// The container instance it was placed on; None with Fargate.
+    #[serde(default)]
+    pub placed: Option<Placed>,
+    /// Its instance takes no tasks any more, so the service replaces it.
+    #[serde(default)]
+    pub displaced: bool,
+    /// Its instance is gone, and with it all that could be drained.
+    #[serde(default)]
+    pub host_lost: bool,
     /// RunTask's overrides, as they came.
     pub overrides: Value,
     pub tags: Vec<Value>,
@@ -120,6 +130,9 @@ impl Task {
             started_by: None,
             definition_arn: revision.definition_arn.clone(),
             group,
+            placed: None,
+            displaced: false,
+            host_lost: false,
             overrides: Value::Null,
             tags: Vec::new(),
             desired: Desired::Running,
@@ -275,6 +288,16 @@ impl Task {
         self.stopping_at = Some(now);
     }
 
+    /// Its instance, by EC2's id, is gone.
+    pub(crate) fn lose_host(&mut self, ec2_id: &str, now: Time) {
+        self.host_lost = true;
+        let reason = format!("Host EC2 (instance {ec2_id}) terminated.");
+        self.stop(StopCode::TerminationNotice, reason, now);
+        if self.status == TaskStatus::Deactivating {
+            self.drained_at = Some(now);
+        }
+    }
+
     /// Takes in what was seen.
     pub(crate) fn observe(&mut self, event: &TaskEvent, now: Time) {
         match event {
@@ -425,12 +448,9 @@ impl Task {
                     group: target.group.clone(),
                 });
             }
-            // Nothing answers any more once an essential container is gone.
-            if self
-                .containers
-                .iter()
-                .any(|one| one.essential && one.exited)
-            {
+            // Nothing answers any more once an essential container or the host is gone.
+            let mut containers = self.containers.iter();
+            if self.host_lost || containers.any(|one| one.essential && one.exited) {
                 longest = Duration::ZERO;
             }
             self.status = TaskStatus::Deactivating;

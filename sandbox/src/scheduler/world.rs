@@ -10,6 +10,7 @@ use super::model::{
     Configuration, ContainerPlan, Deployment, Effect, Ids, Moment, PortBinding, Revision, Service,
     ServiceDeployment, ServiceStatus, TargetPlan, TargetState, TaskEvent, Timings,
 };
+use super::placement::{Fleet, Instance, InstanceStatus, Need};
 use super::rollout::tick;
 use super::task::{Health, Task};
 use crate::clock::Time;
@@ -58,7 +59,7 @@ struct Actor {
 }
 
 /// What moves a service on.
-pub(crate) type Scheduler = fn(&mut Service, &mut Moment<'_>) -> Vec<Effect>;
+pub(crate) type Scheduler = fn(&mut Service, &mut Fleet, &mut Moment<'_>) -> Vec<Effect>;
 
 /// A service, its tasks' scripts, and the time.
 pub(crate) struct World {
@@ -75,6 +76,10 @@ pub(crate) struct World {
     random: u128,
     /// Effects of the last second.
     pub(crate) effects: Vec<Effect>,
+    /// Without any, tasks are Fargate's.
+    pub(crate) instances: Vec<Instance>,
+    /// What a task takes of an instance.
+    pub(crate) need: Need,
     /// Tasks whose targets fail in the next second, whatever their scripts say.
     failing: Vec<String>,
 }
@@ -90,6 +95,7 @@ impl World {
                 desired,
                 configuration,
                 grace: Duration::ZERO,
+                alarms_seen: Vec::new(),
                 settings: Map::new(),
                 deployments: Vec::new(),
                 last_completed: None,
@@ -111,8 +117,51 @@ impl World {
             actors: HashMap::new(),
             random: 7,
             effects: Vec::new(),
+            instances: Vec::new(),
+            need: Need {
+                cpu: 256,
+                memory: 512,
+            },
             failing: Vec::new(),
         }
+    }
+
+    /// Adds an instance of that many of the tasks' needs.
+    pub(crate) fn add_instance(&mut self, zone: char, tasks: u32) -> String {
+        let id = format!("{zone}{}", self.instances.len());
+        self.instances.push(Instance {
+            id: id.clone(),
+            ec2_id: format!("i-{id}"),
+            zone,
+            size: Need {
+                cpu: self.need.cpu * tasks,
+                memory: self.need.memory * tasks,
+            },
+            status: InstanceStatus::Active,
+            registered_at: self.now,
+            version: 1,
+        });
+        id
+    }
+
+    /// Takes an instance away, with everything on it.
+    pub(crate) fn lose_instance(&mut self, id: &str) {
+        self.instances.retain(|one| one.id != id);
+        let now = self.now;
+        for task in &mut self.service.tasks {
+            if task.placed.as_ref().is_some_and(|one| one.instance == id) {
+                task.lose_host(&format!("i-{id}"), now);
+            }
+        }
+    }
+
+    /// The fleet as the tasks leave it.
+    pub(crate) fn fleet(&self) -> Fleet {
+        let mut fleet = Fleet::of(&self.instances);
+        for task in &self.service.tasks {
+            fleet.occupy(task);
+        }
+        fleet
     }
 
     fn with_moment<T>(&mut self, act: impl FnOnce(&mut Service, &mut Moment<'_>) -> T) -> T {
@@ -143,6 +192,7 @@ impl World {
             Check::None | Check::Container => Vec::new(),
         };
         let checked = self.check == Check::Container;
+        let need = (!self.instances.is_empty()).then_some(self.need);
         let definition = definition.to_owned();
         self.with_moment(|service, moment| {
             let revision = Revision {
@@ -156,6 +206,7 @@ impl World {
                     checked,
                 }],
                 targets,
+                need,
                 settings: Map::new(),
             };
             begin(service, revision, moment)
@@ -223,7 +274,8 @@ impl World {
 
     /// The other half: what the scheduler makes of it.
     pub(crate) fn decide(&mut self) {
-        self.effects = self.with_moment(self.scheduler);
+        let (scheduler, mut fleet) = (self.scheduler, self.fleet());
+        self.effects = self.with_moment(|service, moment| scheduler(service, &mut fleet, moment));
         for effect in self.effects.clone() {
             self.perform(effect);
         }

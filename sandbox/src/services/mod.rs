@@ -3,6 +3,8 @@
 //! A handler changes state and answers; HTTP, protocols, faults and the call log are the business
 //! of `wire`. Must not know: hyper.
 
+pub(crate) mod access;
+pub(crate) mod cloudwatch;
 pub(crate) mod ecr;
 pub(crate) mod ecs;
 pub(crate) mod elbv2;

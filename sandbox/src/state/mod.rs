@@ -3,6 +3,7 @@
 //! The records here are what the state file holds. Names and ARNs are stored, never what a caller
 //! wrote. Must not know: HTTP, Docker, how the file is written.
 
+pub(crate) mod instances;
 mod journal;
 mod lock;
 mod store;
@@ -19,7 +20,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::clock::Time;
-use crate::scheduler::{Service, Task};
+use crate::scheduler::{Instance, Service, Task};
+use crate::services::access::{Role, Session};
+use crate::services::cloudwatch::Alarm;
 use crate::timeline::Mark;
 use table::Rows;
 
@@ -34,6 +37,15 @@ pub(crate) struct State {
     pub services: Table<Service>,
     /// The tasks of RunTask, by id.
     pub tasks: Table<StandaloneTask>,
+    /// CloudWatch's alarms, by name.
+    #[serde(default)]
+    pub alarms: Table<Alarm>,
+    /// What keys of AssumeRole may do, by the role's name.
+    #[serde(default)]
+    pub roles: Table<Role>,
+    /// What AssumeRole gave out, by key id.
+    #[serde(default)]
+    pub sessions: Table<Session>,
     /// By ARN.
     pub tags: Table<IndexMap<String, String>>,
     /// Where time and chance were when this was written.
@@ -54,6 +66,9 @@ struct Names {
     families: IndexSet<String>,
     services: IndexSet<String>,
     tasks: IndexSet<String>,
+    alarms: IndexSet<String>,
+    roles: IndexSet<String>,
+    sessions: IndexSet<String>,
     tags: IndexSet<String>,
 }
 
@@ -64,6 +79,12 @@ struct Batch {
     families: Rows<Vec<TaskDefinition>>,
     services: Rows<Service>,
     tasks: Rows<StandaloneTask>,
+    #[serde(default)]
+    alarms: Rows<Alarm>,
+    #[serde(default)]
+    roles: Rows<Role>,
+    #[serde(default)]
+    sessions: Rows<Session>,
     tags: Rows<IndexMap<String, String>>,
     mark: Option<Mark>,
 }
@@ -84,6 +105,9 @@ pub(crate) struct Cluster {
     pub created_at: Time,
     /// Members that are only shown again.
     pub settings: Map<String, Value>,
+    /// The machines it pretends to have.
+    #[serde(default = "instances::of_old")]
+    pub instances: Vec<Instance>,
 }
 
 /// One revision of a family.
@@ -219,6 +243,9 @@ impl State {
             && self.families.is_empty()
             && self.services.is_empty()
             && self.tasks.is_empty()
+            && self.alarms.is_empty()
+            && self.roles.is_empty()
+            && self.sessions.is_empty()
             && self.tags.is_empty()
     }
 
@@ -240,6 +267,9 @@ impl State {
             families,
             services,
             tasks,
+            alarms,
+            roles,
+            sessions,
             tags,
             mark: _,
             journal: _,
@@ -250,6 +280,9 @@ impl State {
             families: families.take_changed(),
             services: services.take_changed(),
             tasks: tasks.take_changed(),
+            alarms: alarms.take_changed(),
+            roles: roles.take_changed(),
+            sessions: sessions.take_changed(),
             tags: tags.take_changed(),
         }
     }
@@ -260,6 +293,9 @@ impl State {
             families: self.families.rows(&names.families),
             services: self.services.rows(&names.services),
             tasks: self.tasks.rows(&names.tasks),
+            alarms: self.alarms.rows(&names.alarms),
+            roles: self.roles.rows(&names.roles),
+            sessions: self.sessions.rows(&names.sessions),
             tags: self.tags.rows(&names.tags),
             mark,
         }
@@ -271,6 +307,9 @@ impl State {
             families,
             services,
             tasks,
+            alarms,
+            roles,
+            sessions,
             tags,
             mark,
         } = batch;
@@ -278,6 +317,9 @@ impl State {
         self.families.restore(families);
         self.services.restore(services);
         self.tasks.restore(tasks);
+        self.alarms.restore(alarms);
+        self.roles.restore(roles);
+        self.sessions.restore(sessions);
         self.tags.restore(tags);
         self.mark = mark;
     }
@@ -289,6 +331,9 @@ impl State {
             families: self.families.snapshot(),
             services: self.services.snapshot(),
             tasks: self.tasks.snapshot(),
+            alarms: self.alarms.snapshot(),
+            roles: self.roles.snapshot(),
+            sessions: self.sessions.snapshot(),
             tags: self.tags.snapshot(),
             mark,
             journal,
@@ -304,9 +349,14 @@ impl Names {
             families,
             services,
             tasks,
+            alarms,
+            roles,
+            sessions,
             tags,
         } = self;
-        let tables = [clusters, families, services, tasks, tags];
+        let tables = [
+            clusters, families, services, tasks, alarms, roles, sessions, tags,
+        ];
         tables.iter().all(|names| names.is_empty())
     }
 
@@ -315,6 +365,9 @@ impl Names {
         self.families.extend(more.families);
         self.services.extend(more.services);
         self.tasks.extend(more.tasks);
+        self.alarms.extend(more.alarms);
+        self.roles.extend(more.roles);
+        self.sessions.extend(more.sessions);
         self.tags.extend(more.tags);
     }
 

@@ -5,10 +5,21 @@ use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use serde_json::{Value, json};
 
-use super::{Answer, Asked, request_id, with_type};
+use super::{Answer, Asked, Encoding, request_id, with_type};
 use crate::services::AwsError;
 
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
+
+/// The service of a target prefix.
+pub(super) fn service(prefix: &str) -> Option<&'static str> {
+    match prefix {
+        "AmazonEC2ContainerServiceV20141113" => Some("ecs"),
+        "AmazonEC2ContainerRegistry_V20150921" => Some("ecr"),
+        "Logs_20140328" => Some("logs"),
+        "GraniteServiceVersion20100801" => Some("cloudwatch"),
+        _ => None,
+    }
+}
 
 /// Reads a call from its `X-Amz-Target` and body.
 pub(super) fn understand(target: &str, body: &[u8]) -> Result<Asked, AwsError> {
@@ -16,18 +27,13 @@ pub(super) fn understand(target: &str, body: &[u8]) -> Result<Asked, AwsError> {
         AwsError::client(
             "UnknownOperationException",
             format!(
-                "The sandbox has no service for the target {target}: it knows ECS, ECR and \
-                 CloudWatch Logs in this protocol."
+                "The sandbox has no service for the target {target}: it knows ECS, ECR, \
+                 CloudWatch and CloudWatch Logs in this protocol."
             ),
         )
     };
     let (prefix, operation) = target.split_once('.').ok_or_else(unknown)?;
-    let service = match prefix {
-        "AmazonEC2ContainerServiceV20141113" => "ecs",
-        "AmazonEC2ContainerRegistry_V20150921" => "ecr",
-        "Logs_20140328" => "logs",
-        _ => return Err(unknown()),
-    };
+    let service = service(prefix).ok_or_else(unknown)?;
     let input = if body.is_empty() {
         json!({})
     } else {
@@ -39,6 +45,7 @@ pub(super) fn understand(target: &str, body: &[u8]) -> Result<Asked, AwsError> {
         })?
     };
     Ok(Asked::Json {
+        encoding: Encoding::Json,
         service,
         operation: operation.to_owned(),
         input,

@@ -4,8 +4,10 @@
 //! still there. Signatures are not checked: any credentials do. Must not know: what an operation
 //! does.
 
+mod cbor;
 mod clock;
 mod json;
+mod own;
 pub(crate) mod query;
 
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use crate::app::App;
 use crate::calls::{Call, Filter};
 use crate::faults::{Dropped, Fault, FaultKind};
 use crate::page;
+use crate::services::access::{self, Caller, Denial};
 use crate::services::{self, AwsError, JsonResult, QueryResult, Reply};
 
 /// More is no AWS call.
@@ -98,6 +101,9 @@ async fn respond(app: Arc<App>, request: Request<Incoming>) -> Result<Answer, Dr
         return Ok(clock::handle(&app, &parts.method, &body).await);
     }
     if path.starts_with("/_sandbox") {
+        if let Some(answer) = own::handle(&app, &parts.method, path, &body).await {
+            return Ok(answer);
+        }
         let query = parts.uri.query().unwrap_or_default();
         return Ok(own_pages(&app, &parts.method, path, query, &body));
     }
@@ -168,8 +174,9 @@ fn own_pages(app: &App, method: &Method, path: &str, query: &str, body: &Bytes) 
         _ => plain(
             StatusCode::NOT_FOUND,
             "Here are GET /_sandbox, GET /_sandbox/calls, GET /_sandbox/events, GET and DELETE \
-             /_sandbox/held, GET, POST and DELETE /_sandbox/faults, and GET and POST \
-             /_sandbox/clock.\n",
+             /_sandbox/held, GET, POST and DELETE /_sandbox/faults, GET and POST /_sandbox/clock, \
+             GET, POST and PUT /_sandbox/instances, DELETE /_sandbox/instances/<id>, GET and POST \
+             /_sandbox/roles, and DELETE /_sandbox/roles/<name>.\n",
         ),
     }
 }
@@ -203,7 +210,9 @@ fn list_calls(app: &App, query: &str) -> Answer {
 
 /// What a call asks for, in the protocol it speaks.
 enum Asked {
+    /// Whatever has values as JSON has them.
     Json {
+        encoding: Encoding,
         service: &'static str,
         operation: String,
         input: Value,
@@ -213,6 +222,18 @@ enum Asked {
         operation: String,
         params: query::Params,
     },
+}
+
+/// How values are written on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Json,
+    Cbor,
+}
+
+/// Whether a member of that name is a time, which the protocols write differently.
+fn is_time(name: &str) -> bool {
+    name.ends_with("Timestamp") || name.ends_with("Date")
 }
 
 /// The body of an answer, in the protocol of its call.
@@ -237,9 +258,18 @@ impl Asked {
         }
     }
 
-    async fn perform(&self, app: &App) -> Outcome {
+    /// Does what is asked, if the caller may.
+    async fn perform(&self, app: &App, caller: Result<Caller, Denial>) -> Outcome {
+        let (service, operation) = self.names();
+        let allowed = caller.and_then(|caller| {
+            access::authorize(app, &caller, service, operation)?;
+            Ok(caller)
+        });
+        let caller =
+            allowed.map_err(|denial| denial.into_error(matches!(self, Self::Query { .. })))?;
         match self {
             Self::Json {
+                encoding,
                 service,
                 operation,
                 input,
@@ -247,10 +277,14 @@ impl Asked {
                 let result: JsonResult = match *service {
                     "ecs" => services::ecs::handle(app, operation, input).await,
                     "ecr" => services::ecr::handle(app, operation, input).await,
+                    "cloudwatch" => services::cloudwatch::handle(app, operation, input).await,
                     _ => services::logs::handle(app, operation, input).await,
                 };
                 result.map(|reply| Reply {
-                    body: Bytes::from(reply.body.to_string()),
+                    body: match encoding {
+                        Encoding::Json => Bytes::from(reply.body.to_string()),
+                        Encoding::Cbor => cbor::encode(&reply.body),
+                    },
                     changed: reply.changed,
                 })
             }
@@ -261,7 +295,13 @@ impl Asked {
             } => {
                 let result: QueryResult = match *service {
                     "elbv2" => services::elbv2::handle(app, operation, params).await,
-                    _ => services::sts::handle(app, operation, params).await,
+                    "cloudwatch" => services::cloudwatch::handle(app, operation, &params.tree())
+                        .await
+                        .map(|reply| Reply {
+                            body: query::cloudwatch_body(operation, reply.body),
+                            changed: reply.changed,
+                        }),
+                    _ => services::sts::handle(app, &caller, operation, params).await,
                 };
                 result.map(|reply| Reply {
                     body: Bytes::from(reply.body),
@@ -273,8 +313,14 @@ impl Asked {
 
     fn answer(&self, outcome: &Outcome) -> Answer {
         match (self, outcome) {
-            (Self::Json { .. }, Ok(reply)) => json::answer(reply.body.clone()),
-            (Self::Json { .. }, Err(error)) => json::refusal(error),
+            (Self::Json { encoding, .. }, Ok(reply)) => match encoding {
+                Encoding::Json => json::answer(reply.body.clone()),
+                Encoding::Cbor => cbor::answer(reply.body.clone()),
+            },
+            (Self::Json { encoding, .. }, Err(error)) => match encoding {
+                Encoding::Json => json::refusal(error),
+                Encoding::Cbor => cbor::refusal(error),
+            },
             (Self::Query { .. }, Ok(reply)) => {
                 with_type(StatusCode::OK, "text/xml", reply.body.clone())
             }
@@ -309,7 +355,13 @@ async fn call(
         Some(FaultKind::Throttle) => Err(AwsError::client("ThrottlingException", "Rate exceeded")),
         Some(FaultKind::FailBefore) => Err(AwsError::server("An injected failure.")),
         _ => {
-            let outcome = asked.perform(app).await;
+            let header = |name| parts.headers.get(name).and_then(|one| one.to_str().ok());
+            let caller = access::identify(
+                app,
+                header("authorization").unwrap_or_default(),
+                header("x-amz-security-token").unwrap_or_default(),
+            );
+            let outcome = asked.perform(app, caller).await;
             effective = outcome.as_ref().is_ok_and(|reply| reply.changed);
             if fault.kind == Some(FaultKind::FailAfter) {
                 outcome.and(Err(AwsError::server(
@@ -351,6 +403,9 @@ fn understand(parts: &hyper::http::request::Parts, body: &[u8]) -> Result<Asked,
             "AWS calls are POST requests; the sandbox's own page is GET /_sandbox.",
         ));
     }
+    if cbor::path_parts(parts.uri.path()).is_some() {
+        return cbor::understand(parts.uri.path(), body);
+    }
     let target = header("x-amz-target");
     if !target.is_empty() {
         return json::understand(target, body);
@@ -361,8 +416,8 @@ fn understand(parts: &hyper::http::request::Parts, body: &[u8]) -> Result<Asked,
     }
     Err(AwsError::client(
         "UnknownOperationException",
-        "The sandbox speaks the JSON protocol (header X-Amz-Target) and the Query protocol (a \
-         form); this request has neither.",
+        "The sandbox speaks the JSON protocol (header X-Amz-Target), the Query protocol (a form) \
+         and RPC v2 (the operation in the path); this request is none of these.",
     ))
 }
 
@@ -372,12 +427,13 @@ fn understand_query(body: &[u8]) -> Result<Asked, AwsError> {
     let service = match params.get("Version") {
         Some("2015-12-01") => "elbv2",
         Some("2011-06-15") => "sts",
+        Some("2010-08-01") => "cloudwatch",
         _ => {
             return Err(AwsError::client(
                 "InvalidAction",
                 format!(
                     "The sandbox has no service with the action {operation} of that version: it \
-                     knows Elastic Load Balancing v2 and STS."
+                     knows Elastic Load Balancing v2, STS and CloudWatch."
                 ),
             ));
         }

@@ -91,6 +91,75 @@ impl Params {
     }
 }
 
+impl Params {
+    /// The parameters as values: structures and lists nest, every leaf is a text.
+    pub(crate) fn tree(&self) -> Value {
+        let mut root = Value::Object(serde_json::Map::new());
+        for (name, text) in &self.0 {
+            if name == "Action" || name == "Version" {
+                continue;
+            }
+            let mut place = &mut root;
+            for part in name.split('.').filter(|part| *part != "member") {
+                if !place.is_object() {
+                    *place = Value::Object(serde_json::Map::new());
+                }
+                place = &mut place[part];
+            }
+            *place = Value::String(text.clone());
+        }
+        number_lists(&mut root);
+        root
+    }
+}
+
+/// Makes lists of those structures whose members are `1`, `2` and so on.
+fn number_lists(value: &mut Value) {
+    let Value::Object(members) = value else {
+        return;
+    };
+    for member in members.values_mut() {
+        number_lists(member);
+    }
+    let mut items: Vec<(usize, Value)> = members
+        .iter()
+        .filter_map(|(name, item)| Some((name.parse().ok()?, item.clone())))
+        .collect();
+    if !items.is_empty() && items.len() == members.len() {
+        items.sort_by_key(|(number, _)| *number);
+        *value = items.into_iter().map(|(_, item)| item).collect();
+    }
+}
+
+/// The XML body of a successful answer of CloudWatch.
+pub(crate) fn cloudwatch_body(action: &str, mut result: Value) -> String {
+    write_times(&mut result);
+    reply_body(
+        action,
+        "http://monitoring.amazonaws.com/doc/2010-08-01/",
+        &result,
+    )
+}
+
+/// Writes times as this protocol has them, which are numbers within.
+fn write_times(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(write_times),
+        Value::Object(members) => {
+            for (name, member) in members {
+                let seconds = member.as_f64().filter(|_| super::is_time(name));
+                match seconds.and_then(|seconds| {
+                    jiff::Timestamp::from_millisecond((seconds * 1000.0) as i64).ok()
+                }) {
+                    Some(time) => *member = Value::String(format!("{time:.3}")),
+                    None => write_times(member),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 /// The XML body of a successful answer: `result` under `<ActionResult>`.
 pub(crate) fn reply_body(action: &str, namespace: &str, result: &Value) -> String {
     let mut content = String::new();
@@ -176,6 +245,31 @@ mod tests {
                 .contains("Port")
         );
         assert!(Params::parse(b"A=1&A=2").is_err());
+    }
+
+    #[test]
+    fn parameters_become_a_tree() {
+        let params = Params::parse(
+            b"Action=X&Version=1&AlarmName=a&Names.member.2=c&Names.member.1=b\
+              &Dimensions.member.1.Name=n&Dimensions.member.1.Value=v",
+        )
+        .unwrap();
+        assert_eq!(
+            params.tree(),
+            json!({"AlarmName": "a", "Names": ["b", "c"],
+                   "Dimensions": [{"Name": "n", "Value": "v"}]})
+        );
+    }
+
+    #[test]
+    fn times_are_written_out() {
+        let mut value = json!({"Alarms": [{"StateUpdatedTimestamp": 1.5, "Period": 60}]});
+        write_times(&mut value);
+        assert_eq!(
+            value,
+            json!({"Alarms": [{"StateUpdatedTimestamp": "1970-01-01T00:00:01.500Z",
+                               "Period": 60}]})
+        );
     }
 
     #[test]

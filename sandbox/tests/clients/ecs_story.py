@@ -31,14 +31,16 @@ class Story:
         self.family = "f" + uuid.uuid4().hex[:10]
         self.ecs.create_cluster(clusterName=self.cluster)
 
-    def client(self, service):
+    def client(self, service, credentials=None, **config):
+        keys = credentials or {"AccessKeyId": "sandbox", "SecretAccessKey": "sandbox"}
         return boto3.client(
             service,
             endpoint_url=self.endpoint,
             region_name="us-east-1",
-            aws_access_key_id="sandbox",
-            aws_secret_access_key="sandbox",
-            config=Config(retries={"max_attempts": 0}),
+            aws_access_key_id=keys["AccessKeyId"],
+            aws_secret_access_key=keys["SecretAccessKey"],
+            aws_session_token=keys.get("SessionToken"),
+            config=Config(retries={"max_attempts": 0}, **config),
         )
 
     def define(self, kind):
@@ -90,18 +92,21 @@ class Story:
         )
         return answer["taskDefinition"]["taskDefinitionArn"]
 
-    def create(self, definition, count=2, rollback=True, **members):
+    def create(self, definition, count=2, rollback=True, alarms=None, **members):
+        configuration = {
+            "minimumHealthyPercent": 100,
+            "maximumPercent": 200,
+            "deploymentCircuitBreaker": {"enable": True, "rollback": rollback},
+        }
+        if alarms:
+            configuration["alarms"] = alarms
         answer = self.ecs.create_service(
             cluster=self.cluster,
             serviceName="web",
             taskDefinition=definition,
             desiredCount=count,
             **members,
-            deploymentConfiguration={
-                "minimumHealthyPercent": 100,
-                "maximumPercent": 200,
-                "deploymentCircuitBreaker": {"enable": True, "rollback": rollback},
-            },
+            deploymentConfiguration=configuration,
         )
         return primary(answer["service"])["id"]
 
@@ -503,18 +508,18 @@ STORIES = {
 }
 
 
-def main():
+def main(stories):
     parser = argparse.ArgumentParser()
     parser.add_argument("--endpoint", required=True)
     parser.add_argument("--backend", choices=["simulated", "docker"], required=True)
     parser.add_argument("--image", default="simulated:1")
-    parser.add_argument("story", choices=sorted(STORIES))
+    parser.add_argument("story", choices=sorted(stories))
     arguments = parser.parse_args()
     story = Story(arguments.endpoint, arguments.backend, arguments.image)
-    STORIES[arguments.story](story)
+    stories[arguments.story](story)
     story.clean_up()
     print("held:", arguments.story)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(STORIES))

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::input::{Input, invalid, show_tags};
 use super::{short, well_named};
 use crate::app::App;
-use crate::scheduler::{ServiceStatus, TaskStatus};
+use crate::scheduler::{Ids, ServiceStatus, TaskStatus};
 use crate::services::{AwsError, JsonResult, Reply};
-use crate::state::{Cluster, State};
+use crate::state::{Cluster, State, instances};
 
 fn arn(app: &App, name: &str) -> String {
     app.config.arn("ecs", &format!("cluster/{name}"))
@@ -36,6 +36,7 @@ pub(super) async fn create(app: &App, input: &Input<'_>) -> JsonResult {
                         active: true,
                         created_at,
                         settings,
+                        instances: instances::usual(created_at, &mut Ids(&mut || app.clock.draw())),
                     },
                 );
                 state.tags.insert(arn, tags);
@@ -114,6 +115,7 @@ pub(super) async fn delete(app: &App, input: &Input<'_>) -> JsonResult {
                 ));
             }
             cluster.active = false;
+            cluster.instances.clear();
             Ok(Reply::changed(
                 json!({"cluster": show(app, state, &name, false)}),
             ))
@@ -141,7 +143,7 @@ fn show(app: &App, state: &State, name: &str, with_tags: bool) -> Value {
         "clusterArn": arn,
         "clusterName": name,
         "status": if cluster.active { "ACTIVE" } else { "INACTIVE" },
-        "registeredContainerInstancesCount": 0,
+        "registeredContainerInstancesCount": cluster.instances.len(),
         "runningTasksCount": running,
         "pendingTasksCount": pending,
         "activeServicesCount": services,

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::input::{Input, invalid};
-use crate::scheduler::{Breaker, Configuration, Threshold};
+use crate::scheduler::{AlarmRules, Breaker, Configuration, Threshold};
 use crate::services::AwsError;
 
 /// What the request changes of `present`. Members that are absent keep their values.
@@ -27,13 +27,6 @@ pub(super) fn read(
             "deploymentConfiguration.strategy other than ROLLING",
         ));
     }
-    if let Some(alarms) = members.object("alarms")?
-        && alarms.flag("enable")?.unwrap_or(false)
-    {
-        return Err(AwsError::unsupported_member(
-            "deploymentConfiguration.alarms",
-        ));
-    }
     let configuration = Configuration {
         minimum_healthy_percent: members
             .number("minimumHealthyPercent")?
@@ -44,6 +37,10 @@ pub(super) fn read(
         breaker: match members.object("deploymentCircuitBreaker")? {
             Some(breaker) => read_breaker(&breaker)?,
             None => present.breaker,
+        },
+        alarms: match members.object("alarms")? {
+            Some(alarms) => read_alarms(&alarms)?,
+            None => present.alarms,
         },
     };
     if configuration.maximum_percent < 100 && configuration.minimum_healthy_percent > 0
@@ -60,6 +57,25 @@ pub(super) fn read(
         ));
     }
     Ok(Some(configuration))
+}
+
+fn read_alarms(members: &Input<'_>) -> Result<AlarmRules, AwsError> {
+    members.only(&["alarmNames", "enable", "rollback"])?;
+    let rules = AlarmRules {
+        names: members
+            .texts("alarmNames")?
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+        enabled: members.flag("enable")?.unwrap_or(false),
+        rollback: members.flag("rollback")?.unwrap_or(false),
+    };
+    if rules.enabled && rules.names.is_empty() {
+        return Err(invalid(
+            "alarmNames must name at least one alarm when alarms are enabled.",
+        ));
+    }
+    Ok(rules)
 }
 
 fn read_breaker(members: &Input<'_>) -> Result<Breaker, AwsError> {
@@ -104,7 +120,7 @@ pub(super) fn show(configuration: &Configuration) -> Value {
         Threshold::UnboundedPercent(value) => ("UNBOUNDED_PERCENT", value),
         Threshold::Count(value) => ("COUNT", value),
     };
-    json!({
+    let mut shown = json!({
         "strategy": "ROLLING",
         "minimumHealthyPercent": configuration.minimum_healthy_percent,
         "maximumPercent": configuration.maximum_percent,
@@ -114,7 +130,16 @@ pub(super) fn show(configuration: &Configuration) -> Value {
             "resetOnHealthyTask": breaker.reset_on_healthy_task,
             "thresholdConfiguration": {"type": kind, "value": value},
         },
-    })
+    });
+    let alarms = &configuration.alarms;
+    if !alarms.names.is_empty() {
+        shown["alarms"] = json!({
+            "alarmNames": alarms.names,
+            "enable": alarms.enabled,
+            "rollback": alarms.rollback,
+        });
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -146,6 +171,7 @@ mod tests {
                     "resetOnHealthyTask": false,
                     "thresholdConfiguration": {"type": kind, "value": 20},
                 },
+                "alarms": {"alarmNames": ["a"], "enable": true, "rollback": true},
             }))
             .unwrap()
             .unwrap();

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::input::{Input, client, invalid, show_tags};
-use super::{launch, well_named};
+use super::{launch, sizes, well_named};
 use crate::app::App;
 use crate::services::{AwsError, JsonResult, Reply};
 use crate::state::{State, TaskDefinition};
@@ -41,6 +41,7 @@ pub(super) async fn register(app: &App, input: &Input<'_>) -> JsonResult {
     let mut raw = input.0.clone();
     raw.shift_remove("tags");
     launch::validate(&raw)?;
+    sizes::validate(&raw)?;
     let registered_at = app.clock.now();
     app.store
         .change(|state| {
@@ -228,12 +229,7 @@ fn show(app: &App, definition: &TaskDefinition) -> Value {
             }
         }
     }
-    let compatibilities = match shown.get("requiresCompatibilities") {
-        Some(Value::Array(wanted)) if wanted.contains(&json!("FARGATE")) => {
-            json!(["EC2", "FARGATE"])
-        }
-        _ => json!(["EXTERNAL", "EC2"]),
-    };
+    let compatibilities = json!(sizes::compatibilities(&definition.raw));
     let status = if definition.active() {
         "ACTIVE"
     } else {

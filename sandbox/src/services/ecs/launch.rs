@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use super::input::{Input, client, says_nothing};
+use super::sizes;
 use crate::backends::{
     AwsLogs, ContainerSpec, Dependency, DependencyCondition, HealthCheck, PortMapping, TaskLaunch,
 };
@@ -156,10 +157,7 @@ pub(super) fn containers(
         Value::Null => &[],
         other => Input::new(other)?.list("containerOverrides")?,
     };
-    let task_memory = raw.get("memory").and_then(|value| match value {
-        Value::String(text) => text.parse::<i64>().ok(),
-        other => other.as_i64(),
-    });
+    let task_memory = sizes::memory(raw)?.map(i64::from);
     Input(raw)
         .list("containerDefinitions")?
         .iter()

@@ -7,10 +7,12 @@ mod clusters;
 mod configuration;
 mod definitions;
 mod input;
+pub(crate) mod instances;
 pub(crate) mod launch;
 mod service_deployments;
 mod services;
 mod show;
+mod sizes;
 mod tags;
 mod tasks;
 
@@ -29,6 +31,9 @@ pub(crate) async fn handle(app: &App, operation: &str, body: &Value) -> JsonResu
         "DescribeClusters" => clusters::describe(app, &input),
         "ListClusters" => clusters::list(app, &input),
         "DeleteCluster" => clusters::delete(app, &input).await,
+        "ListContainerInstances" => instances::list(app, &input),
+        "DescribeContainerInstances" => instances::describe(app, &input),
+        "UpdateContainerInstancesState" => instances::update_state(app, &input).await,
         "RegisterTaskDefinition" => definitions::register(app, &input).await,
         "DescribeTaskDefinition" => definitions::describe(app, &input),
         "ListTaskDefinitions" => definitions::list(app, &input),

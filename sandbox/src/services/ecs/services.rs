@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::input::{Input, invalid};
-use super::{cluster_name, configuration, definitions, launch, short, show, well_named};
+use super::{cluster_name, configuration, definitions, launch, short, show, sizes, well_named};
 use crate::app::App;
 use crate::scheduler::{
     self, Configuration, Ids, Moment, Revision, Service, ServiceStatus, TargetPlan,
@@ -17,21 +17,21 @@ use crate::state::{State, TaskDefinition};
 const DEPLOYED: [&str; 3] = ["networkConfiguration", "platformVersion", "loadBalancers"];
 
 /// Members that are kept and shown, and have no effect here.
-const SHOWN: [&str; 6] = [
-    "launchType",
-    "role",
+const SHOWN: [&str; 4] = [
     "enableECSManagedTags",
     "propagateTags",
     "enableExecuteCommand",
     "availabilityZoneRebalancing",
 ];
 
-const CREATE: [&str; 8] = [
+const CREATE: [&str; 10] = [
     "cluster",
     "serviceName",
     "taskDefinition",
     "desiredCount",
     "clientToken",
+    "launchType",
+    "role",
     "deploymentConfiguration",
     "healthCheckGracePeriodSeconds",
     "tags",
@@ -76,8 +76,9 @@ fn not_found() -> AwsError {
 /// What the request shows again, under AWS's names for it.
 fn shown_members(input: &Input<'_>) -> Map<String, Value> {
     let mut members = input.copy(&SHOWN);
-    if let Some(role) = members.shift_remove("role") {
-        members.insert("roleArn".to_owned(), role);
+    members.extend(input.copy(&["launchType"]));
+    if let Some(role) = input.0.get("role") {
+        members.insert("roleArn".to_owned(), role.clone());
     }
     members
 }
@@ -132,9 +133,12 @@ fn revision(
     app: &App,
     definition: &TaskDefinition,
     settings: Map<String, Value>,
+    launch_type: Option<&str>,
     moment: &mut Moment<'_>,
 ) -> Result<Revision, AwsError> {
+    let network = settings.get("networkConfiguration");
     Ok(Revision {
+        need: sizes::launch(&definition.raw, &Value::Null, launch_type, network)?,
         id: moment.ids.digits(),
         created_at: moment.now,
         definition_arn: definition.arn.clone(),
@@ -159,8 +163,15 @@ pub(super) async fn create(app: &App, input: &Input<'_>) -> JsonResult {
     let configuration = configuration::read(input, Configuration::default())?.unwrap_or_default();
     let tags = input.tags("tags")?;
     let grace = input.number("healthCheckGracePeriodSeconds")?.unwrap_or(0);
-    let settings = shown_members(input);
-    let deployed = input.copy(&DEPLOYED);
+    let mut settings = shown_members(input);
+    settings.entry("launchType").or_insert_with(|| json!("EC2"));
+    let mut deployed = input.copy(&DEPLOYED);
+    if input.text("launchType")? == Some("FARGATE") {
+        deployed
+            .entry("platformVersion")
+            .or_insert_with(|| json!("LATEST"));
+        settings.insert("platformFamily".to_owned(), json!("Linux"));
+    }
     let now = app.clock.now();
     let reply = app
         .store
@@ -183,7 +194,8 @@ pub(super) async fn create(app: &App, input: &Input<'_>) -> JsonResult {
                 }
             }
             let definition = definitions::find_active(state, wanted)?;
-            let revision = revision(app, definition, deployed, &mut moment)?;
+            let launch_type = input.text("launchType")?;
+            let revision = revision(app, definition, deployed, launch_type, &mut moment)?;
             let mut service = Service {
                 name: name.clone(),
                 cluster: cluster.clone(),
@@ -191,6 +203,7 @@ pub(super) async fn create(app: &App, input: &Input<'_>) -> JsonResult {
                 created_at: now,
                 desired,
                 configuration,
+                alarms_seen: Vec::new(),
                 grace: Duration::from_secs(u64::from(grace)),
                 settings,
                 deployments: Vec::new(),
@@ -239,7 +252,7 @@ pub(super) async fn update(app: &App, input: &Input<'_>) -> JsonResult {
                     "Service was not ACTIVE.",
                 ));
             }
-            let configuration = configuration::read(input, present.configuration)?;
+            let configuration = configuration::read(input, present.configuration.clone())?;
             let fresh = next_revision(app, state, present, input, forced, &mut moment)?;
             let service = state.services.get_mut(&key).ok_or_else(not_found)?;
             let before = service.clone();
@@ -292,7 +305,8 @@ fn next_revision(
         return Ok(None);
     }
     let definition = definitions::find_active(state, &arn)?;
-    revision(app, definition, settings, moment).map(Some)
+    let launch_type = service.settings.get("launchType").and_then(Value::as_str);
+    revision(app, definition, settings, launch_type, moment).map(Some)
 }
 
 pub(super) fn describe(app: &App, input: &Input<'_>) -> JsonResult {

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::configuration;
 use super::input::show_tags;
+use super::{configuration, instances};
 use crate::app::App;
 use crate::scheduler::{
     Deployment, DeploymentStatus, Revision, Service, ServiceDeployment, ServiceStatus, Task,
@@ -33,6 +33,11 @@ pub(super) fn revision_arn(app: &App, service: &Service, id: &str) -> String {
     let Service { cluster, name, .. } = service;
     app.config
         .arn("ecs", &format!("service-revision/{cluster}/{name}/{id}"))
+}
+
+/// An availability zone by its letter.
+pub(super) fn zone(app: &App, letter: char) -> String {
+    format!("{}{letter}", app.config.region)
 }
 
 /// How many of the tasks run, and how many are on their way there.
@@ -240,6 +245,20 @@ pub(super) fn service_deployment(
         "failureCount": record.failures,
         "threshold": record.limit,
     });
+    let alarms = &record.configuration.alarms;
+    shown["alarms"] = json!({
+        "status": if !alarms.enabled {
+            "DISABLED"
+        } else if !record.triggered_alarms.is_empty() {
+            "TRIGGERED"
+        } else if record.status.is_final() {
+            "MONITORING_COMPLETE"
+        } else {
+            "MONITORING"
+        },
+        "alarmNames": alarms.names,
+        "triggeredAlarmNames": record.triggered_alarms,
+    });
     if let Some(at) = record.stopped_at {
         shown["stoppedAt"] = json!(at.epoch_seconds());
     }
@@ -312,10 +331,22 @@ pub(super) fn task(app: &App, state: &State, found: &FoundTask<'_>, with_tags: b
         "tags": [],
         "version": task.status as u32 + 1,
     });
-    for member in ["launchType", "platformVersion"] {
-        if let Some(value) = found.settings.get(member) {
-            shown[member] = value.clone();
-        }
+    if let Some(launch_type) = found.settings.get("launchType") {
+        shown["launchType"] = launch_type.clone();
+    }
+    if let Some(placed) = &task.placed {
+        shown["containerInstanceArn"] = json!(instances::arn(app, cluster, &placed.instance));
+        shown["availabilityZone"] = json!(zone(app, placed.zone));
+    } else {
+        // Fargate spreads over the zones, too: the id is as good as a coin.
+        let letter = if task.id.as_bytes().first().is_some_and(|byte| byte % 2 == 0) {
+            'a'
+        } else {
+            'b'
+        };
+        shown["availabilityZone"] = json!(zone(app, letter));
+        shown["platformFamily"] = json!("Linux");
+        shown["platformVersion"] = json!("1.4.0");
     }
     for member in ["cpu", "memory"] {
         if let Some(value) = definition.and_then(|one| one.raw.get(member)) {

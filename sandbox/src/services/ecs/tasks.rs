@@ -3,9 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::input::{Input, invalid};
-use super::{cluster_name, definitions, launch, short, show};
+use super::{cluster_name, definitions, instances, launch, short, show, sizes};
 use crate::app::App;
-use crate::scheduler::{Desired, Ids, Revision, StopCode, Task};
+use crate::scheduler::{Desired, Ids, Refusal, Revision, StopCode, Task};
 use crate::services::{AwsError, JsonResult, Reply};
 use crate::state::{FoundTask, StandaloneTask, State};
 
@@ -46,7 +46,8 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
     }
     let tags = input.tags("tags")?;
     let started_by = input.text("startedBy")?.map(str::to_owned);
-    let settings = input.copy(&["launchType", "platformVersion", "networkConfiguration"]);
+    let mut settings = input.copy(&["launchType", "platformVersion", "networkConfiguration"]);
+    settings.entry("launchType").or_insert_with(|| json!("EC2"));
     let now = app.clock.now();
     let reply = app
         .store
@@ -67,13 +68,39 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
                 definition_arn: definition.arn.clone(),
                 containers: launch::plans(&definition.raw)?,
                 targets: Vec::new(),
+                need: sizes::launch(
+                    &definition.raw,
+                    &overrides,
+                    input.text("launchType")?,
+                    settings.get("networkConfiguration"),
+                )?,
                 settings: Map::new(),
             };
-            let mut started = Vec::new();
+            let mut fleet = state.fleet(&cluster);
+            let (mut started, mut failures) = (Vec::new(), Vec::new());
             for _ in 0..count {
+                let placed = match revision.need.map(|need| fleet.place(need, &group)) {
+                    None => None,
+                    Some(Ok(placed)) => Some(placed),
+                    Some(Err(Refusal(lacking))) if lacking.is_empty() => {
+                        return Err(invalid(
+                            "No Container Instances were found in your cluster.",
+                        ));
+                    }
+                    Some(Err(Refusal(lacking))) => {
+                        failures.extend(lacking.into_iter().map(|(instance, lack)| {
+                            json!({
+                                "arn": instances::arn(app, &cluster, &instance),
+                                "reason": lack.reason(),
+                            })
+                        }));
+                        break;
+                    }
+                };
                 let mut task = Task::new(ids.hex(), &revision, group.clone(), now);
                 task.started_by.clone_from(&started_by);
                 task.overrides = overrides.clone();
+                task.placed = placed;
                 let arn = show::task_arn(app, &cluster, &task.id);
                 state.tags.insert(arn, tags.clone());
                 started.push(task.id.clone());
@@ -91,7 +118,9 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
                 .filter_map(|id| state.find_task(id))
                 .map(|found| show::task(app, state, &found, true))
                 .collect();
-            Ok(Reply::changed(json!({"tasks": tasks, "failures": []})))
+            Ok(Reply::changed(
+                json!({"tasks": tasks, "failures": failures}),
+            ))
         })
         .await?;
     app.wake.notify_one();
@@ -162,6 +191,7 @@ pub(super) fn list(app: &App, input: &Input<'_>) -> JsonResult {
         "serviceName",
         "desiredStatus",
         "launchType",
+        "containerInstance",
     ])?;
     let desired = match input.text("desiredStatus")?.unwrap_or("RUNNING") {
         "RUNNING" => Desired::Running,
@@ -174,6 +204,7 @@ pub(super) fn list(app: &App, input: &Input<'_>) -> JsonResult {
     let family = input.text("family")?;
     let started_by = input.text("startedBy")?;
     let launch_type = input.text("launchType")?;
+    let instance = input.text("containerInstance")?.map(short);
     if started_by.is_some() && (service.is_some() || family.is_some()) {
         return Err(invalid("startedBy must be the only filter."));
     }
@@ -200,6 +231,10 @@ pub(super) fn list(app: &App, input: &Input<'_>) -> JsonResult {
                     && family.is_none_or(|wanted| family_of(found.task) == Some(wanted))
                     && started_by
                         .is_none_or(|wanted| found.task.started_by.as_deref() == Some(wanted))
+                    && instance.is_none_or(|wanted| {
+                        let placed = found.task.placed.as_ref();
+                        placed.is_some_and(|placed| placed.instance == wanted)
+                    })
                     && launch_type.is_none_or(|wanted| {
                         found.settings.get("launchType").and_then(Value::as_str) == Some(wanted)
                     })
