@@ -85,6 +85,15 @@ struct SandboxArgs {
     /// What identifiers and the chances of simulated tasks are drawn from, to repeat a run.
     #[arg(long)]
     seed: Option<u64>,
+    /// Ignore members that the sandbox would have to refuse, and name them in the log.
+    #[arg(long)]
+    lenient: bool,
+    /// Keep answers, too, in the call log.
+    #[arg(long)]
+    record_answers: bool,
+    /// The circuit breaker also counts tasks that nothing checks and that exit after they ran.
+    #[arg(long)]
+    strict: bool,
 }
 
 /// Ends the process with a status of its own.
@@ -126,6 +135,9 @@ fn run(command: Command) -> anyhow::Result<()> {
             config.time_scale = args.time_scale;
             config.virtual_clock = args.virtual_clock;
             config.seed = args.seed;
+            config.lenient = args.lenient;
+            config.record_answers = args.record_answers;
+            config.strict_breaker = args.strict;
             serve::sandbox(config)
         }
         Command::Up(args) => serve::runtime()?.block_on(up::up(args)),

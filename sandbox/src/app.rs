@@ -16,6 +16,7 @@ use crate::targets::TargetHealth;
 use crate::time_travel::Advance;
 use crate::timeline::Timeline;
 use crate::wake::Wake;
+use crate::wire::Remembered;
 
 /// One running sandbox.
 pub(crate) struct App {
@@ -31,6 +32,8 @@ pub(crate) struct App {
     pub registry: Option<Arc<Registry>>,
     pub calls: Arc<CallLog>,
     pub faults: Faults,
+    /// What calls were answered, for stale reads.
+    pub remembered: Remembered,
     /// Wakes the conductor after a change by a caller.
     pub wake: Arc<Wake>,
     /// Requests that virtual time pass; nobody listens in real time.

@@ -5,7 +5,7 @@
 //! the process loses no line that was answered.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -18,6 +18,8 @@ const FILE: &str = "calls.jsonl";
 const OLD_FILE: &str = "calls.old.jsonl";
 /// A file that grew beyond this becomes the old one.
 const LARGEST: u64 = 64 << 20;
+/// So much of the file's end is read for the newest calls.
+const LATEST: u64 = 512 << 10;
 
 /// One call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +38,10 @@ pub(crate) struct Call {
     pub effective: bool,
     /// The kind of the injected fault that met the call.
     pub fault: Option<String>,
+    /// What was answered to a call that went well, when `record_answers` asks for it: values as
+    /// JSON has them, or the text of an XML document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Value>,
 }
 
 /// Which calls to read; absent means any.
@@ -73,6 +79,22 @@ impl CallLog {
             *file = append_to(&path)?;
         }
         file.write_all(&line)
+    }
+
+    /// The last `most` calls at most, newest first: those in the end of the file, so that a page may
+    /// ask again and again.
+    pub(crate) fn newest(&self, most: usize) -> io::Result<Vec<Call>> {
+        let mut file = File::open(self.directory.join(FILE))?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LATEST)))?;
+        let mut end = Vec::new();
+        file.read_to_end(&mut end)?;
+        // A line that was begun before is no call.
+        let lines = end.split(|byte| *byte == b'\n').rev();
+        Ok(lines
+            .filter_map(|line| serde_json::from_slice(line).ok())
+            .take(most)
+            .collect())
     }
 
     /// The calls that match, oldest first. Reads the file; a line that a kill cut off is left out.
@@ -125,6 +147,7 @@ mod tests {
             error: None,
             effective,
             fault: None,
+            answer: None,
         }
     }
 

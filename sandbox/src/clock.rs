@@ -20,6 +20,11 @@ impl Time {
         self.0 as f64 / 1000.0
     }
 
+    /// The moment that AWS's JSON form tells.
+    pub(crate) fn from_epoch_seconds(seconds: f64) -> Self {
+        Self((seconds * 1000.0) as i64)
+    }
+
     /// How long ago `earlier` was; zero when it lies in the future.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))

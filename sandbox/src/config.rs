@@ -86,9 +86,14 @@ pub struct Config {
     /// Time stands still until `POST /_sandbox/clock` lets it pass. For the simulated backend at
     /// AWS's pace alone.
     pub virtual_clock: bool,
-    /// What identifiers and chances of scripts are drawn from; None: the operating system. The
+    /// For the simulated backend: what identifiers and chances of scripts are drawn from; None: the
+    /// operating system. The
     /// same calls with the same seed have the same answers, in virtual time to the byte.
     pub seed: Option<u64>,
+    /// What the sandbox would have to ignore is ignored and told in its log, not refused.
+    pub lenient: bool,
+    /// The call log keeps what was answered, too.
+    pub record_answers: bool,
     /// The circuit breaker also counts tasks that exit after RUNNING without a health check,
     /// which AWS does not.
     pub strict_breaker: bool,
@@ -111,6 +116,8 @@ impl Config {
             time_scale: 1.0,
             virtual_clock: false,
             seed: None,
+            lenient: false,
+            record_answers: false,
             strict_breaker: false,
             account: "000000000000".to_owned(),
             region: "us-east-1".to_owned(),
@@ -127,6 +134,11 @@ impl Config {
             !self.virtual_clock || self.time_scale.total_cmp(&1.0).is_eq(),
             "a virtual clock has no time scale: it passes as fast as its events can be worked \
              through"
+        );
+        anyhow::ensure!(
+            self.seed.is_none() || self.backend == BackendKind::Simulated,
+            "a seed needs the simulated backend: containers are named by identifiers, which must \
+             never come again"
         );
         Ok(())
     }

@@ -28,6 +28,12 @@ pub(crate) enum FaultKind {
     /// The call takes effect and is in the call log; its answer leaves `delay_ms` later, or when
     /// it is let go.
     DelayReply,
+    /// What the same request was answered the last time, if it was ever asked and changes nothing.
+    Stale,
+    /// The last item of the answer is in `failures[]` instead, in operations that have them.
+    PartialFailure,
+    /// AccessDeniedException, nothing happens.
+    Deny,
 }
 
 impl FaultKind {
@@ -40,6 +46,9 @@ impl FaultKind {
             Self::DropReply => "drop_reply",
             Self::Delay => "delay",
             Self::DelayReply => "delay_reply",
+            Self::Stale => "stale",
+            Self::PartialFailure => "partial_failure",
+            Self::Deny => "deny",
         }
     }
 }

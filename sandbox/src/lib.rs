@@ -31,3 +31,4 @@ mod wire;
 pub use backends::docker::{label, purge};
 pub use config::{BackendKind, Config, RegistryAddress};
 pub use serve::serve;
+pub use services::catalog::catalog;

@@ -1,11 +1,12 @@
-//! The page for people: clusters, services, deployments, tasks and events as plain HTML; and the
-//! events alone for programs.
+//! The page for people: clusters, services, deployments, tasks, events and calls as plain HTML; and
+//! the events alone for programs.
 
 use std::fmt::Write;
 
 use serde_json::json;
 
 use crate::app::App;
+use crate::calls::Call;
 use crate::clock::Time;
 use crate::scheduler::{Deployment, Event, Service, Task};
 use crate::state::State;
@@ -19,6 +20,9 @@ th,td{text-align:left;padding:.2rem .8rem .2rem 0;border-bottom:1px solid #8884;
 code{font-size:.95em}\nol{padding-left:0;list-style:none}\ntime{color:#888}\n</style>\n</head>\n<body>\n\
 <h1>Sandbox</h1>\n";
 
+/// So many calls are shown.
+const MOST_CALLS: usize = 50;
+
 /// The page as of now.
 pub(crate) fn render(app: &App) -> String {
     let now = app.clock.now();
@@ -27,8 +31,39 @@ pub(crate) fn render(app: &App) -> String {
         // Writing to a String cannot fail.
         let _ = write_state(&mut out, state, now);
     });
+    match app.calls.newest(MOST_CALLS) {
+        Ok(calls) => {
+            let _ = write_calls(&mut out, &calls, now);
+        }
+        Err(error) => tracing::error!(%error, "cannot read the call log"),
+    }
     out.push_str("</body>\n</html>\n");
     out
+}
+
+/// The newest calls first.
+fn write_calls(out: &mut String, calls: &[Call], now: Time) -> std::fmt::Result {
+    writeln!(
+        out,
+        "<h2>Calls</h2>\n<p>The last {MOST_CALLS} at most; all of them, with their requests, are at \
+         <a href=\"/_sandbox/calls\">/_sandbox/calls</a>.</p>\n<table><tr><th>Operation<th>Status\
+         <th>Changed something<th>Fault<th>When</tr>"
+    )?;
+    for call in calls {
+        writeln!(
+            out,
+            "<tr><td>{} {}<td>{} {}<td>{}<td>{}<td>{}</tr>",
+            escape(&call.service),
+            escape(&call.operation),
+            call.status,
+            escape(call.error.as_deref().unwrap_or_default()),
+            if call.effective { "yes" } else { "" },
+            escape(call.fault.as_deref().unwrap_or_default()),
+            ago(now, Time::from_epoch_seconds(call.at)),
+        )?;
+    }
+    out.push_str("</table>\n");
+    Ok(())
 }
 
 /// The events of all services as lines of JSON, oldest first; at one moment, by cluster and

@@ -88,6 +88,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         registry,
         calls,
         faults,
+        remembered: wire::Remembered::default(),
         wake,
         advances,
     });

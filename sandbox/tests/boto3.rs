@@ -373,6 +373,88 @@ fn state_and_call_log_survive_a_restart_and_the_page_shows_them() {
 }
 
 #[test]
+fn answers_can_be_stale_or_partial_and_calls_denied() {
+    let sandbox = Sandbox::start();
+    let describe = |names: Value| {
+        let (status, body) =
+            call(&sandbox, "DescribeClusters", &json!({"clusters": names})).expect("an answer");
+        assert_eq!(status, 200, "{body}");
+        body
+    };
+    let once = |kind: &str| {
+        inject(
+            &sandbox,
+            &json!({"operation": "DescribeClusters", "kind": kind}),
+        );
+    };
+    call(&sandbox, "CreateCluster", &json!({"clusterName": "a"})).unwrap();
+    let before = describe(json!(["a", "b"]));
+    call(&sandbox, "CreateCluster", &json!({"clusterName": "b"})).unwrap();
+    once("stale");
+    assert_eq!(
+        describe(json!(["a", "b"])),
+        before,
+        "as it was asked before"
+    );
+    let now = describe(json!(["a", "b"]));
+    assert_eq!(now["clusters"].as_array().unwrap().len(), 2);
+    // What was never asked has no older answer.
+    once("stale");
+    assert_eq!(describe(json!(["b"]))["clusters"][0]["clusterName"], "b");
+
+    once("partial_failure");
+    let partial = describe(json!(["a", "b"]));
+    assert_eq!(partial["clusters"].as_array().unwrap().len(), 1);
+    let failure = json!({"arn": now["clusters"][1]["clusterArn"], "reason": "MISSING"});
+    assert_eq!(partial["failures"], json!([failure]));
+
+    inject(
+        &sandbox,
+        &json!({"operation": "CreateCluster", "kind": "deny"}),
+    );
+    let (status, body) = call(&sandbox, "CreateCluster", &json!({"clusterName": "c"})).unwrap();
+    assert_eq!(status, 400);
+    assert_eq!(body["__type"], "AccessDeniedException");
+    assert!(body.to_string().contains("ecs:CreateCluster"), "{body}");
+    assert_eq!(describe(json!(["c"]))["clusters"], json!([]));
+}
+
+#[test]
+fn a_call_with_the_same_client_token_takes_effect_once() {
+    let sandbox = Sandbox::start();
+    let ecs = |operation: &str, input: &Value| {
+        let (status, body) = call(&sandbox, operation, input).expect("an answer");
+        assert_eq!(status, 200, "{body}");
+        body
+    };
+    ecs("CreateCluster", &json!({}));
+    let containers = json!([{"name": "app", "image": "i"}]);
+    let definition = json!({"family": "app", "containerDefinitions": containers});
+    ecs("RegisterTaskDefinition", &definition);
+    let create = |token: &str| {
+        json!({"serviceName": "web", "taskDefinition": "app", "desiredCount": 0,
+               "clientToken": token})
+    };
+    let first = ecs("CreateService", &create("one"));
+    let again = ecs("CreateService", &create("one"));
+    assert_eq!(
+        first["service"]["deployments"][0]["id"],
+        again["service"]["deployments"][0]["id"]
+    );
+    let (status, _) = call(&sandbox, "CreateService", &create("two")).unwrap();
+    assert_eq!(status, 400, "there is another of that name");
+    let run = json!({"taskDefinition": "app", "count": 2, "clientToken": "three"});
+    let arns = |body: &Value| -> Vec<Value> {
+        let tasks = body["tasks"].as_array().unwrap();
+        tasks.iter().map(|task| task["taskArn"].clone()).collect()
+    };
+    let first = arns(&ecs("RunTask", &run));
+    assert_eq!(arns(&ecs("RunTask", &run)), first);
+    assert_eq!(first.len(), 2);
+    assert_eq!(calls(&sandbox, "operation=RunTask&effective=true").len(), 1);
+}
+
+#[test]
 fn a_caller_that_hangs_up_does_not_stop_its_call() {
     let sandbox = Sandbox::start();
     inject(

@@ -310,3 +310,53 @@ async fn pushes_meet_faults_and_are_in_the_call_log() {
     assert_eq!(effective, [true, false, false, true, true]);
     bench.sandbox.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_finds_what_was_told_and_nothing_is_scanned() {
+    let bench = Bench::new().await;
+    bench.create("web", "MUTABLE").await;
+    bench.push("one", "web", "v1").await.unwrap();
+    let digest = bench.digest("web", "v1").await.unwrap();
+    let image = json!({"repositoryName": "web", "imageId": {"imageTag": "v1"}});
+    let findings = || {
+        bench
+            .sandbox
+            .ecr("DescribeImageScanFindings", image.clone())
+    };
+    let refused = findings().await.unwrap_err();
+    assert_eq!(refused.code, "ScanNotFoundException");
+    let started = bench.sandbox.ecr("StartImageScan", image.clone()).await;
+    let status = &started.unwrap()["imageScanStatus"]["status"];
+    assert_eq!(status, "UNSUPPORTED_IMAGE");
+
+    let url = format!("{}/_sandbox/scans", bench.sandbox.endpoint);
+    let tell = async |told: Value| {
+        http(Method::POST, &url, &[], told.to_string())
+            .await
+            .unwrap()
+    };
+    let running = json!({"repository": "web", "digest": digest, "status": "IN_PROGRESS"});
+    assert_eq!(tell(running).await.status, StatusCode::CREATED);
+    let seen = findings().await.unwrap();
+    assert_eq!(seen["imageScanStatus"]["status"], "IN_PROGRESS");
+    assert!(seen["imageScanFindings"].is_null());
+    let finding = |name: &str, severity: &str| json!({"name": name, "severity": severity});
+    let complete = json!({
+        "repository": "web",
+        "digest": digest,
+        "status": "COMPLETE",
+        "findings": [finding("CVE-1", "CRITICAL"), finding("CVE-2", "CRITICAL"),
+                     finding("CVE-3", "LOW")],
+    });
+    assert_eq!(tell(complete).await.status, StatusCode::CREATED);
+    let seen = findings().await.unwrap();
+    let counts = json!({"CRITICAL": 2, "LOW": 1});
+    assert_eq!(seen["imageScanFindings"]["findingSeverityCounts"], counts);
+    assert_eq!(seen["imageScanFindings"]["findings"][2]["name"], "CVE-3");
+    let described = bench.images("web", json!([{"imageTag": "v1"}])).await;
+    let summary = &described[0]["imageScanFindingsSummary"];
+    assert_eq!(summary["findingSeverityCounts"], counts);
+    let nowhere = json!({"repository": "api", "digest": digest, "status": "COMPLETE"});
+    assert_eq!(tell(nowhere).await.status, StatusCode::BAD_REQUEST);
+    bench.sandbox.finish().await;
+}

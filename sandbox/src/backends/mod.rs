@@ -58,6 +58,10 @@ pub(crate) struct ContainerSpec {
     pub stop_timeout: Duration,
     /// The `awslogs` options, when the container logs there.
     pub awslogs: Option<AwsLogs>,
+    /// Names under which every container of the sandbox reaches this one, where there are
+    /// containers.
+    #[serde(default)]
+    pub network_names: Vec<String>,
 }
 
 /// Where a container's output goes: stream `<prefix>/<container>/<task id>` of `group`.

@@ -136,6 +136,7 @@ async fn push(
         error: (!status.is_success()).then(|| status.to_string()),
         effective,
         fault: fault.kind.map(|kind| kind.word().to_owned()),
+        answer: None,
     };
     if let Err(error) = registry.calls().append(&entry) {
         tracing::error!(%error, "cannot write the call log");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Time;
+use crate::services::ecr::scans::Scan;
 
 /// Everything kept, in one file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,9 @@ pub(crate) struct Repository {
     /// By digest. An image that the registry has and that is not here was pushed just before a
     /// crash.
     pub images: BTreeMap<String, PushedImage>,
+    /// What was told of scans, by digest.
+    #[serde(default)]
+    pub scans: BTreeMap<String, Scan>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -46,6 +46,7 @@ impl Bench {
                     created_at: clock.now(),
                     mutability: TagMutability::default(),
                     images: Default::default(),
+                    scans: Default::default(),
                 };
                 records.repositories.insert((*name).to_owned(), repository);
             }

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::model::{Desired, RolloutState, Service, ServiceStatus, Timings};
+use super::rollout::STARTED;
 use super::task::{Task, TaskStatus};
 use crate::clock::Time;
 
@@ -54,7 +55,15 @@ pub(crate) fn due(service: &Service, now: Time, timings: Timings) -> Option<Time
     let baked = service
         .primary()
         .and_then(|primary| primary.watch.as_ref()?.bakes_until);
+    // A start that holds ends the back-off.
+    let backing_off = service.primary().is_some_and(|one| one.start_failures > 0);
+    let held = service
+        .tasks
+        .iter()
+        .filter(|task| backing_off && task.live())
+        .filter_map(|task| Some(task.started_at? + STARTED));
     tasks
+        .chain(held)
         .chain(launch)
         .chain(baked)
         .chain(steady)

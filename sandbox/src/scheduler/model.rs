@@ -380,6 +380,9 @@ pub(crate) struct Event {
 pub(crate) struct Service {
     pub name: String,
     pub cluster: String,
+    /// What told a repeated CreateService from a second one.
+    #[serde(default)]
+    pub client_token: Option<String>,
     pub status: ServiceStatus,
     pub created_at: Time,
     pub desired: u32,

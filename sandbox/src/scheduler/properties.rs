@@ -123,6 +123,16 @@ fn story() -> impl Strategy<Value = Story> {
         })
 }
 
+/// The lines in which two services differ.
+fn difference(before: &crate::scheduler::Service, after: &crate::scheduler::Service) -> String {
+    let (before, after) = (format!("{before:#?}"), format!("{after:#?}"));
+    let lines = before.lines().zip(after.lines());
+    lines
+        .filter(|(before, after)| before != after)
+        .map(|(before, after)| format!("{before} -> {after}\n"))
+        .collect()
+}
+
 /// Lets a second pass and looks at the rules. Each message begins with the rule's name.
 fn pass_a_second(world: &mut World) -> Result<(), TestCaseError> {
     let healthy_before: Vec<String> = world
@@ -140,9 +150,10 @@ fn pass_a_second(world: &mut World) -> Result<(), TestCaseError> {
     {
         prop_assert!(
             world.effects.is_empty() && world.service == before,
-            "rest: nothing was seen and nothing due, and yet {:?}\n{:#?}",
+            "rest: nothing was seen and nothing due, and yet {:?}\n{:#?}\n{}",
             world.effects,
-            world.service.events.first()
+            world.service.events.first(),
+            difference(&before, &world.service)
         );
     }
     let desired = world.service.desired;

@@ -14,7 +14,7 @@ use super::placement::Fleet;
 use super::task::{Health, Task, TaskStatus};
 
 /// A start that held this long was one that worked.
-const STARTED: Duration = Duration::from_secs(1);
+pub(super) const STARTED: Duration = Duration::from_secs(1);
 
 /// Moves the service on by what is known now. Ticking again at the same moment does nothing more
 /// than let tasks pass through states that need no waiting. New tasks take their room from `fleet`,

@@ -78,6 +78,8 @@ pub(crate) struct World {
     pub(crate) effects: Vec<Effect>,
     /// Without any, tasks are Fargate's.
     pub(crate) instances: Vec<Instance>,
+    /// How many instances there ever were: an id never comes again.
+    instances_added: usize,
     /// What a task takes of an instance.
     pub(crate) need: Need,
     /// Tasks whose targets fail in the next second, whatever their scripts say.
@@ -90,6 +92,7 @@ impl World {
             service: Service {
                 name: "web".to_owned(),
                 cluster: "main".to_owned(),
+                client_token: None,
                 status: ServiceStatus::Active,
                 created_at: Time(0),
                 desired,
@@ -118,6 +121,7 @@ impl World {
             random: 7,
             effects: Vec::new(),
             instances: Vec::new(),
+            instances_added: 0,
             need: Need {
                 cpu: 256,
                 memory: 512,
@@ -128,7 +132,8 @@ impl World {
 
     /// Adds an instance of that many of the tasks' needs.
     pub(crate) fn add_instance(&mut self, zone: char, tasks: u32) -> String {
-        let id = format!("{zone}{}", self.instances.len());
+        let id = format!("{zone}{}", self.instances_added);
+        self.instances_added += 1;
         self.instances.push(Instance {
             id: id.clone(),
             ec2_id: format!("i-{id}"),

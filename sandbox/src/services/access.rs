@@ -185,6 +185,13 @@ pub(crate) fn not_allowed(user: &str, action: &str, resource: &str, why: &str) -
     ))
 }
 
+/// The refusal of any call at all, as an injected fault has it.
+pub(crate) fn denied(app: &App, service: &str, operation: &str) -> Denial {
+    let action = format!("{}:{operation}", prefix(service));
+    let why = "with an explicit deny in an injected fault";
+    not_allowed(&Caller::Root.arn(app), &action, "*", why)
+}
+
 /// Why an action is denied that no list names.
 pub(crate) fn no_allow(action: &str) -> String {
     format!("because no identity-based policy allows the {action} action")

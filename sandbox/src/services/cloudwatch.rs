@@ -150,13 +150,6 @@ fn flag(input: &Map<String, Value>, name: &str) -> Result<Option<bool>, AwsError
 
 /// The members of a new alarm, each in its own type.
 fn read_alarm(input: &Map<String, Value>) -> Result<Map<String, Value>, AwsError> {
-    let numeric = ["Threshold", "ActionsEnabled"];
-    if let Some(name) = input.keys().find(|name| {
-        let name = name.as_str();
-        !KEPT.contains(&name) && !WHOLE.contains(&name) && !numeric.contains(&name)
-    }) {
-        return Err(AwsError::unsupported_member(name));
-    }
     required(input, "AlarmName")?;
     required(input, "ComparisonOperator")?;
     if !input.contains_key("MetricName") && !input.contains_key("Metrics") {
@@ -216,11 +209,6 @@ async fn put(app: &App, input: &Map<String, Value>) -> JsonResult {
 }
 
 fn describe(app: &App, input: &Map<String, Value>) -> JsonResult {
-    for name in ["ChildrenOfAlarmName", "ParentsOfAlarmName"] {
-        if input.contains_key(name) {
-            return Err(AwsError::unsupported_member(name));
-        }
-    }
     let names = texts(input, "AlarmNames")?;
     let prefix = text(input, "AlarmNamePrefix")?;
     if !names.is_empty() && prefix.is_some() {

@@ -4,6 +4,7 @@
 //! of `wire`. Must not know: hyper.
 
 pub(crate) mod access;
+pub(crate) mod catalog;
 pub(crate) mod cloudwatch;
 pub(crate) mod ecr;
 pub(crate) mod ecs;

@@ -135,6 +135,9 @@ pub(crate) struct StandaloneTask {
     pub task: Task,
     /// Members that are only shown again.
     pub settings: Map<String, Value>,
+    /// What tells a repeated RunTask from a second one.
+    #[serde(default)]
+    pub client_token: Option<String>,
 }
 
 /// A task wherever it is kept.

@@ -9,6 +9,9 @@ mod clock;
 mod json;
 mod own;
 pub(crate) mod query;
+mod spoil;
+
+pub(crate) use spoil::Remembered;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +34,7 @@ use crate::calls::{Call, Filter};
 use crate::faults::{Dropped, Fault, FaultKind};
 use crate::page;
 use crate::services::access::{self, Caller, Denial};
-use crate::services::{self, AwsError, JsonResult, QueryResult, Reply};
+use crate::services::{self, AwsError, JsonResult, QueryResult, Reply, catalog};
 
 /// More is no AWS call.
 const LARGEST_BODY: usize = 5 << 20;
@@ -176,7 +179,7 @@ fn own_pages(app: &App, method: &Method, path: &str, query: &str, body: &Bytes) 
             "Here are GET /_sandbox, GET /_sandbox/calls, GET /_sandbox/events, GET and DELETE \
              /_sandbox/held, GET, POST and DELETE /_sandbox/faults, GET and POST /_sandbox/clock, \
              GET, POST and PUT /_sandbox/instances, DELETE /_sandbox/instances/<id>, GET and POST \
-             /_sandbox/roles, and DELETE /_sandbox/roles/<name>.\n",
+             /_sandbox/roles and /_sandbox/scans, and DELETE /_sandbox/roles/<name>.\n",
         ),
     }
 }
@@ -236,8 +239,14 @@ fn is_time(name: &str) -> bool {
     name.ends_with("Timestamp") || name.ends_with("Date")
 }
 
-/// The body of an answer, in the protocol of its call.
-type Outcome = Result<Reply<Bytes>, AwsError>;
+/// The body of an answer, before it is written for the wire.
+#[derive(Debug, Clone, PartialEq)]
+enum Body {
+    Value(Value),
+    Xml(String),
+}
+
+type Outcome = Result<Reply<Body>, AwsError>;
 
 impl Asked {
     fn names(&self) -> (&'static str, &str) {
@@ -267,13 +276,15 @@ impl Asked {
         });
         let caller =
             allowed.map_err(|denial| denial.into_error(matches!(self, Self::Query { .. })))?;
+        let lenient = app.config.lenient;
         match self {
             Self::Json {
-                encoding,
                 service,
                 operation,
                 input,
+                ..
             } => {
+                catalog::check(service, operation, input, lenient)?;
                 let result: JsonResult = match *service {
                     "ecs" => services::ecs::handle(app, operation, input).await,
                     "ecr" => services::ecr::handle(app, operation, input).await,
@@ -281,10 +292,7 @@ impl Asked {
                     _ => services::logs::handle(app, operation, input).await,
                 };
                 result.map(|reply| Reply {
-                    body: match encoding {
-                        Encoding::Json => Bytes::from(reply.body.to_string()),
-                        Encoding::Cbor => cbor::encode(&reply.body),
-                    },
+                    body: Body::Value(reply.body),
                     changed: reply.changed,
                 })
             }
@@ -293,6 +301,7 @@ impl Asked {
                 operation,
                 params,
             } => {
+                catalog::check(service, operation, &params.tree(), lenient)?;
                 let result: QueryResult = match *service {
                     "elbv2" => services::elbv2::handle(app, operation, params).await,
                     "cloudwatch" => services::cloudwatch::handle(app, operation, &params.tree())
@@ -304,7 +313,7 @@ impl Asked {
                     _ => services::sts::handle(app, &caller, operation, params).await,
                 };
                 result.map(|reply| Reply {
-                    body: Bytes::from(reply.body),
+                    body: Body::Xml(reply.body),
                     changed: reply.changed,
                 })
             }
@@ -313,17 +322,34 @@ impl Asked {
 
     fn answer(&self, outcome: &Outcome) -> Answer {
         match (self, outcome) {
-            (Self::Json { encoding, .. }, Ok(reply)) => match encoding {
-                Encoding::Json => json::answer(reply.body.clone()),
-                Encoding::Cbor => cbor::answer(reply.body.clone()),
-            },
+            (
+                _,
+                Ok(Reply {
+                    body: Body::Xml(text),
+                    ..
+                }),
+            ) => with_type(StatusCode::OK, "text/xml", text.clone()),
+            (
+                Self::Json {
+                    encoding: Encoding::Cbor,
+                    ..
+                },
+                Ok(Reply {
+                    body: Body::Value(value),
+                    ..
+                }),
+            ) => cbor::answer(cbor::encode(value)),
+            (
+                _,
+                Ok(Reply {
+                    body: Body::Value(value),
+                    ..
+                }),
+            ) => json::answer(Bytes::from(value.to_string())),
             (Self::Json { encoding, .. }, Err(error)) => match encoding {
                 Encoding::Json => json::refusal(error),
                 Encoding::Cbor => cbor::refusal(error),
             },
-            (Self::Query { .. }, Ok(reply)) => {
-                with_type(StatusCode::OK, "text/xml", reply.body.clone())
-            }
             (Self::Query { .. }, Err(error)) => {
                 let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
                 with_type(status, "text/xml", query::error_body(error, &request_id()))
@@ -354,6 +380,8 @@ async fn call(
     let outcome = match fault.kind {
         Some(FaultKind::Throttle) => Err(AwsError::client("ThrottlingException", "Rate exceeded")),
         Some(FaultKind::FailBefore) => Err(AwsError::server("An injected failure.")),
+        Some(FaultKind::Deny) => Err(access::denied(app, service, operation)
+            .into_error(matches!(asked, Asked::Query { .. }))),
         _ => {
             let header = |name| parts.headers.get(name).and_then(|one| one.to_str().ok());
             let caller = access::identify(
@@ -362,6 +390,7 @@ async fn call(
                 header("x-amz-security-token").unwrap_or_default(),
             );
             let outcome = asked.perform(app, caller).await;
+            let outcome = spoil(app, fault.kind, service, operation, &request, outcome);
             effective = outcome.as_ref().is_ok_and(|reply| reply.changed);
             if fault.kind == Some(FaultKind::FailAfter) {
                 outcome.and(Err(AwsError::server(
@@ -381,12 +410,43 @@ async fn call(
         error: outcome.as_ref().err().map(|error| error.code.clone()),
         effective,
         fault: fault.kind.map(|kind| kind.word().to_owned()),
+        answer: outcome
+            .as_ref()
+            .ok()
+            .filter(|_| app.config.record_answers)
+            .map(|reply| match &reply.body {
+                Body::Value(value) => value.clone(),
+                Body::Xml(text) => json!(text),
+            }),
     };
     if let Err(error) = app.calls.append(&entry) {
         tracing::error!(%error, "cannot write the call log");
     }
     fault.end(&entry.request).await?;
     Ok(asked.answer(&outcome))
+}
+
+/// Keeps what was answered, and makes of it what a fault says.
+fn spoil(
+    app: &App,
+    kind: Option<FaultKind>,
+    service: &str,
+    operation: &str,
+    request: &Value,
+    outcome: Outcome,
+) -> Outcome {
+    let mut reply = outcome?;
+    if !reply.changed {
+        let question = format!("{service} {operation} {request}");
+        let before = app.remembered.keep(question, reply.body.clone());
+        if kind == Some(FaultKind::Stale) {
+            reply.body = before.unwrap_or(reply.body);
+        }
+    }
+    if kind == Some(FaultKind::PartialFailure) {
+        reply = spoil::with_a_failure(reply);
+    }
+    Ok(reply)
 }
 
 fn understand(parts: &hyper::http::request::Parts, body: &[u8]) -> Result<Asked, AwsError> {

@@ -1,4 +1,5 @@
-//! The sandbox's own addresses that change what exists: `/_sandbox/instances`, `/_sandbox/roles`.
+//! The sandbox's own addresses that change what exists: `/_sandbox/instances`, `/_sandbox/roles`,
+//! `/_sandbox/scans`.
 
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
@@ -8,6 +9,7 @@ use serde_json::Value;
 use super::{Answer, own_json, plain};
 use crate::app::App;
 use crate::services::access::{self, Role};
+use crate::services::ecr::scans;
 use crate::services::ecs::instances::{self, Wanted};
 use crate::services::{AwsError, JsonResult};
 
@@ -33,6 +35,17 @@ pub(super) async fn handle(app: &App, method: &Method, path: &str, body: &Bytes)
                     let instead = method == Method::PUT;
                     instances::provide(app, &wanted.cluster, &wanted.instances, instead).await
                 }
+                Err(refusal) => Err(refusal),
+            };
+            Some(answer(StatusCode::CREATED, result))
+        }
+        (&Method::GET, "scans") => {
+            let told = app.registry.as_deref().map(scans::overview);
+            Some(own_json(StatusCode::OK, &told.unwrap_or_default()))
+        }
+        (&Method::POST, "scans") => {
+            let result = match read::<scans::Told>(body) {
+                Ok(told) => scans::tell(app, told).await,
                 Err(refusal) => Err(refusal),
             };
             Some(answer(StatusCode::CREATED, result))

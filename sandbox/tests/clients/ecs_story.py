@@ -512,7 +512,7 @@ def main(stories):
     parser = argparse.ArgumentParser()
     parser.add_argument("--endpoint", required=True)
     parser.add_argument("--backend", choices=["simulated", "docker"], required=True)
-    parser.add_argument("--image", default="simulated:1")
+    parser.add_argument("--image", default="pretended:1")
     parser.add_argument("story", choices=sorted(stories))
     arguments = parser.parse_args()
     story = Story(arguments.endpoint, arguments.backend, arguments.image)

@@ -1,4 +1,4 @@
-//! A Python that has boto3, the AWS client that nobody here wrote.
+//! Pythons that have AWS clients which nobody here wrote.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -17,14 +17,19 @@ pub(crate) fn check(what: &str, output: &Output) {
     );
 }
 
-/// A Python that has boto3, made once per target directory; several test processes may ask at the
-/// same time.
+/// A Python that has boto3.
 pub(crate) fn python() -> PathBuf {
+    environment(BOTO3)
+}
+
+/// A Python that has that package, made once per target directory; several test processes may ask
+/// at the same time.
+pub(crate) fn environment(package: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
     std::fs::create_dir_all(root).expect("the target directory can be written");
-    let lock = File::create(root.join("boto3.lock")).expect("a lock file");
+    let lock = File::create(root.join(format!("{package}.lock"))).expect("a lock file");
     lock.lock().expect("the lock");
-    let environment = root.join(BOTO3);
+    let environment = root.join(package);
     let python = environment.join("bin/python");
     let complete = environment.join("complete");
     if !complete.exists() {
@@ -41,7 +46,7 @@ pub(crate) fn python() -> PathBuf {
                 "install",
                 "--quiet",
                 "--disable-pip-version-check",
-                BOTO3,
+                package,
             ])
             .output()
             .expect("pip starts");

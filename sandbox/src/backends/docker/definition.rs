@@ -48,7 +48,7 @@ pub(super) fn labels(instance: &str, launch: &TaskLaunch) -> HashMap<String, Str
 
 /// The container of `spec` on the network with the id `network`, its ports published on free ports of
 /// 127.0.0.1, and with no health check but the definition's. It knows the containers of its own task
-/// by their short names, and no other task's.
+/// by their short names, and of others only those that have names on the network.
 pub(super) fn container(
     instance: &str,
     launch: &TaskLaunch,
@@ -86,6 +86,7 @@ pub(super) fn container(
     let endpoint = EndpointSettings {
         // Not aliases, which the whole network would hear. A link needs no container at its end yet.
         links: Some(launch.containers.iter().map(link).collect()),
+        aliases: (!spec.network_names.is_empty()).then(|| spec.network_names.clone()),
         ..EndpointSettings::default()
     };
     ContainerCreateBody {
@@ -208,6 +209,7 @@ mod tests {
             docker_labels: IndexMap::from([(LABEL_TASK.to_owned(), "stolen".to_owned())]),
             stop_timeout: Duration::from_millis(1500),
             awslogs: None,
+            network_names: Vec::new(),
         }
     }
 

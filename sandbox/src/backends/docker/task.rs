@@ -485,6 +485,7 @@ mod tests {
             docker_labels: IndexMap::new(),
             stop_timeout: Duration::from_secs(30),
             awslogs: None,
+            network_names: Vec::new(),
         }
     }
 

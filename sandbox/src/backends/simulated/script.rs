@@ -278,6 +278,7 @@ mod tests {
             docker_labels: labels.collect(),
             stop_timeout: Duration::from_secs(30),
             awslogs: None,
+            network_names: Vec::new(),
         }
     }
 

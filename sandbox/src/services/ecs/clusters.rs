@@ -14,7 +14,6 @@ fn arn(app: &App, name: &str) -> String {
 }
 
 pub(super) async fn create(app: &App, input: &Input<'_>) -> JsonResult {
-    input.only(&["clusterName", "tags", "settings", "configuration"])?;
     let name = input.text("clusterName")?.unwrap_or("default").to_owned();
     if !well_named(&name, 255) {
         return Err(invalid(
@@ -22,7 +21,7 @@ pub(super) async fn create(app: &App, input: &Input<'_>) -> JsonResult {
         ));
     }
     let tags = input.tags("tags")?;
-    let settings = input.copy(&["settings", "configuration"]);
+    let settings = input.copy(&["settings", "configuration", "serviceConnectDefaults"]);
     let created_at = app.clock.now();
     app.store
         .change(|state| {

@@ -14,15 +14,10 @@ pub(super) fn read(
     let Some(members) = input.object("deploymentConfiguration")? else {
         return Ok(None);
     };
-    if members.text("strategy")?.is_none_or(|one| one == "ROLLING") {
-        members.only(&[
-            "strategy",
-            "minimumHealthyPercent",
-            "maximumPercent",
-            "deploymentCircuitBreaker",
-            "alarms",
-        ])?;
-    } else {
+    if members
+        .text("strategy")?
+        .is_some_and(|one| one != "ROLLING")
+    {
         return Err(AwsError::unsupported_member(
             "deploymentConfiguration.strategy other than ROLLING",
         ));
@@ -60,7 +55,6 @@ pub(super) fn read(
 }
 
 fn read_alarms(members: &Input<'_>) -> Result<AlarmRules, AwsError> {
-    members.only(&["alarmNames", "enable", "rollback"])?;
     let rules = AlarmRules {
         names: members
             .texts("alarmNames")?
@@ -79,12 +73,6 @@ fn read_alarms(members: &Input<'_>) -> Result<AlarmRules, AwsError> {
 }
 
 fn read_breaker(members: &Input<'_>) -> Result<Breaker, AwsError> {
-    members.only(&[
-        "enable",
-        "rollback",
-        "resetOnHealthyTask",
-        "thresholdConfiguration",
-    ])?;
     let threshold = match members.object("thresholdConfiguration")? {
         None => Breaker::default().threshold,
         Some(threshold) => {
@@ -192,11 +180,6 @@ mod tests {
                 "cannot be 100",
             ),
             (json!({"maximumPercent": 0}), "never 0"),
-            (json!({"bakeTimeInMinutes": 5}), "bakeTimeInMinutes"),
-            (
-                json!({"alarms": {"enable": true, "rollback": true, "alarmNames": ["a"]}}),
-                "alarms",
-            ),
             (json!({"strategy": "CANARY"}), "strategy"),
             (json!({"maximumPercent": "200"}), "maximumPercent"),
         ] {

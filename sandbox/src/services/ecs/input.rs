@@ -1,4 +1,4 @@
-//! Reads the members of a request, and refuses what the sandbox would have to ignore.
+//! Reads the members of a request.
 
 use std::collections::BTreeMap;
 
@@ -20,18 +20,6 @@ pub(super) fn client(message: impl Into<String>) -> AwsError {
     AwsError::client("ClientException", message)
 }
 
-/// Whether a member says nothing: null, false, zero, empty.
-pub(super) fn says_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(members) => members.values().all(says_nothing),
-        Value::String(text) => text.is_empty(),
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::Bool(true) => false,
-    }
-}
-
 impl<'a> Input<'a> {
     /// The members of the body, which must be an object.
     pub(super) fn new(body: &'a Value) -> Result<Self, AwsError> {
@@ -42,16 +30,6 @@ impl<'a> Input<'a> {
                 "The request body must be a JSON object.",
             )),
         }
-    }
-
-    /// Refuses members outside `known` that say something.
-    pub(super) fn only(&self, known: &[&str]) -> Result<(), AwsError> {
-        for (name, value) in self.0 {
-            if !known.contains(&name.as_str()) && !says_nothing(value) {
-                return Err(AwsError::unsupported_member(name));
-            }
-        }
-        Ok(())
     }
 
     fn get(&self, name: &str) -> Option<&'a Value> {
@@ -184,16 +162,6 @@ mod tests {
     use serde_json::json;
 
     use super::Input;
-
-    #[test]
-    fn members_that_say_nothing_pass_and_others_are_refused_by_name() {
-        let body = json!({"cluster": "c", "placementStrategy": [], "alarms": {"enable": false}});
-        Input::new(&body).unwrap().only(&["cluster"]).unwrap();
-        let body = json!({"cluster": "c", "placementStrategy": [{"type": "spread"}]});
-        let refusal = Input::new(&body).unwrap().only(&["cluster"]).unwrap_err();
-        assert_eq!(refusal.code, "UnsupportedFeatureException");
-        assert!(refusal.message.contains("placementStrategy"));
-    }
 
     #[test]
     fn pages_follow_each_other_without_loss() {

@@ -29,7 +29,6 @@ fn status(input: &Input<'_>) -> Result<Option<InstanceStatus>, AwsError> {
 }
 
 pub(super) fn list(app: &App, input: &Input<'_>) -> JsonResult {
-    input.only(&["cluster", "status", "nextToken", "maxResults"])?;
     let wanted = status(input)?;
     let arns = app.store.read(|state| -> Result<Vec<String>, AwsError> {
         let cluster = cluster_name(state, input)?;

@@ -1,7 +1,7 @@
 //! From a task definition's JSON to what a backend can start.
 //!
-//! Invariant: what `validate` accepted, `build` can read. Members that the sandbox has never heard
-//! of pass; those it knows and cannot honour are refused when the definition is registered.
+//! Invariant: what `validate` accepted, `build` can read. Which members are taken at all is the
+//! catalog's to say.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
-use super::input::{Input, client, says_nothing};
-use super::sizes;
+use super::input::{Input, client};
+use super::{names, sizes};
 use crate::backends::{
     AwsLogs, ContainerSpec, Dependency, DependencyCondition, HealthCheck, PortMapping, TaskLaunch,
 };
@@ -18,46 +18,8 @@ use crate::scheduler::ContainerPlan;
 use crate::services::AwsError;
 use crate::state::State;
 
-/// Members of a definition that would change how a task runs, and cannot here.
-const REFUSED: [&str; 4] = [
-    "volumes",
-    "proxyConfiguration",
-    "inferenceAccelerators",
-    "pidMode",
-];
-
-/// The same for a container definition.
-const REFUSED_OF_CONTAINER: [&str; 20] = [
-    "mountPoints",
-    "volumesFrom",
-    "secrets",
-    "environmentFiles",
-    "links",
-    "firelensConfiguration",
-    "resourceRequirements",
-    "repositoryCredentials",
-    "privileged",
-    "restartPolicy",
-    "ulimits",
-    "linuxParameters",
-    "extraHosts",
-    "hostname",
-    "dnsServers",
-    "dnsSearchDomains",
-    "dockerSecurityOptions",
-    "systemControls",
-    "credentialSpecs",
-    "disableNetworking",
-];
-
 /// Checks that a definition can be run here.
 pub(super) fn validate(raw: &Map<String, Value>) -> Result<(), AwsError> {
-    if let Some(member) = REFUSED
-        .iter()
-        .find(|member| raw.get(**member).is_some_and(|value| !says_nothing(value)))
-    {
-        return Err(AwsError::unsupported_member(member));
-    }
     let containers = containers(raw, &Value::Null)?;
     if containers.is_empty() {
         return Err(client("Container list cannot be empty."));
@@ -138,13 +100,28 @@ pub(crate) fn build(state: &State, task_id: &str) -> Option<TaskLaunch> {
     let found = state.find_task(task_id)?;
     let definition = state.definition(&found.task.definition_arn)?;
     let family = definition.raw.get("family")?.as_str()?.to_owned();
+    let mut containers = containers(&definition.raw, &found.task.overrides).ok()?;
+    if let Some(service) = found.service {
+        let started_by = found.task.started_by.as_ref();
+        let own = service
+            .deployments
+            .iter()
+            .find(|one| Some(&one.id) == started_by)?;
+        let namespace = names::usual_namespace(state, found.cluster);
+        for name in names::read(&own.revision.settings, &definition.raw, namespace).ok()? {
+            let mut named = containers.iter_mut();
+            if let Some(container) = named.find(|one| one.name == name.container) {
+                container.network_names.push(name.name);
+            }
+        }
+    }
     Some(TaskLaunch {
         task_id: task_id.to_owned(),
         cluster: found.cluster.to_owned(),
         service: found.service.map(|service| service.name.clone()),
         task_definition_arn: definition.arn.clone(),
         family,
-        containers: containers(&definition.raw, &found.task.overrides).ok()?,
+        containers,
     })
 }
 
@@ -179,16 +156,6 @@ pub(super) fn containers(
 
 fn container(input: &Input<'_>) -> Result<ContainerSpec, AwsError> {
     let name = input.required("name")?.to_owned();
-    if let Some(member) = REFUSED_OF_CONTAINER.iter().find(|member| {
-        input
-            .0
-            .get(**member)
-            .is_some_and(|value| !says_nothing(value))
-    }) {
-        return Err(AwsError::unsupported_member(&format!(
-            "containerDefinitions[{name}].{member}"
-        )));
-    }
     Ok(ContainerSpec {
         image: input
             .text("image")?
@@ -213,6 +180,7 @@ fn container(input: &Input<'_>) -> Result<ContainerSpec, AwsError> {
         docker_labels: labels(input)?,
         stop_timeout: Duration::from_secs(u64::from(input.number("stopTimeout")?.unwrap_or(30))),
         awslogs: logs(input, &name)?,
+        network_names: Vec::new(),
         name,
     })
 }
@@ -268,9 +236,6 @@ fn ports(input: &Input<'_>) -> Result<Vec<PortMapping>, AwsError> {
                     })
                     .transpose()
             };
-            if mapping.text("containerPortRange")?.is_some() {
-                return Err(AwsError::unsupported_member("containerPortRange"));
-            }
             Ok(PortMapping {
                 container_port: port("containerPort")?
                     .ok_or_else(|| client("containerPort must not be empty."))?,
@@ -364,14 +329,6 @@ fn logs(input: &Input<'_>, container: &str) -> Result<Option<AwsLogs>, AwsError>
 }
 
 fn override_container(container: &mut ContainerSpec, change: &Input<'_>) -> Result<(), AwsError> {
-    change.only(&[
-        "name",
-        "command",
-        "environment",
-        "cpu",
-        "memory",
-        "memoryReservation",
-    ])?;
     if let Some(command) = words(change, "command")? {
         container.command = Some(command);
     }
@@ -393,31 +350,6 @@ mod tests {
 
     fn raw(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
-    }
-
-    #[test]
-    fn what_cannot_be_honoured_is_refused_by_name() {
-        let refusal = validate(&raw(&json!({
-            "containerDefinitions": [{"name": "web", "image": "i", "secrets": [
-                {"name": "S", "valueFrom": "arn"}]}],
-        })))
-        .unwrap_err();
-        assert!(
-            refusal
-                .message
-                .contains("containerDefinitions[web].secrets"),
-            "{refusal}"
-        );
-    }
-
-    #[test]
-    fn unknown_members_pass() {
-        validate(&raw(&json!({
-            "enableFaultInjection": true,
-            "fromTheFuture": {"a": 1},
-            "containerDefinitions": [{"name": "web", "image": "i", "versionConsistency": "enabled"}],
-        })))
-        .unwrap();
     }
 
     #[test]

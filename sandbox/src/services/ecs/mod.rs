@@ -9,6 +9,7 @@ mod definitions;
 mod input;
 pub(crate) mod instances;
 pub(crate) mod launch;
+mod names;
 mod service_deployments;
 mod services;
 mod show;

@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::input::{Input, invalid};
-use super::{cluster_name, configuration, definitions, launch, short, show, sizes, well_named};
+use super::{
+    cluster_name, configuration, definitions, launch, names, short, show, sizes, well_named,
+};
 use crate::app::App;
 use crate::scheduler::{
     self, Configuration, Ids, Moment, Revision, Service, ServiceStatus, TargetPlan,
@@ -14,7 +16,12 @@ use crate::services::{AwsError, JsonResult, Reply};
 use crate::state::{State, TaskDefinition};
 
 /// Members of which a change starts a deployment, besides `taskDefinition`.
-const DEPLOYED: [&str; 3] = ["networkConfiguration", "platformVersion", "loadBalancers"];
+const DEPLOYED: [&str; 4] = [
+    "networkConfiguration",
+    "platformVersion",
+    "loadBalancers",
+    names::MEMBER,
+];
 
 /// Members that are kept and shown, and have no effect here.
 const SHOWN: [&str; 4] = [
@@ -24,35 +31,8 @@ const SHOWN: [&str; 4] = [
     "availabilityZoneRebalancing",
 ];
 
-const CREATE: [&str; 10] = [
-    "cluster",
-    "serviceName",
-    "taskDefinition",
-    "desiredCount",
-    "clientToken",
-    "launchType",
-    "role",
-    "deploymentConfiguration",
-    "healthCheckGracePeriodSeconds",
-    "tags",
-];
-
-const UPDATE: [&str; 7] = [
-    "cluster",
-    "service",
-    "taskDefinition",
-    "desiredCount",
-    "deploymentConfiguration",
-    "healthCheckGracePeriodSeconds",
-    "forceNewDeployment",
-];
-
-fn check_members(input: &Input<'_>, own: &[&str]) -> Result<(), AwsError> {
-    let mut known = own.to_vec();
-    known.extend(DEPLOYED);
-    known.extend(SHOWN);
-    known.extend(["deploymentController", "schedulingStrategy"]);
-    input.only(&known)?;
+/// Refuses values of members that have others at AWS.
+fn check_values(input: &Input<'_>) -> Result<(), AwsError> {
     if input
         .text("schedulingStrategy")?
         .is_some_and(|one| one != "REPLICA")
@@ -95,7 +75,6 @@ fn targets(
         .iter()
         .map(|balancer| {
             let balancer = Input::new(balancer)?;
-            balancer.only(&["targetGroupArn", "containerName", "containerPort"])?;
             let group = balancer.required("targetGroupArn")?;
             if app.targets.deregistration_delay(group).is_none() {
                 return Err(invalid(format!(
@@ -131,11 +110,14 @@ fn targets(
 
 fn revision(
     app: &App,
+    namespace: Option<&str>,
     definition: &TaskDefinition,
     settings: Map<String, Value>,
     launch_type: Option<&str>,
     moment: &mut Moment<'_>,
 ) -> Result<Revision, AwsError> {
+    // Refuses names that lead nowhere.
+    names::read(&settings, &definition.raw, namespace)?;
     let network = settings.get("networkConfiguration");
     Ok(Revision {
         need: sizes::launch(&definition.raw, &Value::Null, launch_type, network)?,
@@ -149,7 +131,7 @@ fn revision(
 }
 
 pub(super) async fn create(app: &App, input: &Input<'_>) -> JsonResult {
-    check_members(input, &CREATE)?;
+    check_values(input)?;
     let name = input.required("serviceName")?.to_owned();
     if !well_named(&name, 255) {
         return Err(invalid(
@@ -157,6 +139,7 @@ pub(super) async fn create(app: &App, input: &Input<'_>) -> JsonResult {
         ));
     }
     let wanted = input.required("taskDefinition")?;
+    let token = input.text("clientToken")?;
     let desired = input
         .number("desiredCount")?
         .ok_or_else(|| invalid("desiredCount is required for the REPLICA scheduling strategy."))?;
@@ -184,9 +167,17 @@ pub(super) async fn create(app: &App, input: &Input<'_>) -> JsonResult {
             };
             let cluster = cluster_name(state, input)?;
             let key = State::service_key(&cluster, &name);
-            match state.services.get(&key).map(|service| service.status) {
+            let known = state.services.get(&key);
+            match known.map(|service| service.status) {
                 None | Some(ServiceStatus::Inactive) => {}
                 Some(ServiceStatus::Active) => {
+                    // The same call again, because its answer was lost.
+                    if let Some(known) = known
+                        .filter(|known| token.is_some() && known.client_token.as_deref() == token)
+                    {
+                        let body = json!({"service": show::service(app, state, known, true)});
+                        return Ok(Reply::read(body));
+                    }
                     return Err(invalid("Creation of service was not idempotent."));
                 }
                 Some(ServiceStatus::Draining) => {
@@ -195,10 +186,19 @@ pub(super) async fn create(app: &App, input: &Input<'_>) -> JsonResult {
             }
             let definition = definitions::find_active(state, wanted)?;
             let launch_type = input.text("launchType")?;
-            let revision = revision(app, definition, deployed, launch_type, &mut moment)?;
+            let namespace = names::usual_namespace(state, &cluster);
+            let revision = revision(
+                app,
+                namespace,
+                definition,
+                deployed,
+                launch_type,
+                &mut moment,
+            )?;
             let mut service = Service {
                 name: name.clone(),
                 cluster: cluster.clone(),
+                client_token: token.map(str::to_owned),
                 status: ServiceStatus::Active,
                 created_at: now,
                 desired,
@@ -228,7 +228,7 @@ pub(super) async fn create(app: &App, input: &Input<'_>) -> JsonResult {
 }
 
 pub(super) async fn update(app: &App, input: &Input<'_>) -> JsonResult {
-    check_members(input, &UPDATE)?;
+    check_values(input)?;
     let name = short(input.required("service")?).to_owned();
     let desired = input.number("desiredCount")?;
     let grace = input.number("healthCheckGracePeriodSeconds")?;
@@ -306,7 +306,8 @@ fn next_revision(
     }
     let definition = definitions::find_active(state, &arn)?;
     let launch_type = service.settings.get("launchType").and_then(Value::as_str);
-    revision(app, definition, settings, launch_type, moment).map(Some)
+    let namespace = names::usual_namespace(state, &service.cluster);
+    revision(app, namespace, definition, settings, launch_type, moment).map(Some)
 }
 
 pub(super) fn describe(app: &App, input: &Input<'_>) -> JsonResult {
@@ -338,13 +339,18 @@ pub(super) fn describe(app: &App, input: &Input<'_>) -> JsonResult {
 
 pub(super) fn list(app: &App, input: &Input<'_>) -> JsonResult {
     let launch_type = input.text("launchType")?;
+    // There are no others.
+    let replica = input
+        .text("schedulingStrategy")?
+        .is_none_or(|one| one == "REPLICA");
     let arns = app.store.read(|state| -> Result<Vec<String>, AwsError> {
         let cluster = cluster_name(state, input)?;
         Ok(state
             .services
             .values()
             .filter(|service| {
-                service.cluster == cluster
+                replica
+                    && service.cluster == cluster
                     && show::is_listed(service)
                     && launch_type.is_none_or(|wanted| {
                         service

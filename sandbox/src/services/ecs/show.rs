@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::input::show_tags;
-use super::{configuration, instances};
+use super::{configuration, instances, names};
 use crate::app::App;
 use crate::scheduler::{
     Deployment, DeploymentStatus, Revision, Service, ServiceDeployment, ServiceStatus, Task,
@@ -108,6 +108,10 @@ pub(super) fn service(app: &App, state: &State, service: &Service, with_tags: bo
     let wanted = service.primary().map(|one| &one.revision);
     if let Some(revision) = wanted.or(service.revisions.first()) {
         merge(&mut shown, &revision.settings);
+        // AWS shows it with the deployments alone.
+        if let Some(members) = shown.as_object_mut() {
+            members.shift_remove(names::MEMBER);
+        }
         shown["taskDefinition"] = json!(revision.definition_arn);
     }
     if let Some(current) = service.current_service_deployment() {
@@ -162,7 +166,12 @@ fn deployment(service: &Service, deployment: &Deployment) -> Value {
         "rolloutState": deployment.rollout.word(),
         "rolloutStateReason": deployment.rollout_reason,
     });
-    for member in ["launchType", "platformVersion", "networkConfiguration"] {
+    for member in [
+        "launchType",
+        "platformVersion",
+        "networkConfiguration",
+        names::MEMBER,
+    ] {
         let value = deployment
             .revision
             .settings
@@ -335,6 +344,9 @@ pub(super) fn task(app: &App, state: &State, found: &FoundTask<'_>, with_tags: b
         shown["launchType"] = launch_type.clone();
     }
     if let Some(placed) = &task.placed {
+        // What the definition says about the task as a whole goes over it, below.
+        shown["cpu"] = json!(placed.need.cpu.to_string());
+        shown["memory"] = json!(placed.need.memory.to_string());
         shown["containerInstanceArn"] = json!(instances::arn(app, cluster, &placed.instance));
         shown["availabilityZone"] = json!(zone(app, placed.zone));
     } else {

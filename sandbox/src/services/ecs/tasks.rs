@@ -10,23 +10,6 @@ use crate::services::{AwsError, JsonResult, Reply};
 use crate::state::{FoundTask, StandaloneTask, State};
 
 pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
-    input.only(&[
-        "cluster",
-        "count",
-        "enableECSManagedTags",
-        "enableExecuteCommand",
-        "group",
-        "launchType",
-        "networkConfiguration",
-        "overrides",
-        "platformVersion",
-        "propagateTags",
-        "referenceId",
-        "startedBy",
-        "tags",
-        "taskDefinition",
-        "clientToken",
-    ])?;
     let wanted = input.required("taskDefinition")?;
     let count = input.number("count")?.unwrap_or(1);
     if !(1..=10).contains(&count) {
@@ -35,17 +18,9 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
     let overrides = input
         .object("overrides")?
         .map_or(Value::Null, |members| Value::Object(members.0.clone()));
-    if let Value::Object(members) = &overrides {
-        Input(members).only(&[
-            "containerOverrides",
-            "cpu",
-            "memory",
-            "taskRoleArn",
-            "executionRoleArn",
-        ])?;
-    }
     let tags = input.tags("tags")?;
     let started_by = input.text("startedBy")?.map(str::to_owned);
+    let token = input.text("clientToken")?.map(str::to_owned);
     let mut settings = input.copy(&["launchType", "platformVersion", "networkConfiguration"]);
     settings.entry("launchType").or_insert_with(|| json!("EC2"));
     let now = app.clock.now();
@@ -55,6 +30,18 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
             let mut random = || app.clock.draw();
             let mut ids = Ids(&mut random);
             let cluster = cluster_name(state, input)?;
+            let known = token
+                .as_ref()
+                .map(|token| begun_with(state, &cluster, token));
+            if let Some(known) = known.filter(|known| !known.is_empty()) {
+                // The same call again, because its answer was lost.
+                let tasks: Vec<Value> = known
+                    .iter()
+                    .filter_map(|id| state.find_task(id))
+                    .map(|found| show::task(app, state, &found, true))
+                    .collect();
+                return Ok(Reply::read(json!({"tasks": tasks, "failures": []})));
+            }
             let definition = definitions::find_active(state, wanted)?;
             // Refuses overrides that cannot be applied.
             launch::containers(&definition.raw, &overrides)?;
@@ -110,6 +97,7 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
                         cluster: cluster.clone(),
                         task,
                         settings: settings.clone(),
+                        client_token: token.clone(),
                     },
                 );
             }
@@ -125,6 +113,16 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
         .await?;
     app.wake.notify_one();
     Ok(reply)
+}
+
+/// The tasks that an earlier call with that token began.
+fn begun_with(state: &State, cluster: &str, token: &str) -> Vec<String> {
+    state
+        .tasks
+        .iter()
+        .filter(|(_, one)| one.cluster == cluster && one.client_token.as_deref() == Some(token))
+        .map(|(id, _)| id.clone())
+        .collect()
 }
 
 pub(super) async fn stop(app: &App, input: &Input<'_>) -> JsonResult {
@@ -182,17 +180,6 @@ pub(super) fn describe(app: &App, input: &Input<'_>) -> JsonResult {
 }
 
 pub(super) fn list(app: &App, input: &Input<'_>) -> JsonResult {
-    input.only(&[
-        "cluster",
-        "family",
-        "nextToken",
-        "maxResults",
-        "startedBy",
-        "serviceName",
-        "desiredStatus",
-        "launchType",
-        "containerInstance",
-    ])?;
     let desired = match input.text("desiredStatus")?.unwrap_or("RUNNING") {
         "RUNNING" => Desired::Running,
         "STOPPED" => Desired::Stopped,

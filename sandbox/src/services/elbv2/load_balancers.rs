@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::target_groups::no_target_group;
-use super::{checked_name, new_id, validation};
+use super::{checked_name, new_id, page, validation};
 use crate::app::App;
 use crate::proxy::{BalancerRecords, Forward, Listener, LoadBalancer};
 use crate::services::AwsError;
@@ -88,7 +88,7 @@ pub(super) fn describe_load_balancers(app: &App, params: &Params) -> Result<Valu
     let found: Vec<Value> = found
         .map(|(arn, it)| load_balancer_value(arn, it))
         .collect();
-    Ok(json!({ "LoadBalancers": found }))
+    page(params, "LoadBalancers", found)
 }
 
 fn load_balancer_value(arn: &str, load_balancer: &LoadBalancer) -> Value {
@@ -198,7 +198,7 @@ pub(super) fn describe_listeners(app: &App, params: &Params) -> Result<Value, Aw
             && load_balancer.is_none_or(|it| it == listener.load_balancer_arn)
     });
     let found: Vec<Value> = found.map(|(arn, it)| listener_value(arn, it)).collect();
-    Ok(json!({ "Listeners": found }))
+    page(params, "Listeners", found)
 }
 
 pub(super) async fn delete_listener(app: &App, params: &Params) -> Result<Value, AwsError> {

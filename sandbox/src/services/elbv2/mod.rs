@@ -15,6 +15,8 @@ use target_groups::{
     describe_target_health, modify_attributes, modify_target_group,
 };
 
+use serde_json::{Value, json};
+
 use super::{AwsError, QueryResult, Reply};
 use crate::app::App;
 use crate::proxy::PortError;
@@ -53,6 +55,24 @@ impl From<PortError> for AwsError {
 
 fn validation(message: impl Into<String>) -> AwsError {
     AwsError::client("ValidationError", message)
+}
+
+/// The largest page, and the one without `PageSize`.
+const MOST_ON_PAGE: u32 = 400;
+
+/// One page of a list. The marker is the number of items that earlier pages gave.
+fn page(params: &Params, member: &str, items: Vec<Value>) -> Result<Value, AwsError> {
+    let start: usize = match params.get("Marker").filter(|marker| !marker.is_empty()) {
+        None => 0,
+        Some(marker) => marker
+            .parse()
+            .map_err(|_| validation(format!("The marker '{marker}' is not valid")))?,
+    };
+    let size = params.number("PageSize", 1, MOST_ON_PAGE)?;
+    let end = start.saturating_add(size.unwrap_or(MOST_ON_PAGE) as usize);
+    let next = (end < items.len()).then(|| end.to_string());
+    let page: Vec<Value> = items.into_iter().take(end).skip(start).collect();
+    Ok(json!({ member: page, "NextMarker": next }))
 }
 
 fn new_id(app: &App) -> String {

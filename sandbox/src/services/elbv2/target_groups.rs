@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::{checked_name, new_id, validation};
+use super::{checked_name, new_id, page, validation};
 use crate::app::App;
 use crate::proxy::{BalancerRecords, HealthCheckSettings, Matcher, TargetGroup};
 use crate::services::AwsError;
@@ -184,7 +184,7 @@ pub(super) fn describe_target_groups(app: &App, params: &Params) -> Result<Value
     let groups: Vec<Value> = groups
         .map(|(arn, group)| target_group_value(&records, arn, group))
         .collect();
-    Ok(json!({ "TargetGroups": groups }))
+    page(params, "TargetGroups", groups)
 }
 
 fn describe_one_target_group(app: &App, arn: &str) -> Result<Value, AwsError> {

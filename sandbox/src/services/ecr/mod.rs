@@ -3,6 +3,8 @@
 //! Digests, tags and manifests are what the real registry answers at the moment of the call; only
 //! push times come from the records.
 
+pub(crate) mod scans;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,15 +16,12 @@ use super::{AwsError, JsonResult, Reply};
 use crate::app::App;
 use crate::clock::Time;
 use crate::registry::{Manifest, Registry, Repository, TOKEN_USER, TagMutability};
+use scans::Scan;
 
 /// Answers one call of `AmazonEC2ContainerRegistry_V20150921`.
 pub(crate) async fn handle(app: &App, operation: &str, input: &Value) -> JsonResult {
-    let Some(registry) = app.registry.as_ref().map(Arc::clone) else {
-        return Err(AwsError::client(
-            "UnsupportedFeatureException",
-            "The simulated backend runs no images, so the sandbox has no registry; start it with --backend docker.",
-        ));
-    };
+    let registry = app.registry.as_ref().map(Arc::clone);
+    let registry = registry.ok_or_else(no_registry)?;
     let ecr = Ecr {
         app,
         registry: &registry,
@@ -37,9 +36,18 @@ pub(crate) async fn handle(app: &App, operation: &str, input: &Value) -> JsonRes
         "DescribeImages" => ecr.describe_images().await.map(Reply::read),
         "ListImages" => ecr.list_images().await.map(Reply::read),
         "BatchGetImage" => ecr.batch_get_image().await.map(Reply::read),
+        "StartImageScan" => ecr.start_image_scan().await.map(Reply::changed),
+        "DescribeImageScanFindings" => ecr.describe_image_scan_findings().await.map(Reply::read),
         "BatchDeleteImage" => ecr.batch_delete_image().await.map(Reply::changed),
         _ => Err(AwsError::unsupported_operation(operation)),
     }
+}
+
+fn no_registry() -> AwsError {
+    AwsError::client(
+        "UnsupportedFeatureException",
+        "The simulated backend runs no images, so the sandbox has no registry; start it with --backend docker.",
+    )
 }
 
 struct Ecr<'a> {
@@ -91,6 +99,7 @@ impl Ecr<'_> {
             created_at: self.app.clock.now(),
             mutability: self.mutability()?,
             images: BTreeMap::new(),
+            scans: BTreeMap::new(),
         };
         let answer = json!({ "repository": self.repository_value(name, &repository) });
         self.registry
@@ -242,14 +251,22 @@ impl Ecr<'_> {
                 continue;
             }
             if let Some(manifest) = self.registry.manifest(name, &digest).await? {
-                details.push(self.image_detail(name, image, &manifest));
+                let scan = repository.scans.get(&digest);
+                details.push(self.image_detail(name, image, &manifest, scan));
             }
             seen.push(digest);
         }
         self.page("imageDetails", details)
     }
 
-    fn image_detail(&self, repository: &str, image: &Image, manifest: &Manifest) -> Value {
+    fn image_detail(
+        &self,
+        repository: &str,
+        image: &Image,
+        manifest: &Manifest,
+        scan: Option<&Scan>,
+    ) -> Value {
+        let (status, findings) = scan.map(Scan::summary).unzip();
         without_nulls(json!({
             "registryId": self.app.config.account,
             "repositoryName": repository,
@@ -260,6 +277,8 @@ impl Ecr<'_> {
             "imageManifestMediaType": manifest.media_type,
             "artifactMediaType": manifest.artifact_type(),
             "imageStatus": "ACTIVE",
+            "imageScanStatus": status,
+            "imageScanFindingsSummary": findings.flatten(),
         }))
     }
 
@@ -450,13 +469,7 @@ impl Ecr<'_> {
     // Refusals
 
     fn no_repository(&self, name: &str) -> AwsError {
-        AwsError::client(
-            "RepositoryNotFoundException",
-            format!(
-                "The repository with name '{name}' does not exist in the registry with id '{}'",
-                self.app.config.account
-            ),
-        )
+        unknown_repository(self.app, name)
     }
 
     fn no_image(&self, name: &str, id: &ImageId<'_>) -> AwsError {
@@ -471,6 +484,16 @@ impl Ecr<'_> {
             ),
         )
     }
+}
+
+fn unknown_repository(app: &App, name: &str) -> AwsError {
+    AwsError::client(
+        "RepositoryNotFoundException",
+        format!(
+            "The repository with name '{name}' does not exist in the registry with id '{}'",
+            app.config.account
+        ),
+    )
 }
 
 fn invalid_parameter(message: impl Into<String>) -> AwsError {

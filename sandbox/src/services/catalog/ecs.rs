@@ -1,0 +1,148 @@
+//! Amazon ECS.
+
+use super::Operation;
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation::new(
+        "CreateCluster",
+        "clusterName tags serviceConnectDefaults.namespace",
+        "settings configuration",
+    ),
+    Operation::new("DescribeClusters", "clusters include", ""),
+    Operation::new("ListClusters", "nextToken maxResults", ""),
+    Operation::new("DeleteCluster", "cluster", ""),
+    Operation::new(
+        "ListContainerInstances",
+        "cluster status nextToken maxResults",
+        "",
+    ),
+    Operation::new(
+        "DescribeContainerInstances",
+        "cluster containerInstances include",
+        "",
+    ),
+    Operation::new(
+        "UpdateContainerInstancesState",
+        "cluster containerInstances status",
+        "",
+    ),
+    REGISTER_TASK_DEFINITION,
+    Operation::new("DescribeTaskDefinition", "taskDefinition include", ""),
+    Operation::new(
+        "ListTaskDefinitions",
+        "familyPrefix status sort nextToken maxResults",
+        "",
+    ),
+    Operation::new(
+        "ListTaskDefinitionFamilies",
+        "familyPrefix status nextToken maxResults",
+        "",
+    ),
+    Operation::new("DeregisterTaskDefinition", "taskDefinition", ""),
+    Operation::new(
+        "CreateService",
+        "cluster serviceName taskDefinition desiredCount clientToken launchType \
+         healthCheckGracePeriodSeconds schedulingStrategy deploymentController tags \
+         loadBalancers.targetGroupArn loadBalancers.containerName loadBalancers.containerPort \
+         deploymentConfiguration.strategy deploymentConfiguration.minimumHealthyPercent \
+         deploymentConfiguration.maximumPercent deploymentConfiguration.deploymentCircuitBreaker \
+         deploymentConfiguration.alarms \
+         serviceConnectConfiguration.enabled serviceConnectConfiguration.namespace \
+         serviceConnectConfiguration.services.portName \
+         serviceConnectConfiguration.services.discoveryName \
+         serviceConnectConfiguration.services.clientAliases.port \
+         serviceConnectConfiguration.services.clientAliases.dnsName",
+        "role platformVersion networkConfiguration enableECSManagedTags propagateTags \
+         enableExecuteCommand availabilityZoneRebalancing",
+    ),
+    Operation::new(
+        "UpdateService",
+        "cluster service taskDefinition desiredCount forceNewDeployment \
+         healthCheckGracePeriodSeconds deploymentController loadBalancers.targetGroupArn \
+         loadBalancers.containerName loadBalancers.containerPort \
+         deploymentConfiguration.strategy deploymentConfiguration.minimumHealthyPercent \
+         deploymentConfiguration.maximumPercent deploymentConfiguration.deploymentCircuitBreaker \
+         deploymentConfiguration.alarms \
+         serviceConnectConfiguration.enabled serviceConnectConfiguration.namespace \
+         serviceConnectConfiguration.services.portName \
+         serviceConnectConfiguration.services.discoveryName \
+         serviceConnectConfiguration.services.clientAliases.port \
+         serviceConnectConfiguration.services.clientAliases.dnsName",
+        "platformVersion networkConfiguration enableECSManagedTags propagateTags \
+         enableExecuteCommand availabilityZoneRebalancing",
+    ),
+    Operation::new("DescribeServices", "cluster services include", ""),
+    Operation::new(
+        "ListServices",
+        "cluster launchType schedulingStrategy nextToken maxResults",
+        "",
+    ),
+    Operation::new("DeleteService", "cluster service force", ""),
+    Operation::new(
+        "RunTask",
+        "cluster taskDefinition count group launchType startedBy tags clientToken \
+         overrides.cpu overrides.memory overrides.containerOverrides.name \
+         overrides.containerOverrides.command overrides.containerOverrides.environment \
+         overrides.containerOverrides.cpu overrides.containerOverrides.memory \
+         overrides.containerOverrides.memoryReservation",
+        "overrides.taskRoleArn overrides.executionRoleArn networkConfiguration platformVersion \
+         enableECSManagedTags enableExecuteCommand propagateTags referenceId",
+    ),
+    Operation::new("StopTask", "cluster task reason", ""),
+    Operation::new("DescribeTasks", "cluster tasks include", ""),
+    Operation::new(
+        "ListTasks",
+        "cluster containerInstance family serviceName startedBy desiredStatus launchType \
+         nextToken maxResults",
+        "",
+    ),
+    Operation::new(
+        "ListServiceDeployments",
+        "cluster service status createdAt nextToken maxResults",
+        "",
+    ),
+    Operation::new("DescribeServiceDeployments", "serviceDeploymentArns", ""),
+    Operation::new("DescribeServiceRevisions", "serviceRevisionArns", ""),
+    Operation::new("StopServiceDeployment", "serviceDeploymentArn stopType", ""),
+    Operation::new("TagResource", "resourceArn tags", ""),
+    Operation::new("UntagResource", "resourceArn tagKeys", ""),
+    Operation::new("ListTagsForResource", "resourceArn", ""),
+];
+
+/// A definition is kept as it came; what runs is what these lists say.
+const REGISTER_TASK_DEFINITION: Operation = Operation {
+    name: "RegisterTaskDefinition",
+    honoured: "family cpu memory networkMode requiresCompatibilities tags \
+        containerDefinitions.name containerDefinitions.image containerDefinitions.essential \
+        containerDefinitions.cpu containerDefinitions.memory \
+        containerDefinitions.memoryReservation containerDefinitions.entryPoint \
+        containerDefinitions.command containerDefinitions.environment \
+        containerDefinitions.portMappings.containerPort containerDefinitions.portMappings.hostPort \
+        containerDefinitions.portMappings.protocol containerDefinitions.portMappings.name \
+        containerDefinitions.dependsOn \
+        containerDefinitions.stopTimeout containerDefinitions.user \
+        containerDefinitions.workingDirectory containerDefinitions.readonlyRootFilesystem \
+        containerDefinitions.dockerLabels containerDefinitions.healthCheck \
+        containerDefinitions.logConfiguration.logDriver \
+        containerDefinitions.logConfiguration.options",
+    ignored: "taskRoleArn executionRoleArn ephemeralStorage runtimePlatform enableFaultInjection \
+        containerDefinitions.portMappings.appProtocol \
+        containerDefinitions.startTimeout containerDefinitions.versionConsistency \
+        containerDefinitions.interactive containerDefinitions.pseudoTerminal",
+    refused: Some(
+        "volumes placementConstraints proxyConfiguration inferenceAccelerators pidMode ipcMode \
+        trustedExecutionConfiguration \
+        containerDefinitions.mountPoints containerDefinitions.volumesFrom \
+        containerDefinitions.secrets containerDefinitions.environmentFiles \
+        containerDefinitions.links containerDefinitions.firelensConfiguration \
+        containerDefinitions.resourceRequirements containerDefinitions.repositoryCredentials \
+        containerDefinitions.privileged containerDefinitions.restartPolicy \
+        containerDefinitions.ulimits containerDefinitions.linuxParameters \
+        containerDefinitions.extraHosts containerDefinitions.hostname \
+        containerDefinitions.dnsServers containerDefinitions.dnsSearchDomains \
+        containerDefinitions.dockerSecurityOptions containerDefinitions.systemControls \
+        containerDefinitions.credentialSpecs containerDefinitions.disableNetworking \
+        containerDefinitions.portMappings.containerPortRange \
+        containerDefinitions.logConfiguration.secretOptions",
+    ),
+};
