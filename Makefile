@@ -1,12 +1,12 @@
 # Everything a developer types. `setup` comes first by itself and is quick when nothing is missing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup teardown demo test check bench
+.PHONY: help setup teardown demo test test-clients check bench
 # check and test would wait for each other's lock on the target directory anyway.
 .NOTPARALLEL:
 
 help: ## says what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: ## installs what this machine lacks and starts Docker Engine when none answers
 	@scripts/setup.sh
@@ -22,6 +22,9 @@ demo: setup ## tells the whole story on this machine; ARGS="--keep" leaves the d
 test: setup ## every test, none skipped; ARGS is handed to nextest
 	@if grep -rqE --include='*.rs' '^ *//[/!] ```' */src; then set -x; cargo test --workspace --doc; fi
 	cargo nextest run --workspace --profile ci $(ARGS)
+
+test-clients: setup ## the sandbox's scenarios through the AWS command line and ecs-deploy
+	cargo nextest run --package roadstead-cli --test scenarios --profile ci --ignore-default-filter -E 'test(/^other_clients::/)' $(ARGS)
 
 check: setup ## format and lints, warnings are errors
 	cargo fmt --all --check

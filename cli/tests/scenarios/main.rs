@@ -1,0 +1,151 @@
+//! One suite of rollouts, each through several clients and on both backends, with one table of
+//! outcomes (`table.rs`). Every answer that a client had is held against AWS's own API models.
+//!
+//! boto3 and the server's adapter drive every scenario in `make test`. The AWS command line and
+//! `ecs-deploy`, below `clients`, take longer and are driven by `make test-clients`.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test helper that fails should fail the test where it stands"
+)]
+
+mod clients;
+mod image;
+mod look;
+mod play;
+#[path = "../../../sandbox/tests/clients/python.rs"]
+mod python;
+mod stage;
+mod table;
+
+use std::path::Path;
+
+/// A test of each scenario, as `$client` plays it on `$backend`.
+macro_rules! scenarios {
+    ($client:ident on $backend:ident: $($test:ident = $name:literal,)*) => {
+        $(
+            #[test]
+            fn $test() {
+                $crate::play::$client($name, roadstead_sandbox::BackendKind::$backend);
+            }
+        )*
+
+        /// So that no scenario is forgotten.
+        #[test]
+        fn every_scenario_has_a_test() {
+            let tested = [$($name),*];
+            for one in &$crate::table::SCENARIOS {
+                assert!(tested.contains(&one.name), "{} is not tested", one.name);
+            }
+        }
+    };
+}
+
+/// Every scenario.
+macro_rules! all {
+    ($client:ident on $backend:ident) => {
+        scenarios! {
+            $client on $backend:
+            good_image = "good image",
+            missing_image = "missing image",
+            exit_1_at_start = "exit 1 at start",
+            crash_with_a_health_check = "crash with a health check",
+            crash_without_a_health_check = "crash without a health check",
+            answers_500 = "answers 500",
+            slow_boot_within_the_grace_period = "slow boot within the grace period",
+            slow_boot_without_a_grace_period = "slow boot without a grace period",
+            superseded_in_mid_rollout = "superseded in mid-rollout",
+            stopped_with_rollback = "stopped with rollback",
+            first_deployment_fails = "first deployment fails",
+            no_rollback_wanted = "no rollback wanted",
+            minimum_and_maximum_leave_no_room = "minimum and maximum leave no room",
+            breaker_at_a_bounded_percentage = "breaker at a bounded percentage",
+            breaker_at_an_unbounded_percentage = "breaker at an unbounded percentage",
+            breaker_at_a_count = "breaker at a count",
+            out_of_memory = "out of memory",
+            instance_lost = "instance lost",
+            scaled_to_zero_and_back = "scaled to zero and back",
+        }
+    };
+}
+
+mod boto3_on_docker {
+    all!(boto3 on Docker);
+}
+
+mod boto3_on_simulated {
+    all!(boto3 on Simulated);
+}
+
+mod adapter_on_docker {
+    all!(adapter on Docker);
+}
+
+mod adapter_on_simulated {
+    all!(adapter on Simulated);
+}
+
+/// By `make test-clients`.
+mod other_clients {
+    mod command_line_on_docker {
+        all!(command_line on Docker);
+    }
+
+    mod command_line_on_simulated {
+        all!(command_line on Simulated);
+    }
+
+    /// It waits in real time, so it needs real tasks.
+    mod ecs_deploy {
+        use crate::play::ecs_deploy;
+
+        #[test]
+        fn good_image() {
+            ecs_deploy("good image", true);
+        }
+
+        #[test]
+        fn slow_boot_within_the_grace_period() {
+            ecs_deploy("slow boot within the grace period", true);
+        }
+
+        #[test]
+        fn missing_image() {
+            ecs_deploy("missing image", false);
+        }
+
+        #[test]
+        fn exit_1_at_start() {
+            ecs_deploy("exit 1 at start", false);
+        }
+
+        #[test]
+        fn answers_500() {
+            ecs_deploy("answers 500", false);
+        }
+
+        #[test]
+        fn no_rollback_wanted() {
+            ecs_deploy("no rollback wanted", false);
+        }
+    }
+}
+
+#[test]
+fn the_documentation_shows_the_table() {
+    const BEGIN: &str = "<!-- scenarios -->\n";
+    const END: &str = "<!-- end of scenarios -->";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/sandbox.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (head, rest) = page.split_once(BEGIN).unwrap();
+    let (shown, tail) = rest.split_once(END).unwrap();
+    let table = table::render();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, format!("{head}{BEGIN}{table}{END}{tail}")).unwrap();
+        return;
+    }
+    assert!(
+        shown == table,
+        "docs/sandbox.md shows other scenarios; UPDATE_DOCS=1 writes them anew"
+    );
+}
