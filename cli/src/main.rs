@@ -7,6 +7,7 @@ mod children;
 mod client;
 mod configuration;
 mod demo;
+mod own_files;
 mod serve;
 mod up;
 mod verbs;

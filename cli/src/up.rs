@@ -1,13 +1,11 @@
 //! `up`: server, one runner and a sandbox as children of this process, on an embedded database.
 
 use crate::children::{Part, until};
+use crate::own_files::{self, secret};
 use crate::serve::asked_to_stop;
 use anyhow::Context;
 use clap::Args;
-use std::fs;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -74,7 +72,8 @@ pub(crate) async fn up(args: UpArgs) -> anyhow::Result<()> {
 
 /// Starts the three parts and waits until each answers.
 pub(crate) async fn start(args: &UpArgs) -> anyhow::Result<Parts> {
-    own_folder(&args.data).with_context(|| format!("cannot make {}", args.data.display()))?;
+    own_files::folder(&args.data)
+        .with_context(|| format!("cannot make {}", args.data.display()))?;
     let data = args.data.canonicalize()?;
     let admin_password = secret(&data, "admin-password")?;
     let registration_token = secret(&data, "registration-token")?;
@@ -149,7 +148,11 @@ pub(crate) fn server(
             let file = data.join("roadstead.toml");
             if !file.exists() {
                 // Keys of webhooks will stand in it.
-                new_file(&file, "# projects go here, see the README\n")?;
+                own_files::write(
+                    &file,
+                    "# projects go here, see the README\n",
+                    own_files::READ,
+                )?;
             }
             file
         }
@@ -188,33 +191,4 @@ pub(crate) async fn stop(parts: &mut Parts) {
     parts.runner.stop().await;
     parts.server.stop().await;
     parts.sandbox.stop().await;
-}
-
-/// A secret that is made once and kept in a file that only its owner reads.
-pub(crate) fn secret(data: &Path, name: &str) -> anyhow::Result<String> {
-    let path = data.join(name);
-    if let Ok(text) = fs::read_to_string(&path) {
-        return Ok(text.trim().to_owned());
-    }
-    let bytes: [u8; 16] = rand::random();
-    let text = hex::encode(bytes);
-    new_file(&path, &format!("{text}\n"))?;
-    Ok(text)
-}
-
-fn new_file(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut file = fs::OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(text.as_bytes())
-}
-
-/// Makes a folder that only its owner may look into: secrets and logs are in it.
-pub(crate) fn own_folder(path: &Path) -> std::io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
 }

@@ -7,6 +7,7 @@ use super::holds::{Before, Faults, Latch};
 use super::table::{Kill, Table};
 use crate::children::{Part, until};
 use crate::client::Client;
+use crate::own_files;
 use crate::up::{self, Parts, UpArgs};
 use anyhow::bail;
 use clap::ValueEnum;
@@ -283,7 +284,7 @@ impl Crew {
 
     /// Starts a part that was killed, and waits until it answers.
     async fn revive(&mut self, victim: Victim) -> anyhow::Result<()> {
-        let token = up::secret(&self.data, "registration-token")?;
+        let token = own_files::secret(&self.data, "registration-token")?;
         match victim {
             Server => {
                 self.parts.server =

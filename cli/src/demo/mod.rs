@@ -16,6 +16,7 @@ mod story;
 mod table;
 
 use crate::Exit;
+use crate::own_files;
 use crate::serve::asked_to_stop;
 use crate::up::{self, UpArgs};
 use clap::{Args, ValueEnum};
@@ -75,7 +76,7 @@ pub(crate) async fn demo(args: DemoArgs) -> anyhow::Result<()> {
             true,
         ),
     };
-    up::own_folder(&data)?;
+    own_files::folder(&data)?;
     let data = data.canonicalize()?;
     let told = tell(&args, &data).await;
     if temporary {
@@ -110,17 +111,15 @@ async fn tell(args: &DemoArgs, data: &std::path::Path) -> anyhow::Result<()> {
         broken: args.broken,
         wanted_file: latch.as_ref().map(Latch::address),
     };
-    let secret = up::secret(data, "webhook-secret")?;
+    let secret = own_files::secret(data, "webhook-secret")?;
     let webhook = format!("http://{}/webhooks/git/shop", args.listen);
     let repository = repository::Repository::create(data, setting, &webhook, &secret).await?;
     let config = data.join("roadstead.toml");
-    fs::write(
-        &config,
-        format!(
-            "[[projects]]\nname = \"shop\"\nrepository = \"{}\"\nwebhook_secret = \"{secret}\"\n",
-            repository.address().display()
-        ),
-    )?;
+    let text = format!(
+        "[[projects]]\nname = \"shop\"\nrepository = \"{}\"\nwebhook_secret = \"{secret}\"\n",
+        repository.address().display()
+    );
+    own_files::write(&config, &text, own_files::READ)?;
     let up = UpArgs {
         data: data.to_owned(),
         listen: args.listen,
