@@ -8,6 +8,7 @@ mod client;
 mod configuration;
 mod demo;
 mod own_files;
+mod ports;
 mod serve;
 mod up;
 mod verbs;
