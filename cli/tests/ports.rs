@@ -1,5 +1,5 @@
-//! `roadstead up` beside somebody who listens where it wants to: it says so at once,
-//! starts nothing, and does not speak to whoever is there.
+//! `roadstead up` and `roadstead demo` beside somebody who listens where they want to: they say so at
+//! once, start nothing, and do not speak to whoever is there.
 
 #![expect(
     clippy::unwrap_used,
@@ -55,4 +55,18 @@ fn up_names_the_port_that_is_taken_and_starts_nothing() {
     for (option, port) in options.into_iter().zip(first..) {
         refused(&arguments, port, option);
     }
+}
+
+#[test]
+fn demo_names_the_port_that_is_taken_and_starts_nothing() {
+    let first = free_ports();
+    let arguments = [
+        "demo".to_owned(),
+        format!("--port={first}"),
+        format!("--listen=127.0.0.1:{}", first + 7),
+    ];
+    for offset in [0, 4, 5, 6] {
+        refused(&arguments, first + offset, "--port");
+    }
+    refused(&arguments, first + 7, "--listen");
 }

@@ -310,6 +310,11 @@ impl Crew {
             .try_for_each(|part| self.part(part).alive())
     }
 
+    /// Fails when the sandbox has ended.
+    pub(crate) fn sandbox_alive(&mut self) -> anyhow::Result<()> {
+        self.parts.sandbox.alive()
+    }
+
     /// Ends all parts.
     pub(crate) async fn dismiss(&mut self) {
         up::stop(&mut self.parts).await;

@@ -191,6 +191,7 @@ async fn git(folder: &Path, arguments: &[&str]) -> anyhow::Result<String> {
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_CONFIG_SYSTEM", "/dev/null")
         .stdin(Stdio::null())
+        .kill_on_drop(true)
         .output()
         .await
         .context("git is missing: run `make setup`")?;
