@@ -3,6 +3,8 @@
 
 use anyhow::{Context, bail};
 use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,29 +16,57 @@ pub(crate) struct Part {
     name: &'static str,
     child: Child,
     log: PathBuf,
+    /// Where its own words begin in the log; what stands before is of earlier ones.
+    from: u64,
+    ready: &'static str,
 }
 
 impl Part {
-    /// Starts this binary with `arguments`, its output in `<folder>/<name>.log`.
+    /// Starts this binary with `arguments`, its output in `<folder>/<name>.log`. It says that it
+    /// answers with a line that begins with `ready`.
     pub(crate) fn start(
         name: &'static str,
+        ready: &'static str,
         folder: &Path,
         arguments: &[String],
         environment: &[(String, String)],
     ) -> anyhow::Result<Self> {
         let binary = std::env::current_exe()?;
         let log = folder.join(format!("{name}.log"));
-        let output = File::options().create(true).append(true).open(&log)?;
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&log)
+            .with_context(|| format!("cannot write {}", log.display()))?;
+        let from = output.metadata()?.len();
         let child = Command::new(binary)
             .args(arguments)
             .envs(environment.iter().cloned())
+            // Colours are for terminals, and this goes to a file.
+            .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start the {name}"))?;
-        Ok(Self { name, child, log })
+        Ok(Self {
+            name,
+            child,
+            log,
+            from,
+            ready,
+        })
+    }
+
+    /// Whether it has said that it answers. Another process that answers at its address has not.
+    ///
+    /// # Errors
+    /// When its log cannot be read.
+    pub(crate) fn is_ready(&self) -> anyhow::Result<bool> {
+        has_line(&self.log, self.from, self.ready)
+            .with_context(|| format!("cannot read {}", self.log.display()))
     }
 
     /// Its process; none once it ended.
@@ -67,8 +97,8 @@ impl Part {
         )
     }
 
-    /// Ends it: SIGTERM, and SIGKILL after ten seconds.
-    pub(crate) async fn stop(&mut self) {
+    /// Ends it: SIGTERM, and SIGKILL when it is still there after `patience`.
+    pub(crate) async fn stop(&mut self, patience: Duration) {
         if let Some(pid) = self.child.id() {
             // `kill` of the shell's tools: sending a signal needs no unsafe code of ours.
             let _ = Command::new("kill")
@@ -76,7 +106,7 @@ impl Part {
                 .arg(pid.to_string())
                 .status()
                 .await;
-            if tokio::time::timeout(Duration::from_secs(10), self.child.wait())
+            if tokio::time::timeout(patience, self.child.wait())
                 .await
                 .is_err()
             {
@@ -84,6 +114,17 @@ impl Part {
             }
         }
     }
+}
+
+/// Whether a line of the log begins so, from this byte on.
+fn has_line(log: &Path, from: u64, start: &str) -> io::Result<bool> {
+    let mut log = File::open(log)?;
+    log.seek(SeekFrom::Start(from))?;
+    let mut text = Vec::new();
+    log.read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text)
+        .lines()
+        .any(|line| line.starts_with(start)))
 }
 
 /// Asks again until `ready` gives something, at most for `limit`.
@@ -101,5 +142,24 @@ pub(crate) async fn until<T>(
             bail!("{what}: not within {} s", limit.as_secs());
         }
         tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_line;
+    use std::io::Write;
+
+    #[test]
+    fn only_what_a_part_says_itself_counts() {
+        let mut log = tempfile::NamedTempFile::new().unwrap();
+        writeln!(log, "server ready on http://127.0.0.1:8080").unwrap();
+        let from = log.as_file().metadata().unwrap().len();
+        let is_ready =
+            |log: &tempfile::NamedTempFile| has_line(log.path(), from, "server ready on ").unwrap();
+        writeln!(log, "not yet the words server ready on").unwrap();
+        assert!(!is_ready(&log), "an earlier one said it");
+        writeln!(log, "server ready on http://127.0.0.1:8080").unwrap();
+        assert!(is_ready(&log));
     }
 }

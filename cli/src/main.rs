@@ -7,6 +7,8 @@ mod children;
 mod client;
 mod configuration;
 mod demo;
+mod own_files;
+mod ports;
 mod serve;
 mod up;
 mod verbs;

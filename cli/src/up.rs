@@ -1,15 +1,19 @@
 //! `up`: server, one runner and a sandbox as children of this process, on an embedded database.
 
 use crate::children::{Part, until};
+use crate::own_files::{self, secret};
+use crate::ports::{self, Wanted};
 use crate::serve::asked_to_stop;
 use anyhow::Context;
 use clap::Args;
-use std::fs;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// A runner stops its steps and reports them first, which takes at most about 40 s.
+const RUNNER_PATIENCE: Duration = Duration::from_secs(45);
+/// How long server and sandbox may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub(crate) struct UpArgs {
@@ -57,7 +61,7 @@ pub(crate) async fn up(args: UpArgs) -> anyhow::Result<()> {
     );
     println!("sandbox    http://{}   (AWS_ENDPOINT_URL)", args.sandbox);
     println!("logs       {}", args.data.display());
-    println!("Ctrl-C or SIGTERM stops everything; the data stays.");
+    println!("Ctrl-C or SIGTERM stops everything; the data and the sandbox's tasks stay.");
     loop {
         tokio::select! {
             () = &mut asked => break,
@@ -72,9 +76,29 @@ pub(crate) async fn up(args: UpArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts the three parts and waits until each answers.
+/// Where the parts are to listen.
+pub(crate) fn wanted(args: &UpArgs) -> [Wanted; 3] {
+    let wanted = |part, address, option| Wanted {
+        part,
+        address,
+        option,
+    };
+    [
+        wanted("the server", args.listen, "--listen"),
+        wanted("the sandbox", args.sandbox, "--sandbox"),
+        wanted("the sandbox's registry", args.registry, "--registry"),
+    ]
+}
+
+/// Starts the three parts and waits until server and sandbox answer.
+///
+/// # Errors
+/// When a port is taken, which is noticed before anything is started, or a part ends or does not
+/// answer within a minute. What was started is killed then.
 pub(crate) async fn start(args: &UpArgs) -> anyhow::Result<Parts> {
-    own_folder(&args.data).with_context(|| format!("cannot make {}", args.data.display()))?;
+    ports::free(&wanted(args))?;
+    own_files::folder(&args.data)
+        .with_context(|| format!("cannot make {}", args.data.display()))?;
     let data = args.data.canonicalize()?;
     let admin_password = secret(&data, "admin-password")?;
     let registration_token = secret(&data, "registration-token")?;
@@ -116,7 +140,12 @@ async fn answers(what: &str, address: &str, part: &mut Part) -> anyhow::Result<(
     let http = reqwest::Client::new();
     until(what, Duration::from_secs(60), async || {
         part.alive()?;
+        // Until then it may be somebody else who answers at this address.
+        if !part.is_ready()? {
+            return Ok(None);
+        }
         let answer = http.get(address).send().await;
+        part.alive()?;
         Ok(answer.ok().filter(|a| a.status().is_success()).map(drop))
     })
     .await
@@ -132,7 +161,7 @@ pub(crate) fn sandbox(args: &UpArgs, data: &Path) -> anyhow::Result<Part> {
         format!("--data={}", text(&data.join("sandbox"))),
         format!("--time-scale={}", args.time_scale),
     ];
-    Part::start("sandbox", data, &arguments, &[])
+    Part::start("sandbox", "sandbox ready", data, &arguments, &[])
 }
 
 /// Starts the server's process.
@@ -149,7 +178,11 @@ pub(crate) fn server(
             let file = data.join("roadstead.toml");
             if !file.exists() {
                 // Keys of webhooks will stand in it.
-                new_file(&file, "# projects go here, see the README\n")?;
+                own_files::write(
+                    &file,
+                    "# projects go here, see the README\n",
+                    own_files::READ,
+                )?;
             }
             file
         }
@@ -168,7 +201,7 @@ pub(crate) fn server(
         pair("AWS_SECRET_ACCESS_KEY", "sandbox".into()),
     ];
     let arguments = ["server".to_owned(), format!("--config={}", text(&config))];
-    Part::start("server", data, &arguments, &environment)
+    Part::start("server", "server ready on ", data, &arguments, &environment)
 }
 
 /// Starts the runner's process.
@@ -180,41 +213,12 @@ pub(crate) fn runner(args: &UpArgs, data: &Path, token: &str) -> anyhow::Result<
         "--name=local".to_owned(),
     ];
     let environment = [("ROADSTEAD_REGISTRATION_TOKEN".to_owned(), token.to_owned())];
-    Part::start("runner", data, &arguments, &environment)
+    Part::start("runner", "runner ready", data, &arguments, &environment)
 }
 
 /// Ends the parts, the runner first.
 pub(crate) async fn stop(parts: &mut Parts) {
-    parts.runner.stop().await;
-    parts.server.stop().await;
-    parts.sandbox.stop().await;
-}
-
-/// A secret that is made once and kept in a file that only its owner reads.
-pub(crate) fn secret(data: &Path, name: &str) -> anyhow::Result<String> {
-    let path = data.join(name);
-    if let Ok(text) = fs::read_to_string(&path) {
-        return Ok(text.trim().to_owned());
-    }
-    let bytes: [u8; 16] = rand::random();
-    let text = hex::encode(bytes);
-    new_file(&path, &format!("{text}\n"))?;
-    Ok(text)
-}
-
-fn new_file(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut file = fs::OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(text.as_bytes())
-}
-
-/// Makes a folder that only its owner may look into: secrets and logs are in it.
-pub(crate) fn own_folder(path: &Path) -> std::io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
+    parts.runner.stop(RUNNER_PATIENCE).await;
+    parts.server.stop(PATIENCE).await;
+    parts.sandbox.stop(PATIENCE).await;
 }

@@ -1,5 +1,5 @@
 //! `roadstead up` and SIGTERM, which service managers and containers send: everything that it started
-//! ends with it, and it ends well.
+//! ends with it, and it ends well. And a second one beside it, on the same ports.
 
 #![expect(
     clippy::unwrap_used,
@@ -7,8 +7,8 @@
 )]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -35,12 +35,17 @@ fn free_ports() -> [u16; 3] {
 struct Up {
     child: Child,
     folder: tempfile::TempDir,
+    ports: [u16; 3],
 }
 
 impl Up {
     fn start() -> Self {
+        Self::start_on(free_ports())
+    }
+
+    fn start_on(ports: [u16; 3]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let [server, sandbox, registry] = free_ports();
+        let [server, sandbox, registry] = ports;
         let child = Command::new(env!("CARGO_BIN_EXE_roadstead"))
             .arg("up")
             .args(["--data", &folder.path().display().to_string()])
@@ -51,7 +56,11 @@ impl Up {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        Self { child, folder }
+        Self {
+            child,
+            folder,
+            ports,
+        }
     }
 
     /// Waits for the line that says that everything runs.
@@ -155,4 +164,23 @@ fn up_that_still_starts_leaves_nothing_behind_either() {
     assert_eq!(up.ended().and_then(|it| it.code()), Some(0));
     // Killed with their parent rather than waited for.
     up.wait_until_alone();
+}
+
+#[test]
+fn a_second_up_is_refused_and_leaves_the_first_alone() {
+    let mut first = Up::start();
+    first.wait_until_ready();
+    let parts = first.parts();
+    let mut second = Up::start_on(first.ports);
+    assert_eq!(second.ended().and_then(|it| it.code()), Some(1));
+    assert_eq!(second.parts(), Vec::<String>::new());
+    assert_eq!(first.parts(), parts);
+    let server = TcpStream::connect(("127.0.0.1", first.ports[0])).unwrap();
+    writeln!(&server, "GET /readyz HTTP/1.0\r\n\r").unwrap();
+    let mut answer = String::new();
+    BufReader::new(server).read_line(&mut answer).unwrap();
+    assert!(answer.contains(" 200 "), "{answer}");
+    first.terminate();
+    assert_eq!(first.ended().and_then(|it| it.code()), Some(0));
+    first.wait_until_alone();
 }

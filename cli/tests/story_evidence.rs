@@ -355,5 +355,5 @@ async fn the_story_holds_and_others_see_what_it_gives_as_evidence() {
     compare_with_the_dashboard(&kept.stage, &kept.table).await;
     let status = kept.end().expect("the parts end when they are told to");
     assert!(status.success(), "{}", kept.said());
-    assert_nothing_stays(&kept.table);
+    assert_nothing_stays(&kept.table, &kept.stage.registry());
 }

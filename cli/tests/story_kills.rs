@@ -10,7 +10,7 @@ mod story;
 
 use serde_json::Value;
 use std::collections::BTreeSet;
-use story::{Told, assert_nothing_stays, lines, tell};
+use story::{Told, lines, tell};
 
 const WEBHOOK: &str = "after the webhook's commit";
 const BUILD: &str = "during the build";
@@ -65,7 +65,7 @@ fn assert_killed(told: &Told, wanted: &[(&str, &str)]) {
         ["8 updates for 8 deployments", "9 updates for 9 deployments"].contains(&updates),
         "{updates}"
     );
-    assert_nothing_stays(&told.table);
+    told.assert_nothing_stays();
 }
 
 /// How the attempts of the first build ended.

@@ -13,7 +13,13 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use roadstead_protocol::{ACCEPT_SECONDS, Assignment, AttemptResult, Outcome, Step};
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio_util::task::TaskTracker;
 
 /// How long a leaving runner offers its last words.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -36,12 +42,14 @@ pub(crate) async fn run(runner: Arc<Runner>, assignment: Assignment, stop: StopS
         commit = assignment.commit,
         "begins"
     );
+    let threads = TaskTracker::new();
     let reported = async {
         runner
             .with_state(move |state| state.remember(&attempt, &token))
             .await?;
         accept(&client).await?;
-        let StepsEnd { outcome, images } = work(&runner, &client, assignment, &stop).await;
+        let StepsEnd { outcome, images } =
+            work(&runner, &client, assignment, &stop, &threads).await;
         let result = AttemptResult {
             fence: client.fence(),
             outcome,
@@ -58,6 +66,9 @@ pub(crate) async fn run(runner: Arc<Runner>, assignment: Assignment, stop: StopS
             stop.is_lost() || matches!(error.downcast_ref(), Some(CallError::Lost(_)))
         }
     };
+    // A check-out that was broken off may still write files.
+    threads.close();
+    threads.wait().await;
     if let Err(error) = clean(&runner, &id, known_to_the_server).await {
         tracing::error!(
             attempt = id,
@@ -79,10 +90,18 @@ async fn work(
     client: &AttemptClient,
     assignment: Assignment,
     stop: &StopSignal,
+    threads: &TaskTracker,
 ) -> StepsEnd {
-    let prepared = tokio::select! {
-        prepared = prepare(runner, client, &assignment) => prepared,
-        reason = stop.stopped() => return StepsEnd { outcome: stopped(reason), images: vec![] },
+    let prepared = match make_folders(runner, client, &assignment).await {
+        Ok((workspace, spool)) => tokio::select! {
+            done = check_out(runner, client, &assignment, &workspace, threads) => {
+                done.map(|()| (workspace, spool))
+            }
+            reason = stop.stopped() => {
+                return StepsEnd { outcome: stopped(reason), images: vec![] };
+            }
+        },
+        Err(error) => Err(error),
     };
     let (workspace, spool) = match prepared {
         Ok(folders) => folders,
@@ -143,7 +162,7 @@ fn stopped(reason: StopReason) -> Outcome {
     }
 }
 
-async fn prepare(
+async fn make_folders(
     runner: &Runner,
     client: &AttemptClient,
     assignment: &Assignment,
@@ -154,11 +173,21 @@ async fn prepare(
     }
     let workspace = runner.workspaces.create(attempt).await?;
     let spool = runner.spools.create(attempt).await?;
+    Ok((workspace, spool))
+}
+
+async fn check_out(
+    runner: &Runner,
+    client: &AttemptClient,
+    assignment: &Assignment,
+    workspace: &Path,
+    threads: &TaskTracker,
+) -> anyhow::Result<()> {
+    let (project, commit) = (&assignment.project, &assignment.commit);
     runner
         .sources
-        .check_out(client, &assignment.project, &assignment.commit, &workspace)
-        .await?;
-    Ok((workspace, spool))
+        .check_out(client, project, commit, workspace, threads)
+        .await
 }
 
 /// Offers the result until the server has it; `Ok` also when it has no use for it.

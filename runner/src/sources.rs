@@ -4,7 +4,8 @@
 //! it is indexed, and one that comes with its index when its objects are read: nothing reaches a
 //! workspace whose bytes are not those of its object id. When the difference between two commits does
 //! not fit what is here, the store is begun anew and the whole is fetched, so that a damaged store
-//! heals itself. One attempt at a time works on a project's store.
+//! heals itself. One attempt at a time works on a project's store, and one that was told to stop for as
+//! long as a thread still works for it.
 
 use crate::{
     checkout,
@@ -24,7 +25,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedMutexGuard, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 /// How long the server may stay silent before an attempt gives up on its sources.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -50,7 +53,9 @@ impl Sources {
         }
     }
 
-    /// Writes the files of `commit` into `tree`, an empty folder, fetching what is not here.
+    /// Writes the files of `commit` into `tree`, an empty folder, fetching what is not here. Dropping
+    /// this does not stop a thread that it started: `threads` ends when all of them have, and only then
+    /// nothing more is written into `tree`.
     ///
     /// # Errors
     /// [`CallError::Lost`] when the attempt is no longer ours, and whatever kept the files away.
@@ -60,6 +65,7 @@ impl Sources {
         project: &str,
         commit: &str,
         tree: &Path,
+        threads: &TaskTracker,
     ) -> anyhow::Result<()> {
         let lock = self
             .locks
@@ -68,15 +74,19 @@ impl Sources {
             .entry(project.to_owned())
             .or_default()
             .clone();
-        let _one_at_a_time = lock.lock().await;
+        let turn = Turn {
+            threads: threads.clone(),
+            store: Arc::new(lock.lock_owned().await),
+        };
         let store = self.folder.join(format!("{project}.git"));
-        let held = blocking({
-            let store = store.clone();
-            move || held_commit(&store)
-        })
-        .await?;
+        let held = turn
+            .blocking({
+                let store = store.clone();
+                move || held_commit(&store)
+            })
+            .await?;
         let incremental = held.is_some();
-        match fetch_and_write(client, &store, held, commit, tree).await {
+        match fetch_and_write(&turn, client, &store, held, commit, tree).await {
             Err(error) if incremental && !is_final(&error) => {
                 tracing::warn!(
                     project,
@@ -84,16 +94,46 @@ impl Sources {
                     "begins the object store anew"
                 );
                 let (store_to_clear, tree_to_clear) = (store.clone(), tree.to_owned());
-                blocking(move || {
+                turn.blocking(move || {
                     remove_folder(&store_to_clear)?;
                     remove_folder(&tree_to_clear)?;
                     fs::create_dir(&tree_to_clear).map_err(Into::into)
                 })
                 .await?;
-                fetch_and_write(client, &store, None, commit, tree).await
+                fetch_and_write(&turn, client, &store, None, commit, tree).await
             }
             outcome => outcome,
         }
+    }
+}
+
+/// One attempt's time with a project's store.
+struct Turn {
+    threads: TaskTracker,
+    store: Arc<OwnedMutexGuard<()>>,
+}
+
+impl Turn {
+    /// Runs `work` in a thread that may wait for the disk. The store is not handed on before its end.
+    fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+    ) -> JoinHandle<anyhow::Result<T>> {
+        let store = Arc::clone(&self.store);
+        self.threads.spawn_blocking(move || {
+            let done = work();
+            drop(store);
+            done
+        })
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        self.spawn(work)
+            .await
+            .context("a thread that handles sources panicked")?
     }
 }
 
@@ -103,6 +143,7 @@ fn is_final(error: &anyhow::Error) -> bool {
 }
 
 async fn fetch_and_write(
+    turn: &Turn,
     client: &AttemptClient,
     store: &Path,
     held: Option<String>,
@@ -111,7 +152,7 @@ async fn fetch_and_write(
 ) -> anyhow::Result<()> {
     if held.as_deref() != Some(commit) {
         let mut backoff = Backoff::new(PATIENCE);
-        while let Err(error) = fetch(client, store, held.as_deref(), commit).await {
+        while let Err(error) = fetch(turn, client, store, held.as_deref(), commit).await {
             let transient = error.downcast_ref().is_some_and(CallError::is_transient);
             match backoff.next_pause() {
                 Some(pause) if transient => {
@@ -123,7 +164,7 @@ async fn fetch_and_write(
         }
     }
     let (store, tree, commit) = (store.to_owned(), tree.to_owned(), commit.to_owned());
-    blocking(move || {
+    turn.blocking(move || {
         checkout::write_tree(&store, &commit, &tree)?;
         // Only now it is known that nothing of this commit is missing.
         let repository = Repository::open_bare(&store)?;
@@ -136,6 +177,7 @@ async fn fetch_and_write(
 }
 
 async fn fetch(
+    turn: &Turn,
     client: &AttemptClient,
     store: &Path,
     held: Option<&str>,
@@ -144,18 +186,18 @@ async fn fetch(
     let wanted = held.map_or(Wanted::Everything, Wanted::Since);
     let sent = ask(client, wanted, commit).await?;
     let Some((pack, index_bytes)) = sent.stored else {
-        return take_in(store, sent.body, index_chunks).await;
+        return take_in(turn, store, sent.body, index_chunks).await;
     };
     if pack.len() != 40 || !pack.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         bail!("`{pack}` cannot be a pack's name");
     }
     let name = format!("pack-{pack}");
-    take_in(store, sent.body, move |store, chunks| {
+    take_in(turn, store, sent.body, move |store, chunks| {
         keep_chunks(store, &name, index_bytes, chunks)
     })
     .await?;
     let rest = ask(client, Wanted::Beside(&pack), commit).await?;
-    take_in(store, rest.body, index_chunks).await
+    take_in(turn, store, rest.body, index_chunks).await
 }
 
 async fn ask(client: &AttemptClient, wanted: Wanted<'_>, commit: &str) -> anyhow::Result<Sent> {
@@ -170,13 +212,14 @@ async fn ask(client: &AttemptClient, wanted: Wanted<'_>, commit: &str) -> anyhow
 
 /// Streams an answer to `work`, which runs in a thread that may wait for the disk.
 async fn take_in(
+    turn: &Turn,
     store: &Path,
     mut body: Response,
     work: impl FnOnce(&Path, mpsc::Receiver<Bytes>) -> anyhow::Result<()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let (sender, receiver) = mpsc::channel::<Bytes>(16);
     let store = store.to_owned();
-    let worker = tokio::task::spawn_blocking(move || work(&store, receiver));
+    let worker = turn.spawn(move || work(&store, receiver));
     let mut cut_off = None;
     loop {
         match body.chunk().await {
@@ -314,10 +357,28 @@ fn remove_folder(folder: &Path) -> anyhow::Result<()> {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
-) -> anyhow::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .context("a thread that handles sources panicked")?
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_is_not_handed_on_while_a_thread_of_a_dropped_check_out_works() {
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        let threads = TaskTracker::new();
+        let turn = Turn {
+            threads: threads.clone(),
+            store: Arc::new(Arc::clone(&lock).lock_owned().await),
+        };
+        let (go_on, told) = std::sync::mpsc::channel::<()>();
+        let check_out = async move { turn.blocking(move || Ok(told.recv()?)).await };
+        let broken_off = tokio::time::timeout(Duration::from_millis(50), check_out).await;
+        assert!(broken_off.is_err());
+
+        threads.close();
+        assert!(lock.try_lock().is_err());
+        assert!(!threads.is_empty(), "and whoever cleans has to wait");
+        go_on.send(()).unwrap();
+        threads.wait().await;
+        assert!(lock.try_lock().is_ok());
+    }
 }

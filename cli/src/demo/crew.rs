@@ -7,6 +7,7 @@ use super::holds::{Before, Faults, Latch};
 use super::table::{Kill, Table};
 use crate::children::{Part, until};
 use crate::client::Client;
+use crate::own_files;
 use crate::up::{self, Parts, UpArgs};
 use anyhow::bail;
 use clap::ValueEnum;
@@ -283,7 +284,7 @@ impl Crew {
 
     /// Starts a part that was killed, and waits until it answers.
     async fn revive(&mut self, victim: Victim) -> anyhow::Result<()> {
-        let token = up::secret(&self.data, "registration-token")?;
+        let token = own_files::secret(&self.data, "registration-token")?;
         match victim {
             Server => {
                 self.parts.server =
@@ -307,6 +308,11 @@ impl Crew {
         [Sandbox, Server, Runner]
             .into_iter()
             .try_for_each(|part| self.part(part).alive())
+    }
+
+    /// Fails when the sandbox has ended.
+    pub(crate) fn sandbox_alive(&mut self) -> anyhow::Result<()> {
+        self.parts.sandbox.alive()
     }
 
     /// Ends all parts.

@@ -2,9 +2,9 @@
 //! in three versions; and the bare repository with the hook that it is pushed to.
 
 use super::Break;
+use crate::own_files;
 use anyhow::{Context, bail};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::Command;
@@ -98,12 +98,8 @@ impl Repository {
         )
         .await?;
         if setting.broken != Some(Break::Push) {
-            let hook = bare.join("hooks/post-receive");
-            fs::write(
-                &hook,
-                HOOK.replace("SECRET", secret).replace("URL", webhook),
-            )?;
-            fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
+            let text = HOOK.replace("SECRET", secret).replace("URL", webhook);
+            own_files::write(&bare.join("hooks/post-receive"), &text, own_files::RUN)?;
         }
         Ok(Self {
             work,
@@ -195,6 +191,7 @@ async fn git(folder: &Path, arguments: &[&str]) -> anyhow::Result<String> {
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_CONFIG_SYSTEM", "/dev/null")
         .stdin(Stdio::null())
+        .kill_on_drop(true)
         .output()
         .await
         .context("git is missing: run `make setup`")?;

@@ -1,14 +1,16 @@
 //! The stage of the story: where everything is, how it is set up beforehand and taken down afterwards.
 
 use super::aws::Aws;
+use super::crew::Crew;
+use super::docker::{self, docker};
 use super::repository::Repository;
+use super::take_down::temporary;
 use crate::children::until;
 use crate::client::Client;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde_json::{Value, json};
-use std::process::Stdio;
+use std::cell::RefCell;
 use std::time::Duration;
-use tokio::process::Command;
 
 /// Where everything is.
 pub(crate) struct Scene {
@@ -21,6 +23,8 @@ pub(crate) struct Scene {
     pub(crate) repository: Repository,
     pub(crate) base: String,
     pub(crate) password: String,
+    /// Clusters in which this story asked for a service.
+    pub(super) clusters: RefCell<Vec<String>>,
 }
 
 impl Scene {
@@ -32,48 +36,42 @@ impl Scene {
         let (user, password) = self.aws.registry_login().await?;
         let host = self.registry.trim_start_matches("http://");
         let name = format!("{host}/placeholder:1");
-        let docker = async |arguments: &[&str]| -> anyhow::Result<()> {
-            let output = Command::new("docker")
-                .args(arguments)
-                .stdin(Stdio::null())
-                .output()
-                .await?;
-            if !output.status.success() {
-                let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                bail!("docker {}: {said}", arguments.first().unwrap_or(&""));
-            }
-            Ok(())
-        };
-        docker(&["login", "--username", &user, "--password", &password, host]).await?;
-        let folder =
-            std::env::temp_dir().join(format!("roadstead-placeholder-{}", std::process::id()));
-        std::fs::create_dir_all(folder.join("www"))?;
+        let folder = temporary("roadstead-placeholder-")?;
+        let context = folder.path().join("context");
+        std::fs::create_dir_all(context.join("www"))?;
         std::fs::write(
-            folder.join("www/index.html"),
+            context.join("www/index.html"),
             "nothing is deployed here yet\n",
         )?;
         std::fs::write(
-            folder.join("Dockerfile"),
+            context.join("Dockerfile"),
             format!(
                 "FROM {}\nCOPY www /www\nENTRYPOINT [\"/bin/busybox\", \"httpd\", \"-f\", \"-p\", \
                  \"8080\", \"-h\", \"/www\"]\n",
                 self.base
             ),
         )?;
-        let built = docker(&[
-            "build",
-            "--quiet",
-            "--tag",
-            &name,
-            &folder.display().to_string(),
-        ])
-        .await;
-        std::fs::remove_dir_all(&folder)?;
-        built?;
-        docker(&["push", "--quiet", &name]).await?;
+        let context = context.display().to_string();
+        docker(&["build", "--quiet", "--tag", &name, &context]).await?;
+        docker::push(folder.path(), &name, &user, &password).await?;
         docker(&["image", "rm", &name]).await?;
-        docker(&["logout", host]).await?;
         Ok(name)
+    }
+
+    /// Makes a cluster with one service behind a load balancer on `port`.
+    pub(super) async fn environment(
+        &self,
+        cluster: &str,
+        port: u16,
+        image: &str,
+    ) -> anyhow::Result<()> {
+        // Noted before: a story that is broken off meanwhile may have made it.
+        self.clusters.borrow_mut().push(cluster.to_owned());
+        let made = self.aws.environment(cluster, port, image).await;
+        if made.is_err() {
+            self.clusters.borrow_mut().retain(|noted| noted != cluster);
+        }
+        made
     }
 
     /// An API token, made with a session as the dashboard makes one.
@@ -120,23 +118,31 @@ impl Scene {
             .to_owned())
     }
 
-    /// Takes the services down, so that no container stays behind.
-    pub(crate) async fn put_away(&self) {
-        for cluster in ["staging", "production"] {
+    /// Takes down the services that this story made, and waits until their tasks have ended.
+    ///
+    /// # Errors
+    /// When it is not known that they have: after 90 s, or at once when the sandbox has ended.
+    pub(super) async fn put_away(&self, crew: &mut Crew) -> anyhow::Result<()> {
+        let clusters = self.clusters.borrow().clone();
+        if clusters.is_empty() {
+            return Ok(());
+        }
+        for cluster in &clusters {
             let body = json!({"cluster": cluster, "service": "shop", "force": true});
-            // At the end of a story that failed there may be nothing to take down.
+            // A service that stays is told of by its tasks.
             drop(self.aws.ecs("DeleteService", body).await);
         }
-        let gone = until("the tasks' end", Duration::from_secs(90), async || {
-            let mut left = 0;
-            for cluster in ["staging", "production"] {
-                left += self.tasks_left(cluster).await.unwrap_or(0);
+        until("the tasks' end", Duration::from_secs(90), async || {
+            crew.sandbox_alive()?;
+            for cluster in &clusters {
+                // No answer does not say that nothing runs.
+                if !matches!(self.tasks_left(cluster).await, Ok(0)) {
+                    return Ok(None);
+                }
             }
-            Ok((left == 0).then_some(()))
-        });
-        if let Err(error) = gone.await {
-            eprintln!("{error:#}");
-        }
+            Ok(Some(()))
+        })
+        .await
     }
 
     /// Tasks that have not stopped yet, whatever is wanted of them.

@@ -19,7 +19,7 @@ pub(crate) async fn tell(scene: &Scene, crew: &mut Crew, table: &mut Table) -> a
             .next()
             .and_then(|p| p.parse().ok())
             .unwrap_or_default();
-        scene.aws.environment(name, port, &placeholder).await?;
+        scene.environment(name, port, &placeholder).await?;
     }
     table.say("clusters, services and load balancers stand, with a placeholder in them");
     let client = scene.sign_in().await?;

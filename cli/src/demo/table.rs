@@ -105,10 +105,11 @@ impl Table {
         self.began.elapsed()
     }
 
-    /// Prints the table, for people or as JSON.
-    pub(crate) fn print(&self, json: bool) {
+    /// Prints the table, for people or as JSON. A story that was broken off is not `whole`, and has
+    /// not held whatever its lines say.
+    pub(crate) fn print(&self, json: bool, whole: bool) {
         if json {
-            let held = self.lines.iter().all(|line| line.held);
+            let held = whole && self.lines.iter().all(|line| line.held);
             let value = serde_json::json!({
                 "held": held, "seconds": self.took().as_secs_f64(), "lines": self.lines,
                 "kills": self.kills, "labels": self.labels,

@@ -16,6 +16,8 @@ use tempfile::TempDir;
 const PORTS: u16 = 8;
 /// The dashboard's, counted from the first.
 const DASHBOARD: u16 = 7;
+/// The registry's, counted from the first.
+const REGISTRY: u16 = 4;
 /// Below the range that systems give to outgoing connections.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
@@ -34,6 +36,7 @@ pub(crate) struct Stage {
 pub(crate) struct Told {
     pub(crate) output: Output,
     pub(crate) table: Value,
+    registry: String,
 }
 
 impl Stage {
@@ -58,15 +61,28 @@ impl Stage {
         format!("http://127.0.0.1:{}", self.first)
     }
 
+    /// What names of images in its registry begin with.
+    pub(crate) fn registry(&self) -> String {
+        format!("127.0.0.1:{}", self.first + REGISTRY)
+    }
+
     /// `demo --json` on this stage.
     pub(crate) fn demo(&self, arguments: &[&str]) -> Command {
+        let mut command = self.demo_in_a_temporary_folder();
+        command
+            .arg(format!("--data={}", self.folder().display()))
+            .args(arguments);
+        command
+    }
+
+    /// The same, in a folder that it makes for itself below the stage's.
+    pub(crate) fn demo_in_a_temporary_folder(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_roadstead"));
         command
             .args(["demo", "--json"])
             .arg(format!("--port={}", self.first))
             .arg(format!("--listen=127.0.0.1:{}", self.first + DASHBOARD))
-            .arg(format!("--data={}", self.folder().display()))
-            .args(arguments)
+            .env("TMPDIR", self.folder())
             .stdin(Stdio::null());
         command
     }
@@ -99,10 +115,19 @@ pub(crate) fn tell(arguments: &[&str]) -> Told {
     let stage = Stage::new();
     let output = stage.demo(arguments).output().unwrap();
     let table = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    Told { output, table }
+    Told {
+        output,
+        table,
+        registry: stage.registry(),
+    }
 }
 
 impl Told {
+    /// Nothing of it is left in Docker Engine.
+    pub(crate) fn assert_nothing_stays(&self) {
+        assert_nothing_stays(&self.table, &self.registry);
+    }
+
     pub(crate) fn said(&self) -> String {
         String::from_utf8_lossy(&self.output.stderr).into_owned()
     }
@@ -127,8 +152,8 @@ pub(crate) fn assert_all_held(table: &Value) {
     assert_eq!(table["held"], true);
 }
 
-/// Nothing in Docker Engine carries a label of this story.
-pub(crate) fn assert_nothing_stays(table: &Value) {
+/// Nothing in Docker Engine carries a label of this story, nor a name of its registry.
+pub(crate) fn assert_nothing_stays(table: &Value, registry: &str) {
     let labels: Vec<_> = table["labels"].as_array().unwrap().iter().collect();
     assert_eq!(
         labels.len(),
@@ -136,18 +161,41 @@ pub(crate) fn assert_nothing_stays(table: &Value) {
         "the sandbox's and the runner's: {labels:?}"
     );
     for label in labels {
-        let filter = format!("label={}", label.as_str().unwrap());
-        for list in [&["ps", "--all"][..], &["network", "ls"], &["volume", "ls"]] {
-            let listed = Command::new("docker")
-                .args(list)
-                .args(["--quiet", "--filter", &filter])
-                .stdin(Stdio::null())
-                .output()
-                .unwrap();
-            let said = String::from_utf8_lossy(&listed.stderr);
-            assert!(listed.status.success(), "docker {list:?}: {said}");
-            let left = String::from_utf8_lossy(&listed.stdout);
-            assert_eq!(left, "", "docker {list:?} with {filter}");
-        }
+        let label = label.as_str().unwrap();
+        assert_eq!(labelled(label), "", "{label}");
     }
+    assert_eq!(images(registry), "");
+}
+
+/// What in Docker Engine carries this label.
+pub(crate) fn labelled(label: &str) -> String {
+    let filter = format!("label={label}");
+    [&["ps", "--all"][..], &["network", "ls"], &["volume", "ls"]]
+        .into_iter()
+        .map(|list| docker(&[list, &["--quiet", "--filter", &filter]].concat()))
+        .collect()
+}
+
+/// Images in Docker Engine with a name of this registry.
+pub(crate) fn images(registry: &str) -> String {
+    let all = docker(&[
+        "image",
+        "ls",
+        "--digests",
+        "--format",
+        "{{.Repository}}@{{.Digest}}",
+    ]);
+    let of_registry = all.lines().filter(|name| name.starts_with(registry));
+    of_registry.collect::<Vec<_>>().join("\n")
+}
+
+fn docker(arguments: &[&str]) -> String {
+    let listed = Command::new("docker")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&listed.stderr);
+    assert!(listed.status.success(), "docker {arguments:?}: {said}");
+    String::from_utf8(listed.stdout).unwrap()
 }
