@@ -1,10 +1,5 @@
 //! The page of what the sandbox takes is true: it is made of the sandbox's lists and AWS's models.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test helper that fails should fail the test where it stands"
-)]
-
 #[path = "clients/python.rs"]
 mod python;
 

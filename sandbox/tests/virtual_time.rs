@@ -388,14 +388,29 @@ async fn real_time_passes_by_itself_alone() {
 #[tokio::test]
 async fn virtual_time_is_for_simulated_tasks_at_their_own_pace() {
     let directory = tempfile::tempdir().unwrap();
-    let wrong: [(fn(&mut Config), &str); 2] = [
-        (|config| config.backend = BackendKind::Docker, "simulated"),
-        (|config| config.time_scale = 2.0, "time scale"),
-    ];
-    for (change, named) in wrong {
-        let mut config = config(&directory);
-        config.virtual_clock = true;
-        change(&mut config);
+    let wrong = || Config {
+        virtual_clock: true,
+        ..config(&directory)
+    };
+    let on_docker = Config {
+        backend: BackendKind::Docker,
+        ..wrong()
+    };
+    let scaled = Config {
+        time_scale: 2.0,
+        ..wrong()
+    };
+    let seeded = Config {
+        backend: BackendKind::Docker,
+        virtual_clock: false,
+        seed: Some(7),
+        ..wrong()
+    };
+    for (config, named) in [
+        (on_docker, "containers live in real time"),
+        (scaled, "time scale"),
+        (seeded, "a seed"),
+    ] {
         let error = serve(config, std::future::pending()).await.unwrap_err();
         assert!(error.to_string().contains(named), "{error:#}");
     }

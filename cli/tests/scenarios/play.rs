@@ -21,25 +21,22 @@ use tokio::time::Instant;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn boto3(name: &str, backend: BackendKind) {
-    play(name, backend, |endpoint| Boto3::new(endpoint), |_| {});
+    play(name, backend, Boto3::new, |_| {});
 }
 
 pub(crate) fn adapter(name: &str, backend: BackendKind) {
-    play(name, backend, |endpoint| Adapter::new(endpoint), |_| {});
+    play(name, backend, Adapter::new, |_| {});
 }
 
 pub(crate) fn command_line(name: &str, backend: BackendKind) {
-    play(name, backend, |endpoint| CommandLine::new(endpoint), |_| {});
+    play(name, backend, CommandLine::new, |_| {});
 }
 
 /// `satisfied` is what ecs-deploy has to think of the outcome.
 pub(crate) fn ecs_deploy(name: &str, satisfied: bool) {
-    play(
-        name,
-        BackendKind::Docker,
-        |endpoint| EcsDeploy::new(endpoint),
-        |client| assert_eq!(client.satisfied, satisfied, "{}", client.said),
-    );
+    play(name, BackendKind::Docker, EcsDeploy::new, |client| {
+        assert_eq!(client.satisfied, satisfied, "{}", client.said);
+    });
 }
 
 /// Plays it on a sandbox of its own, and takes away what is left of it, however it ends.

@@ -167,7 +167,6 @@ pub(crate) const SCENARIOS: [Scenario; 19] = [
             least_stopped: 4,
             event: "has started",
             breaks_at: Some(3),
-            ..COMPLETED
         },
         ..SCENARIO
     },

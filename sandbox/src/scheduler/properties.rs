@@ -394,7 +394,7 @@ fn a_scheduler_that_starts_too_many_is_found_out() {
 fn a_scheduler_that_stops_too_many_is_found_out() {
     broken("minimum", |service, fleet, moment| {
         misled(service, fleet, moment, |one| {
-            one.minimum_healthy_percent = 0
+            one.minimum_healthy_percent = 0;
         })
     });
 }

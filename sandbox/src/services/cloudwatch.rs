@@ -337,11 +337,11 @@ async fn delete(app: &App, input: &Map<String, Value>) -> JsonResult {
     app.store
         .change(|state| {
             // All or none, as at AWS.
-            if let Some(unknown) = names.iter().find(|name| !state.alarms.contains_key(**name)) {
+            if let Some(unknown) = names.iter().find(|name| !state.alarms.contains_key(name)) {
                 return Err(not_found(unknown));
             }
             for name in &names {
-                state.alarms.shift_remove(*name);
+                state.alarms.shift_remove(name);
             }
             Ok(Reply {
                 body: json!({}),

@@ -166,9 +166,8 @@ impl Ecr<'_> {
             tag: self.input["imageId"]["imageTag"].as_str(),
             digest: self.input["imageId"]["imageDigest"].as_str(),
         };
-        let digest = match self.resolve(name, &id).await? {
-            Some(digest) => digest,
-            None => return Err(self.no_image(name, &id)),
+        let Some(digest) = self.resolve(name, &id).await? else {
+            return Err(self.no_image(name, &id));
         };
         Ok((name, id, digest))
     }
