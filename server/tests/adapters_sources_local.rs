@@ -4,7 +4,7 @@
 
 use futures_util::TryStreamExt;
 use roadstead_pipelines::id::{CommitSha, ProjectName};
-use roadstead_server::adapters::sources::{Pack, Remote, Sources};
+use roadstead_server::adapters::sources::{Pack, Remote, Sources, SourcesError};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -273,4 +273,39 @@ async fn what_a_forced_push_left_behind_stays_whole() {
     for commit in [&first, &second, &unseen, &other] {
         world.fetch_from(&world.work(), commit).await;
     }
+}
+
+#[tokio::test]
+async fn slow_readers_take_turns() {
+    let world = World::new();
+    fs::write(world.work().join("large"), noise(4 << 20)).unwrap();
+    let commit = world.commit("packed");
+    git(&world.work(), &["repack", "-a", "-d", "--quiet"]);
+    world.fetch_from(&world.work(), &commit).await;
+
+    // One reader does not take everybody's turns.
+    let mut packs = vec![];
+    let reader = world.sources.read_by("shop.1.a1");
+    for _ in 0..2 {
+        packs.push(reader.stored_pack(&world.project).await.unwrap().unwrap());
+    }
+    let again = world.sources.read_by("shop.1.a1");
+    let refused = again.pack(&world.project, &commit, None).await;
+    assert_eq!(refused.unwrap_err(), SourcesError::Busy);
+
+    for reader in ["shop.2.a1", "shop.3.a1", "shop.4.a1"] {
+        let reader = world.sources.read_by(reader);
+        for _ in 0..2 {
+            packs.push(reader.stored_pack(&world.project).await.unwrap().unwrap());
+        }
+    }
+    let refused = world.sources.pack(&world.project, &commit, None).await;
+    assert_eq!(refused.unwrap_err(), SourcesError::Busy);
+    // Whoever goes, or has read all, makes room for another.
+    drop(packs.pop());
+    let pack = world.sources.pack(&world.project, &commit, None).await;
+    all(pack.unwrap()).await;
+    all(packs.remove(0).pack).await;
+    let pack = again.pack(&world.project, &commit, None).await;
+    all(pack.unwrap()).await;
 }

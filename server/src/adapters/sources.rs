@@ -80,6 +80,9 @@ pub enum SourcesError {
     },
     /// The mirror itself is broken or cannot be written.
     #[error("the mirror of {project}: {reason}")]
+    /// As many packs are sent as may be at the same time.
+    #[error("too many packs of sources are being sent now")]
+    Busy,
     Mirror {
         /// The project.
         project: String,
@@ -93,7 +96,7 @@ impl SourcesError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Mirror { .. } => true,
+            Self::Unreachable { .. } | Self::Mirror { .. } | Self::Busy => true,
             Self::Address { .. }
             | Self::Ref { .. }
             | Self::Login { .. }
@@ -113,6 +116,7 @@ pub struct Sources {
     fetching: Arc<Mutex<BTreeMap<ProjectName, FetchLock>>>,
 }
 
+    turns: pack::Turns,
 impl Sources {
     /// The mirrors below `data`; folders are made when they are needed.
     #[must_use]
@@ -122,6 +126,7 @@ impl Sources {
             fetching: Arc::default(),
         }
     }
+            turns: pack::Turns::default(),
 
     fn mirror(&self, project: &ProjectName) -> Mirror {
         Mirror {
