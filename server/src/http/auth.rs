@@ -72,6 +72,8 @@ pub enum Via {
     Session,
     /// With an API token.
     Token {
+        /// Its id.
+        id: String,
         /// When that token ends, if it does so by itself.
         expires_at: Option<Timestamp>,
     },
@@ -143,6 +145,7 @@ pub async fn identify(request: &HttpRequest) -> Result<Option<(Actor, Via)>, Htt
         let found = app.store.use_api_token(&hash_secret(&token), now).await?;
         return Ok(found.map(|token| {
             let via = Via::Token {
+                id: token.id,
                 expires_at: token.expires_at,
             };
             (

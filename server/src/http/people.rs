@@ -5,7 +5,7 @@ use super::App;
 use super::auth::{self, Via};
 use super::error::HttpError;
 use super::sign_in_limit::Wait;
-use crate::store::{ApiToken, StoreError, User, hash_secret};
+use crate::store::{ApiToken, NewApiToken, StoreError, User, hash_secret};
 use actix_web::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::action::Actor;
@@ -192,7 +192,7 @@ pub(super) struct NewToken {
 }
 
 /// Makes an API token for whoever asks. It can do no more than they can now, and one that is made
-/// with a token does not outlive that.
+/// with a token does not outlive that: it ends with it, and is revoked with it.
 ///
 /// # Errors
 /// 400 when the name is empty or long, or the token would live longer than ten years; 403 for a role
@@ -219,17 +219,24 @@ pub(super) async fn new_token(
     }
     let now = crate::clock::now();
     let asked = days.map(|days| now + SignedDuration::from_hours(24 * i64::from(days)));
-    let expires_at = match via {
-        Via::Token {
-            expires_at: Some(end),
-        } => Some(asked.map_or(*end, |asked| asked.min(*end))),
-        Via::Token { expires_at: None } | Via::Session => asked,
+    let (made_with, end) = match via {
+        Via::Token { id, expires_at } => (Some(id.clone()), *expires_at),
+        Via::Session => (None, None),
+    };
+    let expires_at = match (asked, end) {
+        (Some(asked), Some(end)) => Some(asked.min(end)),
+        (asked, end) => asked.or(end),
     };
     let secret = auth::new_secret("rst");
-    let id = app
-        .store
-        .create_api_token(hash_secret(&secret), name, role, &who.name, now, expires_at)
-        .await?;
+    let token = NewApiToken {
+        token_hash: hash_secret(&secret),
+        name: name.to_owned(),
+        role,
+        owner: who.name.clone(),
+        expires_at,
+        made_with,
+    };
+    let id = app.store.create_api_token(token, now).await?;
     Ok(NewToken {
         id,
         secret,
@@ -237,7 +244,7 @@ pub(super) async fn new_token(
     })
 }
 
-/// Revokes one's own token; an admin anybody's.
+/// Revokes one's own token, and all that were made with it; an admin anybody's.
 ///
 /// # Errors
 /// 404 when there is no such token, it is somebody else's, or it is revoked.
