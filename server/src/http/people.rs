@@ -137,7 +137,8 @@ pub(super) async fn add_user(
 /// Gives a user another password and ends their sessions; gives the password when one had to be made.
 ///
 /// # Errors
-/// 400 for a password that is none, 404 for an unknown user.
+/// 400 for a password that is none, 404 for an unknown user, 409 for oneself: one's own password is
+/// changed by whoever knows the current one.
 pub(super) async fn reset_password(
     app: &App,
     by: &Actor,
@@ -150,6 +151,11 @@ pub(super) async fn reset_password(
     let (hash, made) = chosen(name, password).await?;
     let now = crate::clock::now();
     app.store.set_password(name, &hash, &by.name, now).await?;
+    if name == by.name {
+        return Err(HttpError::conflict(
+            "change your own password on the account page",
+        ));
+    }
     Ok(made)
 }
 

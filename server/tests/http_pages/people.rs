@@ -241,3 +241,29 @@ async fn a_token_gives_no_more_than_it_has() {
     assert_eq!(status(use_second()).await, StatusCode::UNAUTHORIZED);
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_resets_their_own_password() {
+    let site = Site::start().await;
+    let conflict = StatusCode::CONFLICT;
+    let request = site.request(ADMIN, Method::POST, "/api/v1/tokens");
+    let token = json!({"name": "ci", "role": "admin", "days": 1});
+    let token = json_of(request.json(&token), StatusCode::CREATED).await;
+    let request = site.request(Who::Nobody, Method::POST, "/api/v1/users/admin/password");
+    let request = request.bearer_auth(token["token"].as_str().unwrap());
+    let body = json!({"password": "a sentence of mine"});
+    let refused = json_of(request.json(&body), conflict).await;
+    let said = "change your own password on the account page";
+    assert_eq!(refused["message"], said);
+    let path = "/settings/users/admin/password";
+    let answer = site.submit(ADMIN, path, &[("password", "")]).await;
+    assert_eq!(answer.status(), conflict);
+    let html = answer.text().await.unwrap();
+    assert!(
+        html.contains(&said[1..]) && !html.contains("rsp-"),
+        "{html}"
+    );
+    // Their session goes on.
+    site.page(ADMIN, "/settings/account").await;
+    site.stop().await;
+}
