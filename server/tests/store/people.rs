@@ -6,6 +6,7 @@ use crate::story::{Story, place};
 use jiff::SignedDuration;
 use roadstead_pipelines::action::{self, Actor};
 use roadstead_pipelines::spec::Role;
+use roadstead_pipelines::world::World;
 use roadstead_server::store::{NewApiToken, Store, StoreError, User, hash_secret};
 
 on_both_databases!(
@@ -20,6 +21,7 @@ on_both_databases!(
     a_token_is_never_more_than_its_owner,
     nobody_has_tokens_without_end,
     one_person_approves_once,
+    an_approval_is_worth_what_its_person_is,
     everything_is_told_in_the_history,
 );
 
@@ -366,6 +368,43 @@ async fn one_person_approves_once(url: &str) {
         assert_eq!(approvals.len(), 1);
         assert_eq!(approvals[0].role, stored);
     }
+}
+
+async fn an_approval_is_worth_what_its_person_is(url: &str) {
+    let mut story = Story::begin(url).await;
+    let release = story.verified_in_staging().await;
+    add(&story, "boss", Role::Admin).await;
+    add(&story, "ada", Role::Admin).await;
+    let (store, now, shop) = (&story.store, story.now, story.shop.clone());
+    let production = place("production");
+    let ada = Actor {
+        name: "ada".into(),
+        role: Role::Admin,
+    };
+    let said = store.record(&shop, "ada", now, |world| {
+        action::approve(world, &production, &release, &ada, now)
+    });
+    said.await.unwrap();
+    // Whoever plans looks again after each change.
+    let mut before = store.load_world(&shop).await.unwrap();
+    let counted = async |before: &mut World| {
+        let world = store.load_world(&shop).await.unwrap();
+        assert!(world.generations[&shop] > before.generations[&shop]);
+        *before = world.clone();
+        let approvals = world.place(&production).approvals;
+        approvals.first().map(|approval| approval.role)
+    };
+    let role = async |role| store.set_role("ada", role, "boss", now).await.unwrap();
+    role(Role::Deployer).await;
+    assert_eq!(counted(&mut before).await, Some(Role::Deployer));
+    role(Role::Viewer).await;
+    assert_eq!(counted(&mut before).await, Some(Role::Viewer));
+    role(Role::Admin).await;
+    assert_eq!(counted(&mut before).await, Some(Role::Admin));
+    store.disable_user("ada", "boss", now).await.unwrap();
+    assert_eq!(counted(&mut before).await, None);
+    store.enable_user("ada", "boss", now).await.unwrap();
+    assert_eq!(counted(&mut before).await, Some(Role::Admin));
 }
 
 async fn everything_is_told_in_the_history(url: &str) {
