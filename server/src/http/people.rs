@@ -36,8 +36,10 @@ pub(super) async fn sign_in(
             "a name or password has at most 256 characters",
         ));
     }
+    let user = app.store.get_user(name).await?;
+    let known = known(user.as_ref());
     if let Err(wait) = app.sign_ins.begin(name, client, Instant::now()) {
-        tracing::warn!(name, ?client, "too many failed sign-ins");
+        tracing::warn!(name = known, ?client, "too many failed sign-ins");
         let (whose, seconds) = match wait {
             Wait::Name(_) => ("for this name", wait.seconds()),
             Wait::Address(_) => ("from this address", wait.seconds()),
@@ -45,17 +47,21 @@ pub(super) async fn sign_in(
         let message = format!("too many failed tries {whose}: try again in {seconds} s");
         return Err(HttpError::too_many(message, seconds));
     }
-    let user = app.store.get_user(name).await?;
-    let user = user.filter(|user| user.disabled_at.is_none());
-    let stored = user.as_ref().map(|user| user.password_hash.as_str());
+    let active = user.as_ref().filter(|user| user.disabled_at.is_none());
+    let stored = active.map(|user| user.password_hash.as_str());
     let holds = auth::password_holds(password, stored).await?;
-    let Some(user) = user.filter(|_| holds) else {
-        tracing::info!(name, ?client, "a sign-in failed");
+    let Some(user) = active.filter(|_| holds).cloned() else {
+        tracing::info!(name = known, ?client, "a sign-in failed");
         let message = "this name and password do not fit";
         return Err(HttpError::new(StatusCode::UNAUTHORIZED, message));
     };
     app.sign_ins.succeeded(name, client);
     Ok(user)
+}
+
+/// What the log calls somebody who tried to sign in: people type passwords where names belong.
+fn known(user: Option<&User>) -> &str {
+    user.map_or("(unknown)", |user| user.name.as_str())
 }
 
 /// Begins a session; gives its secret.
@@ -145,17 +151,17 @@ pub(super) async fn reset_password(
     name: &str,
     password: Option<&str>,
 ) -> Result<Option<String>, HttpError> {
+    if name == by.name {
+        return Err(HttpError::conflict(
+            "change your own password on the account page",
+        ));
+    }
     if app.store.get_user(name).await?.is_none() {
         return Err(HttpError::not_found(format!("there is no user `{name}`")));
     }
     let (hash, made) = chosen(name, password).await?;
     let now = crate::clock::now();
     app.store.set_password(name, &hash, &by.name, now).await?;
-    if name == by.name {
-        return Err(HttpError::conflict(
-            "change your own password on the account page",
-        ));
-    }
     Ok(made)
 }
 
@@ -311,6 +317,20 @@ const CONFIGURATION: &str = "Roadstead";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_log_names_nobody_who_is_none() {
+        assert_eq!(known(None), "(unknown)");
+        let ada = User {
+            name: "ada".into(),
+            password_hash: String::new(),
+            role: Role::Viewer,
+            created_at: Timestamp::UNIX_EPOCH,
+            disabled_at: Some(Timestamp::UNIX_EPOCH),
+            last_sign_in_at: None,
+        };
+        assert_eq!(known(Some(&ada)), "ada");
+    }
 
     #[test]
     fn names_and_passwords_have_rules() {
