@@ -5,7 +5,9 @@ use anyhow::Context;
 use clap::Args;
 use roadstead_server::config::Config;
 use rustix::fs::Mode;
+use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -49,6 +51,17 @@ fn logs() {
         .init();
 }
 
+/// Threads that wait for a peer or a disk get so long once a part has stopped.
+const LAST_THREADS: Duration = Duration::from_secs(5);
+
+/// Runs a part. A thread that blocks cannot be stopped: a fetch from a forge that is silent would
+/// keep the process for minutes, so it is left behind.
+fn to_its_end<T>(runtime: Runtime, part: impl Future<Output = T>) -> T {
+    let ended = runtime.block_on(part);
+    runtime.shutdown_timeout(LAST_THREADS);
+    ended
+}
+
 /// Returns at the first SIGTERM or SIGINT.
 pub(crate) async fn asked_to_stop() {
     let (Ok(mut term), Ok(mut interrupt)) = (
@@ -69,12 +82,15 @@ pub(crate) fn server(file: &Path) -> anyhow::Result<()> {
     // Mirrors too are for nobody else on this machine; libgit2 makes them.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let config = Config::load(file)?;
-    runtime()?.block_on(roadstead_server::serve(config, asked_to_stop()))
+    to_its_end(runtime()?, roadstead_server::serve(config, asked_to_stop()))
 }
 
 pub(crate) fn sandbox(config: roadstead_sandbox::Config) -> anyhow::Result<()> {
     logs();
-    runtime()?.block_on(roadstead_sandbox::serve(config, asked_to_stop()))
+    to_its_end(
+        runtime()?,
+        roadstead_sandbox::serve(config, asked_to_stop()),
+    )
 }
 
 pub(crate) fn purge_sandbox(data: &Path) -> anyhow::Result<()> {
@@ -101,7 +117,7 @@ pub(crate) fn runner(args: RunnerArgs) -> anyhow::Result<()> {
         .worker_threads(1)
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    to_its_end(runtime, async {
         let stopping = token.clone();
         tokio::spawn(async move {
             asked_to_stop().await;
@@ -109,4 +125,24 @@ pub(crate) fn runner(args: RunnerArgs) -> anyhow::Result<()> {
         });
         roadstead_runner::run(config, token).await
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use std::time::Instant;
+
+    #[test]
+    fn a_thread_that_waits_for_ever_does_not_keep_a_part() {
+        let (_open, nothing) = channel::<()>();
+        let began = Instant::now();
+        let ended = to_its_end(runtime().unwrap(), async {
+            tokio::task::spawn_blocking(move || nothing.recv_timeout(Duration::from_secs(60)));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            "ended"
+        });
+        assert_eq!(ended, "ended");
+        assert!(began.elapsed() < Duration::from_secs(30));
+    }
 }

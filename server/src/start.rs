@@ -40,6 +40,9 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     let bell = Bell::default();
     let stop = CancellationToken::new();
     let sources = Sources::new(&config.data);
+    if let Err(error) = sources.sweep().await {
+        tracing::warn!(%error, "old mirrors stay where they are");
+    }
     let aws = Aws::new(&config.aws);
     let registry = Registry::new(aws.clone());
     let cluster = Cluster::new(aws);

@@ -4,7 +4,7 @@
 
 use futures_util::TryStreamExt;
 use roadstead_pipelines::id::{CommitSha, ProjectName};
-use roadstead_server::adapters::sources::{Pack, Remote, Sources};
+use roadstead_server::adapters::sources::{Pack, Remote, Sources, SourcesError};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -167,6 +167,7 @@ async fn a_pack_reaches_the_mirror_and_a_runner_byte_by_byte() {
     let large = git(&runner, &["cat-file", "-s", &format!("{second}:large")]);
     assert_eq!((changed.as_str(), large.as_str()), ("loose", "2097152"));
 }
+
 #[tokio::test]
 async fn a_mirror_outlives_the_repository_that_it_was_taken_from() {
     let world = World::new();
@@ -176,13 +177,18 @@ async fn a_mirror_outlives_the_repository_that_it_was_taken_from() {
     assert_eq!(world.content(&commit).await, "kept");
 }
 
-/// What a kill in the middle of a taking leaves: the commit, and not what belongs to it.
-fn cut_off(world: &World, commit: &CommitSha) {
+/// The commit, and not what belongs to it: what a taking may find of a push that lands meanwhile.
+fn bare_commit(world: &World, commit: &CommitSha) {
     let (fan, rest) = commit.as_str().split_at(2);
     let from = world.work().join(".git/objects").join(fan).join(rest);
     let to = world.mirror().join("objects").join(fan);
     fs::create_dir_all(&to).unwrap();
     fs::copy(from, to.join(rest)).unwrap();
+}
+
+/// What a kill in the middle of a taking leaves.
+fn cut_off(world: &World, commit: &CommitSha) {
+    bare_commit(world, commit);
     fs::write(world.mirror().join("taking"), "").unwrap();
 }
 
@@ -219,4 +225,87 @@ async fn a_repository_that_borrows_objects_is_fetched_in_the_ordinary_way() {
     assert_eq!(world.content(&second).await, "lent again");
     git(&world.mirror(), &["fsck", "--strict"]);
     assert!(!world.mirror().join("taking").exists());
+}
+
+#[tokio::test]
+async fn a_commit_without_its_files_is_taken_again() {
+    let world = World::new();
+    let first = world.commit("first");
+    world.fetch_from(&world.work(), &first).await;
+    let second = world.commit("second");
+    bare_commit(&world, &second);
+    world.fetch_from(&world.work(), &second).await;
+    assert_eq!(world.content(&second).await, "second");
+    git(&world.mirror(), &["fsck", "--strict"]);
+
+    // The same where nothing can be taken.
+    git(
+        world.folder.path(),
+        &["clone", "--quiet", "--shared", "work", "borrower"],
+    );
+    let borrower = world.folder.path().join("borrower");
+    let third = world.commit("third");
+    git(&borrower, &["pull", "--quiet"]);
+    bare_commit(&world, &third);
+    world.fetch_from(&borrower, &third).await;
+    assert_eq!(world.content(&third).await, "third");
+    git(&world.mirror(), &["fsck", "--strict"]);
+}
+
+#[tokio::test]
+async fn what_a_forced_push_left_behind_stays_whole() {
+    let world = World::new();
+    let first = world.commit("first");
+    let second = world.commit("second");
+    world.fetch_from(&world.work(), &second).await;
+    let unseen = world.commit("seen too late");
+    git(
+        &world.work(),
+        &["reset", "--quiet", "--hard", first.as_str()],
+    );
+    let other = world.commit("other");
+    world.fetch_from(&world.work(), &unseen).await;
+    assert_eq!(world.content(&unseen).await, "seen too late");
+    world.fetch_from(&world.work(), &other).await;
+
+    // Nothing is asked of the repository for any of them.
+    fs::rename(world.work(), world.folder.path().join("gone")).unwrap();
+    for commit in [&first, &second, &unseen, &other] {
+        world.fetch_from(&world.work(), commit).await;
+    }
+}
+
+#[tokio::test]
+async fn slow_readers_take_turns() {
+    let world = World::new();
+    fs::write(world.work().join("large"), noise(4 << 20)).unwrap();
+    let commit = world.commit("packed");
+    git(&world.work(), &["repack", "-a", "-d", "--quiet"]);
+    world.fetch_from(&world.work(), &commit).await;
+
+    // One reader does not take everybody's turns.
+    let mut packs = vec![];
+    let reader = world.sources.read_by("shop.1.a1");
+    for _ in 0..2 {
+        packs.push(reader.stored_pack(&world.project).await.unwrap().unwrap());
+    }
+    let again = world.sources.read_by("shop.1.a1");
+    let refused = again.pack(&world.project, &commit, None).await;
+    assert_eq!(refused.unwrap_err(), SourcesError::Busy);
+
+    for reader in ["shop.2.a1", "shop.3.a1", "shop.4.a1"] {
+        let reader = world.sources.read_by(reader);
+        for _ in 0..2 {
+            packs.push(reader.stored_pack(&world.project).await.unwrap().unwrap());
+        }
+    }
+    let refused = world.sources.pack(&world.project, &commit, None).await;
+    assert_eq!(refused.unwrap_err(), SourcesError::Busy);
+    // Whoever goes, or has read all, makes room for another.
+    drop(packs.pop());
+    let pack = world.sources.pack(&world.project, &commit, None).await;
+    all(pack.unwrap()).await;
+    all(packs.remove(0).pack).await;
+    let pack = again.pack(&world.project, &commit, None).await;
+    all(pack.unwrap()).await;
 }

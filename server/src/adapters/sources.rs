@@ -18,6 +18,8 @@ pub use read::CommitSeen;
 use git2::Repository;
 use roadstead_pipelines::id::{CommitSha, ProjectName};
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -78,6 +80,9 @@ pub enum SourcesError {
         /// Why.
         reason: String,
     },
+    /// As many packs are sent as may be at the same time.
+    #[error("too many packs of sources are being sent now")]
+    Busy,
     /// The mirror itself is broken or cannot be written.
     #[error("the mirror of {project}: {reason}")]
     Mirror {
@@ -93,7 +98,7 @@ impl SourcesError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Mirror { .. } => true,
+            Self::Unreachable { .. } | Self::Mirror { .. } | Self::Busy => true,
             Self::Address { .. }
             | Self::Ref { .. }
             | Self::Login { .. }
@@ -111,6 +116,7 @@ type FetchLock = Arc<tokio::sync::Mutex<()>>;
 pub struct Sources {
     root: PathBuf,
     fetching: Arc<Mutex<BTreeMap<ProjectName, FetchLock>>>,
+    turns: pack::Turns,
 }
 
 impl Sources {
@@ -120,7 +126,31 @@ impl Sources {
         Self {
             root: data.join("mirrors"),
             fetching: Arc::default(),
+            turns: pack::Turns::default(),
         }
+    }
+
+    /// Deletes what is left of mirrors that were thrown away when the last server was killed.
+    ///
+    /// # Errors
+    /// When a folder cannot be read or deleted.
+    pub async fn sweep(&self) -> io::Result<()> {
+        let root = self.root.clone();
+        blocking(move || {
+            let entries = match fs::read_dir(&root) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                entries => entries?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                let name = entry.file_name();
+                if name.to_str().is_some_and(|name| name.starts_with(ASIDE)) {
+                    delete(&entry.path())?;
+                }
+            }
+            Ok(())
+        })
+        .await
     }
 
     fn mirror(&self, project: &ProjectName) -> Mirror {
@@ -134,6 +164,17 @@ impl Sources {
         // A poisoned map is still a map of locks.
         let mut locks = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
         locks.entry(project.clone()).or_default().clone()
+    }
+}
+
+/// How the folder of a mirror begins that was thrown away; no project is called so.
+const ASIDE: &str = ".thrown-away-";
+
+/// Deletes a folder; one that is not there is deleted.
+fn delete(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -173,13 +214,23 @@ impl Mirror {
         Ok(repository)
     }
 
-    /// Throws away what is there and makes an empty mirror: what may lack objects is never mended.
+    /// Throws away what is there and makes an empty mirror: what may lack objects is never mended. It
+    /// goes aside in one move, because half of a mirror could pass for all of it.
     fn begin_anew(&self) -> Result<Repository, SourcesError> {
-        std::fs::remove_dir_all(&self.path).map_err(|error| SourcesError::Mirror {
+        let aside = self
+            .path
+            .with_file_name(format!("{ASIDE}{}", self.project.as_str()));
+        let moved = delete(&aside).and_then(|()| fs::rename(&self.path, &aside));
+        moved.map_err(|error| SourcesError::Mirror {
             project: self.project.to_string(),
             reason: format!("cannot begin anew: {error}"),
         })?;
-        self.open(true)
+        let repository = self.open(true)?;
+        if let Err(error) = delete(&aside) {
+            // The next start deletes it.
+            tracing::warn!(project = %self.project, %error, "an old mirror stays for now");
+        }
+        Ok(repository)
     }
 
     /// Runs `work` on the mirror, on the blocking pool.
@@ -206,4 +257,31 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// The object id of a checked commit.
 fn oid(commit: &CommitSha) -> Result<git2::Oid, git2::Error> {
     git2::Oid::from_str(commit.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_mirror_that_was_thrown_away_is_not_taken_for_one() {
+        let data = tempfile::tempdir().unwrap();
+        let sources = Sources::new(data.path());
+        // A data folder without mirrors has nothing to sweep.
+        sources.sweep().await.unwrap();
+        let mirror = sources.mirror(&ProjectName::parse("shop").unwrap());
+        let aside = mirror.path.with_file_name(".thrown-away-shop");
+        mirror.open(true).unwrap();
+        fs::write(mirror.path.join("objects/one"), "").unwrap();
+        // As a kill in the middle of deleting leaves it.
+        fs::create_dir_all(aside.join("objects")).unwrap();
+        mirror.begin_anew().unwrap();
+        assert!(!mirror.path.join("objects/one").exists());
+        assert!(!aside.exists());
+
+        fs::create_dir_all(aside.join("objects")).unwrap();
+        sources.sweep().await.unwrap();
+        assert!(!aside.exists());
+        mirror.open(false).unwrap();
+    }
 }

@@ -8,6 +8,7 @@ use super::auth::{Allowed, Deployer, Viewer};
 use super::error::HttpError;
 use crate::logs::LogKey;
 use crate::store::{Accepted, DeploymentDetail, DeploymentFilter, Recorded, RunDetail};
+use actix_web::body::SizedStream;
 use actix_web::{HttpResponse, web};
 use roadstead_pipelines::deployment::Deployment;
 use roadstead_pipelines::gate::{self, GateVerdict};
@@ -15,6 +16,11 @@ use roadstead_pipelines::id::ProjectName;
 use roadstead_pipelines::planner;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio_util::io::ReaderStream;
+
+/// Bytes of a raw log that are read at a time.
+const LOG_PIECE: usize = 64 * 1024;
 
 /// Every route of the API.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -188,7 +194,8 @@ async fn log(
     raw_log(&app, &request, &run, step, who.sent.attempt).await
 }
 
-/// A step's log as it is stored, as plain text; ranges and 304 as for any file.
+/// A step's log as it is stored, as plain text, up to where it ends now; 304 for whoever has that much
+/// already. It may be 1 GiB long and is sent as it is read. Ranges are not looked at.
 ///
 /// # Errors
 /// 404 when there is no such run or log.
@@ -221,9 +228,12 @@ pub(super) async fn raw_log(
         .file(&key)
         .map_err(|_| missing())?
         .ok_or_else(missing)?;
-    // Logs are read whole and small enough for it; a body that streams would need actix-files.
-    let bytes = tokio::fs::read(path).await.map_err(HttpError::internal)?;
-    let etag = format!("\"{}\"", bytes.len());
+    let file = tokio::fs::File::open(path)
+        .await
+        .map_err(HttpError::internal)?;
+    let length = file.metadata().await.map_err(HttpError::internal)?.len();
+    // A log only grows, so its length tells which one it is.
+    let etag = format!("\"{length}\"");
     let known = request
         .headers()
         .get("if-none-match")
@@ -231,10 +241,11 @@ pub(super) async fn raw_log(
     if known == Some(etag.as_str()) {
         return Ok(HttpResponse::NotModified().finish());
     }
+    let pieces = ReaderStream::with_capacity(file.take(length), LOG_PIECE);
     Ok(HttpResponse::Ok()
         .content_type("text/plain; charset=utf-8")
         .insert_header(("etag", etag))
-        .body(bytes))
+        .body(SizedStream::new(length, pieces)))
 }
 
 async fn releases(

@@ -129,6 +129,9 @@ pub fn server(app: web::Data<App>, listener: TcpListener) -> io::Result<actix_we
             .configure(configure)
     })
     .workers(2)
+    // Each worker has a pool of its own, and actix's size depends on the machine. Packs under way may
+    // take eight of these threads (see `adapters::sources`); the store has to find some free.
+    .worker_max_blocking_threads(64)
     .shutdown_timeout(5)
     .disable_signals()
     .listen(listener)?

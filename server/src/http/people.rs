@@ -5,7 +5,7 @@ use super::App;
 use super::auth::{self, Via};
 use super::error::HttpError;
 use super::sign_in_limit::Wait;
-use crate::store::{ApiToken, StoreError, User, hash_secret};
+use crate::store::{ApiToken, NewApiToken, StoreError, User, hash_secret};
 use actix_web::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::action::Actor;
@@ -36,8 +36,10 @@ pub(super) async fn sign_in(
             "a name or password has at most 256 characters",
         ));
     }
+    let user = app.store.get_user(name).await?;
+    let known = known(user.as_ref());
     if let Err(wait) = app.sign_ins.begin(name, client, Instant::now()) {
-        tracing::warn!(name, ?client, "too many failed sign-ins");
+        tracing::warn!(name = known, ?client, "too many failed sign-ins");
         let (whose, seconds) = match wait {
             Wait::Name(_) => ("for this name", wait.seconds()),
             Wait::Address(_) => ("from this address", wait.seconds()),
@@ -45,17 +47,21 @@ pub(super) async fn sign_in(
         let message = format!("too many failed tries {whose}: try again in {seconds} s");
         return Err(HttpError::too_many(message, seconds));
     }
-    let user = app.store.get_user(name).await?;
-    let user = user.filter(|user| user.disabled_at.is_none());
-    let stored = user.as_ref().map(|user| user.password_hash.as_str());
+    let active = user.as_ref().filter(|user| user.disabled_at.is_none());
+    let stored = active.map(|user| user.password_hash.as_str());
     let holds = auth::password_holds(password, stored).await?;
-    let Some(user) = user.filter(|_| holds) else {
-        tracing::info!(name, ?client, "a sign-in failed");
+    let Some(user) = active.filter(|_| holds).cloned() else {
+        tracing::info!(name = known, ?client, "a sign-in failed");
         let message = "this name and password do not fit";
         return Err(HttpError::new(StatusCode::UNAUTHORIZED, message));
     };
     app.sign_ins.succeeded(name, client);
     Ok(user)
+}
+
+/// What the log calls somebody who tried to sign in: people type passwords where names belong.
+fn known(user: Option<&User>) -> &str {
+    user.map_or("(unknown)", |user| user.name.as_str())
 }
 
 /// Begins a session; gives its secret.
@@ -137,13 +143,19 @@ pub(super) async fn add_user(
 /// Gives a user another password and ends their sessions; gives the password when one had to be made.
 ///
 /// # Errors
-/// 400 for a password that is none, 404 for an unknown user.
+/// 400 for a password that is none, 404 for an unknown user, 409 for oneself: one's own password is
+/// changed by whoever knows the current one.
 pub(super) async fn reset_password(
     app: &App,
     by: &Actor,
     name: &str,
     password: Option<&str>,
 ) -> Result<Option<String>, HttpError> {
+    if name == by.name {
+        return Err(HttpError::conflict(
+            "change your own password on the account page",
+        ));
+    }
     if app.store.get_user(name).await?.is_none() {
         return Err(HttpError::not_found(format!("there is no user `{name}`")));
     }
@@ -192,7 +204,7 @@ pub(super) struct NewToken {
 }
 
 /// Makes an API token for whoever asks. It can do no more than they can now, and one that is made
-/// with a token does not outlive that.
+/// with a token does not outlive that: it ends with it, and is revoked with it.
 ///
 /// # Errors
 /// 400 when the name is empty or long, or the token would live longer than ten years; 403 for a role
@@ -219,17 +231,24 @@ pub(super) async fn new_token(
     }
     let now = crate::clock::now();
     let asked = days.map(|days| now + SignedDuration::from_hours(24 * i64::from(days)));
-    let expires_at = match via {
-        Via::Token {
-            expires_at: Some(end),
-        } => Some(asked.map_or(*end, |asked| asked.min(*end))),
-        Via::Token { expires_at: None } | Via::Session => asked,
+    let (made_with, end) = match via {
+        Via::Token { id, expires_at } => (Some(id.clone()), *expires_at),
+        Via::Session => (None, None),
+    };
+    let expires_at = match (asked, end) {
+        (Some(asked), Some(end)) => Some(asked.min(end)),
+        (asked, end) => asked.or(end),
     };
     let secret = auth::new_secret("rst");
-    let id = app
-        .store
-        .create_api_token(hash_secret(&secret), name, role, &who.name, now, expires_at)
-        .await?;
+    let token = NewApiToken {
+        token_hash: hash_secret(&secret),
+        name: name.to_owned(),
+        role,
+        owner: who.name.clone(),
+        expires_at,
+        made_with,
+    };
+    let id = app.store.create_api_token(token, now).await?;
     Ok(NewToken {
         id,
         secret,
@@ -237,7 +256,7 @@ pub(super) async fn new_token(
     })
 }
 
-/// Revokes one's own token; an admin anybody's.
+/// Revokes one's own token, and all that were made with it; an admin anybody's.
 ///
 /// # Errors
 /// 404 when there is no such token, it is somebody else's, or it is revoked.
@@ -298,6 +317,20 @@ const CONFIGURATION: &str = "Roadstead";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_log_names_nobody_who_is_none() {
+        assert_eq!(known(None), "(unknown)");
+        let ada = User {
+            name: "ada".into(),
+            password_hash: String::new(),
+            role: Role::Viewer,
+            created_at: Timestamp::UNIX_EPOCH,
+            disabled_at: Some(Timestamp::UNIX_EPOCH),
+            last_sign_in_at: None,
+        };
+        assert_eq!(known(Some(&ada)), "ada");
+    }
 
     #[test]
     fn names_and_passwords_have_rules() {

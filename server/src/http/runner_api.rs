@@ -7,7 +7,7 @@
 use super::App;
 use super::auth::{Then, bearer, new_secret};
 use super::error::HttpError;
-use crate::adapters::sources::PackName;
+use crate::adapters::sources::{PackName, SourcesError};
 use crate::logs::{LogError, LogKey};
 use crate::store::{Attempt, Offer, Report, hash_secret};
 use actix_web::http::StatusCode;
@@ -382,16 +382,17 @@ async fn sources(
     app: web::Data<App>,
     Then(own, query): Then<OwnAttempt, web::Query<Wanted>>,
 ) -> Result<HttpResponse, HttpError> {
-    let run = own.live(None)?.run;
+    let own = own.live(None)?;
+    let run = own.run;
     let wanted = query.into_inner();
-    let sources = &app.sources;
+    let sources = app.sources.read_by(own.attempt.id.as_str());
     let mut answer = HttpResponse::Ok();
     answer
         .content_type("application/x-git-packfile")
         .insert_header((wire::COMMIT_HEADER, run.commit.as_str()));
     if wanted.stored {
         let stored = sources.stored_pack(&run.project).await;
-        if let Some(stored) = stored.map_err(HttpError::internal)? {
+        if let Some(stored) = stored.map_err(no_sources)? {
             answer
                 .insert_header((wire::INDEX_BYTES_HEADER, stored.index_bytes))
                 .insert_header((wire::PACK_HEADER, stored.name.as_str()));
@@ -409,8 +410,16 @@ async fn sources(
             sources.pack(&run.project, &run.commit, have.as_ref()).await
         }
     };
-    let pack = pack.map_err(HttpError::internal)?;
+    let pack = pack.map_err(no_sources)?;
     Ok(answer.streaming(pack.map_err(actix_web::Error::from)))
+}
+
+/// A runner asks again after 503, and not after what would only fail again.
+fn no_sources(error: SourcesError) -> HttpError {
+    match error {
+        SourcesError::Busy => HttpError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        error => HttpError::internal(error),
+    }
 }
 
 async fn registry_credentials(

@@ -1,5 +1,7 @@
-//! Failed sign-ins cost time, so that a password cannot be guessed by trying. Each name and each
-//! address has a budget of failures that fills up again slowly; who has used it up has to wait.
+//! Failed sign-ins cost time, so that a password cannot be guessed by trying. Each name from each
+//! address, each address and each name has a budget of failures that fills up again slowly; who has used
+//! one up has to wait. The budget of a name alone is wide: strangers at a few addresses cannot use it up
+//! and so keep the one out whose name it is.
 //!
 //! In memory, and never more than a bounded number of names and addresses: a restart forgets them, and
 //! each server of several counts for itself. It must not know what a user or a session is.
@@ -11,10 +13,15 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// So many failures of a name at once, then one in thirty seconds.
-const OF_A_NAME: Budget = Budget {
+/// So many failures of a name from one address at once, then one in thirty seconds.
+const OF_A_PAIR: Budget = Budget {
     failures: 10,
     refill: Duration::from_secs(30),
+};
+/// So many failures of a name at once, from wherever, then one in ten seconds.
+const OF_A_NAME: Budget = Budget {
+    failures: 100,
+    refill: Duration::from_secs(10),
 };
 /// So many failures from an address at once, whatever the names, then one in three seconds: a whole
 /// office may share an address.
@@ -22,7 +29,7 @@ const OF_AN_ADDRESS: Budget = Budget {
     failures: 60,
     refill: Duration::from_secs(3),
 };
-/// So many names, and so many addresses, are remembered; whoever is closest to a full budget again is
+/// So many of each are remembered; whoever is closest to a full budget again is
 /// forgotten first.
 const MOST_KEYS: usize = 10_000;
 
@@ -94,12 +101,22 @@ impl Wait {
 }
 
 /// Recent failures.
-pub struct SignInLimit(Mutex<(Ledger<String>, Ledger<IpAddr>)>);
+pub struct SignInLimit(Mutex<Ledgers>);
+
+struct Ledgers {
+    /// Without an address: from this machine, or behind a proxy that names none.
+    pairs: Ledger<(String, Option<IpAddr>)>,
+    names: Ledger<String>,
+    addresses: Ledger<IpAddr>,
+}
 
 impl Default for SignInLimit {
     fn default() -> Self {
-        let ledgers = (Ledger::new(OF_A_NAME), Ledger::new(OF_AN_ADDRESS));
-        Self(Mutex::new(ledgers))
+        Self(Mutex::new(Ledgers {
+            pairs: Ledger::new(OF_A_PAIR),
+            names: Ledger::new(OF_A_NAME),
+            addresses: Ledger::new(OF_AN_ADDRESS),
+        }))
     }
 }
 
@@ -111,7 +128,11 @@ impl SignInLimit {
     /// How long to wait.
     pub fn begin(&self, name: &str, address: Option<IpAddr>, now: Instant) -> Result<(), Wait> {
         let mut ledgers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (names, addresses) = &mut *ledgers;
+        let Ledgers {
+            pairs,
+            names,
+            addresses,
+        } = &mut *ledgers;
         let address = address.map(network);
         if let Some(address) = &address {
             let wait = addresses.wait(address, now);
@@ -119,25 +140,29 @@ impl SignInLimit {
                 return Err(Wait::Address(wait));
             }
         }
-        let name = name.to_owned();
-        let wait = names.wait(&name, now);
+        let pair = (name.to_owned(), address);
+        let wait = pairs.wait(&pair, now).max(names.wait(&pair.0, now));
         if !wait.is_zero() {
             return Err(Wait::Name(wait));
         }
-        names.charge(name, now);
+        names.charge(pair.0.clone(), now);
+        pairs.charge(pair, now);
         if let Some(address) = address {
             addresses.charge(address, now);
         }
         Ok(())
     }
 
-    /// The try went well: the name owes nothing any more, the address not for this try.
+    /// The try went well: the name owes nothing any more at this address; address and name not for
+    /// this try, but for what others tried.
     pub fn succeeded(&self, name: &str, address: Option<IpAddr>) {
         let mut ledgers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (names, addresses) = &mut *ledgers;
-        names.paid_at.remove(name);
-        if let Some(address) = address {
-            addresses.give_back(&network(address));
+        let name = name.to_owned();
+        let address = address.map(network);
+        ledgers.names.give_back(&name);
+        ledgers.pairs.paid_at.remove(&(name, address));
+        if let Some(address) = &address {
+            ledgers.addresses.give_back(address);
         }
     }
 }
@@ -200,6 +225,35 @@ mod tests {
     }
 
     #[test]
+    fn a_stranger_keeps_nobody_out() {
+        let limit = SignInLimit::default();
+        let start = Instant::now();
+        let stranger = address("192.0.2.7");
+        for _ in 0..10 {
+            limit.begin("ada", stranger, start).unwrap();
+        }
+        limit.begin("ada", stranger, start).unwrap_err();
+        // Neither at her desk nor on the server itself.
+        for own in [address("198.51.100.9"), None] {
+            limit.begin("ada", own, start).unwrap();
+            limit.succeeded("ada", own);
+        }
+        limit.begin("ada", stranger, start).unwrap_err();
+
+        // Many together get a hundred tries, and then one in ten seconds.
+        for host in 8..17 {
+            let one = address(&format!("192.0.2.{host}"));
+            for _ in 0..10 {
+                limit.begin("ada", one, start).unwrap();
+            }
+        }
+        let wait = limit.begin("ada", address("198.51.100.9"), start);
+        assert_eq!(wait, Err(Wait::Name(Duration::from_secs(10))));
+        let later = start + Duration::from_secs(10);
+        limit.begin("ada", address("198.51.100.9"), later).unwrap();
+    }
+
+    #[test]
     fn an_address_that_tries_many_names_waits() {
         let limit = SignInLimit::default();
         let start = Instant::now();
@@ -232,10 +286,11 @@ mod tests {
         for _ in 0..10 {
             limit.begin("ada", None, start).unwrap();
         }
-        for number in 0..MOST_KEYS * 2 {
+        for number in 0..MOST_KEYS + 500 {
             limit.begin(&number.to_string(), None, start).unwrap();
         }
-        assert_eq!(limit.0.lock().unwrap().0.paid_at.len(), MOST_KEYS);
+        assert_eq!(limit.0.lock().unwrap().pairs.paid_at.len(), MOST_KEYS);
+        assert_eq!(limit.0.lock().unwrap().names.paid_at.len(), MOST_KEYS);
         limit.begin("ada", None, start).unwrap_err();
         // All is paid off by then.
         limit
@@ -244,7 +299,8 @@ mod tests {
         limit
             .begin("new", None, start + Duration::from_secs(300))
             .unwrap();
-        assert_eq!(limit.0.lock().unwrap().0.paid_at.len(), 2);
+        assert_eq!(limit.0.lock().unwrap().pairs.paid_at.len(), 2);
+        assert_eq!(limit.0.lock().unwrap().names.paid_at.len(), 2);
     }
 
     #[test]

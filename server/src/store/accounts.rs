@@ -1,14 +1,15 @@
 //! People who sign in, and their sessions. Passwords and sessions are hashes here.
 //!
 //! A session is looked up with its user each time, so a new role or a disabled user counts from the
-//! next request on. Every change writes its line of the history in the same transaction. Somebody can
+//! next request on. What they approved counts with the role that they have now, so each of these changes
+//! moves every lane on. Every change writes its line of the history in the same transaction. Somebody can
 //! always administer the server: whoever would take away the last admin is refused.
 
 use super::codec::{Row, micros};
 use super::conn::AnyConnection;
 use super::events::{self, Line};
 use super::schema::{sessions, users};
-use super::{Result, Store, StoreError, User, tokens};
+use super::{Result, Store, StoreError, User, lane, tokens};
 use diesel::prelude::*;
 use jiff::Timestamp;
 use roadstead_pipelines::spec::Role;
@@ -173,6 +174,7 @@ impl Store {
             diesel::update(users::table.find(&name))
                 .set(users::role.eq(role.as_str()))
                 .execute(c)?;
+            lane::bump_all(c)?;
             let detail = json!({"from": user.role, "to": role});
             tell(c, &name, (&by, now), "role_changed", &detail)
         })
@@ -197,6 +199,7 @@ impl Store {
             diesel::update(users::table.find(&name))
                 .set(users::disabled_at.eq(Some(micros(now))))
                 .execute(c)?;
+            lane::bump_all(c)?;
             let detail = json!({
                 "sessions": end_sessions_of(c, &name)?,
                 "tokens": tokens::revoke_all_of(c, &name, now)?,
@@ -219,6 +222,7 @@ impl Store {
             diesel::update(users::table.find(&name))
                 .set(users::disabled_at.eq(None::<i64>))
                 .execute(c)?;
+            lane::bump_all(c)?;
             tell(c, &name, (&by, now), "user_enabled", &json!({}))
         })
         .await

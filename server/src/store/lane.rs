@@ -30,6 +30,14 @@ pub(super) fn bump(connection: &mut AnyConnection, project: &ProjectName) -> Res
     }
 }
 
+/// Moves the generation of every lane on: what changed counts in all projects.
+pub(super) fn bump_all(connection: &mut AnyConnection) -> Result<()> {
+    diesel::update(lanes::table)
+        .set(lanes::generation.eq(lanes::generation + 1))
+        .execute(connection)?;
+    Ok(())
+}
+
 /// Moves the generation on from `generation`; false when it has moved on already.
 pub(super) fn swap(
     connection: &mut AnyConnection,

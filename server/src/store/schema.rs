@@ -196,6 +196,7 @@ diesel::table! {
         expires_at -> Nullable<BigInt>,
         last_used_at -> Nullable<BigInt>,
         revoked_at -> Nullable<BigInt>,
+        made_with -> Nullable<Text>,
     }
 }
 

@@ -1,14 +1,14 @@
 //! API tokens: each acts in its owner's name, with its own role and never with more than its owner
-//! has at that moment. A disabled owner's tokens are revoked. Secrets are hashes here.
+//! has at that moment. A disabled owner's tokens are revoked, and with a token all that were made with
+//! it. Secrets are hashes here.
 
 use super::codec::{Row, micros};
 use super::conn::AnyConnection;
 use super::events::{self, Line};
 use super::schema::api_tokens;
-use super::{ApiToken, Result, Store, StoreError, accounts};
+use super::{ApiToken, NewApiToken, Result, Store, StoreError, accounts};
 use diesel::prelude::*;
 use jiff::{SignedDuration, Timestamp};
-use roadstead_pipelines::spec::Role;
 use serde_json::{Value, json};
 
 /// The last use of a token is noted this often: its calls are not to wait for the writer.
@@ -28,10 +28,22 @@ type TokenRecord = (
     Option<i64>,
     Option<i64>,
     Option<i64>,
+    Option<String>,
 );
 
 fn read_token(record: TokenRecord) -> Result<ApiToken> {
-    let (id, _, name, role, created_by, created_at, expires_at, last_used_at, revoked_at) = record;
+    let (
+        id,
+        _,
+        name,
+        role,
+        created_by,
+        created_at,
+        expires_at,
+        last_used_at,
+        revoked_at,
+        made_with,
+    ) = record;
     let row = Row("API token", &id);
     Ok(ApiToken {
         role: row.word("role", &role)?,
@@ -42,6 +54,7 @@ fn read_token(record: TokenRecord) -> Result<ApiToken> {
         id,
         name,
         created_by,
+        made_with,
     })
 }
 
@@ -57,6 +70,28 @@ pub(super) fn revoke_all_of(
     Ok(diesel::update(valid)
         .set(api_tokens::revoked_at.eq(Some(micros(now))))
         .execute(connection)?)
+}
+
+/// Revokes what was made with a token, with what was made with that, and so on; gives how many that
+/// were. The owner's row has to be locked: nothing is then made with any of them meanwhile.
+fn revoke_all_below(connection: &mut AnyConnection, id: &str, now: Timestamp) -> Result<usize> {
+    let mut revoked = 0;
+    let mut above = vec![id.to_owned()];
+    // A token is younger than the one that it was made with, so this comes to an end.
+    while !above.is_empty() {
+        let below: Vec<String> = api_tokens::table
+            .filter(api_tokens::made_with.eq_any(&above))
+            .select(api_tokens::id)
+            .load(connection)?;
+        let valid = api_tokens::table
+            .filter(api_tokens::id.eq_any(&below))
+            .filter(api_tokens::revoked_at.is_null());
+        revoked += diesel::update(valid)
+            .set(api_tokens::revoked_at.eq(Some(micros(now))))
+            .execute(connection)?;
+        above = below;
+    }
+    Ok(revoked)
 }
 
 fn tell(
@@ -78,28 +113,39 @@ fn tell(
 }
 
 impl Store {
-    /// Makes a token for the command line; gives its id. Without `expires_at` it does not end by
-    /// itself.
+    /// Makes a token for the command line; gives its id.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the owner has too many, or is disabled.
-    pub async fn create_api_token(
-        &self,
-        token_hash: String,
-        name: &str,
-        role: Role,
-        owner: &str,
-        now: Timestamp,
-        expires_at: Option<Timestamp>,
-    ) -> Result<String> {
-        let (name, owner) = (name.to_owned(), owner.to_owned());
+    /// [`StoreError::Conflict`] when the owner has too many, or is disabled, or the token that it is
+    /// made with was revoked.
+    pub async fn create_api_token(&self, token: NewApiToken, now: Timestamp) -> Result<String> {
         self.write(move |c| {
-            // Locks the owner's row: a token is not made while its owner is being disabled.
-            if accounts::locked(c, &owner)?.disabled_at.is_some() {
+            let NewApiToken {
+                token_hash,
+                name,
+                role,
+                owner,
+                expires_at,
+                made_with,
+            } = &token;
+            // Locks the owner's row: a token is not made while its owner is being disabled, or the
+            // token that it is made with revoked.
+            if accounts::locked(c, owner)?.disabled_at.is_some() {
                 return Err(StoreError::conflict(format!("`{owner}` is disabled")));
             }
+            if let Some(id) = made_with {
+                let still_valid = api_tokens::table
+                    .find(id)
+                    .filter(api_tokens::created_by.eq(owner))
+                    .filter(api_tokens::revoked_at.is_null());
+                let found: i64 = still_valid.count().get_result(c)?;
+                if found == 0 {
+                    let message = format!("API token {id} was revoked meanwhile");
+                    return Err(StoreError::conflict(message));
+                }
+            }
             let valid: i64 = api_tokens::table
-                .filter(api_tokens::created_by.eq(&owner))
+                .filter(api_tokens::created_by.eq(owner))
                 .filter(api_tokens::revoked_at.is_null())
                 .filter(
                     api_tokens::expires_at
@@ -113,20 +159,21 @@ impl Store {
                     "`{owner}` has {valid} API tokens: revoke one first"
                 )));
             }
-            let id = token_hash.get(..TOKEN_ID_DIGITS).unwrap_or(&token_hash);
+            let id = token_hash.get(..TOKEN_ID_DIGITS).unwrap_or(token_hash);
             diesel::insert_into(api_tokens::table)
                 .values((
                     api_tokens::id.eq(id),
-                    api_tokens::token_hash.eq(&token_hash),
-                    api_tokens::name.eq(&name),
+                    api_tokens::token_hash.eq(token_hash),
+                    api_tokens::name.eq(name),
                     api_tokens::role.eq(role.as_str()),
-                    api_tokens::created_by.eq(&owner),
+                    api_tokens::created_by.eq(owner),
                     api_tokens::created_at.eq(micros(now)),
                     api_tokens::expires_at.eq(expires_at.map(micros)),
+                    api_tokens::made_with.eq(made_with.as_deref()),
                 ))
                 .execute(c)?;
             let detail = json!({"id": id, "role": role, "expires_at": expires_at});
-            tell(c, &name, (&owner, now), "token_created", &detail)?;
+            tell(c, name, (owner, now), "token_created", &detail)?;
             Ok(id.to_owned())
         })
         .await
@@ -201,8 +248,8 @@ impl Store {
         .await
     }
 
-    /// A token is not accepted any more. With `owner`, only theirs are looked for. Gives the token
-    /// as it was.
+    /// A token is not accepted any more, nor any that was made with it. With `owner`, only theirs are
+    /// looked for. Gives the token as it was.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such token, or it is revoked.
@@ -224,6 +271,7 @@ impl Store {
             {
                 return Err(missing());
             }
+            accounts::locked(c, &token.created_by)?;
             let valid = api_tokens::table
                 .find(&id)
                 .filter(api_tokens::revoked_at.is_null());
@@ -233,7 +281,8 @@ impl Store {
             if revoked == 0 {
                 return Err(missing());
             }
-            let detail = json!({"id": id, "owner": token.created_by});
+            let below = revoke_all_below(c, &id, now)?;
+            let detail = json!({"id": id, "owner": token.created_by, "made_with_it": below});
             tell(c, &token.name, (&by, now), "token_revoked", &detail)?;
             Ok(token)
         })

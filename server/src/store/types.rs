@@ -357,6 +357,25 @@ pub struct ApiToken {
     pub last_used_at: Option<Timestamp>,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
+    /// The id of the token that it was made with, if it was: it is revoked with that.
+    pub made_with: Option<String>,
+}
+
+/// A token that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewApiToken {
+    /// SHA-256 of its secret.
+    pub token_hash: String,
+    /// What people call it.
+    pub name: String,
+    /// What it may do at most.
+    pub role: Role,
+    /// Whose it is.
+    pub owner: String,
+    /// When it ends; none when it does not end by itself.
+    pub expires_at: Option<Timestamp>,
+    /// The id of the token that asks for it; none when its owner is signed in.
+    pub made_with: Option<String>,
 }
 
 /// A registered runner.

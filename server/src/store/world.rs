@@ -3,7 +3,7 @@
 use super::codec::{Row, json, micros};
 use super::conn::AnyConnection;
 use super::lane::{self, Lane};
-use super::schema::{approvals, places, runs};
+use super::schema::{approvals, places, runs, users};
 use super::{Overview, Result, Store, deployments, projects, releases, runs as run_rows};
 use diesel::prelude::*;
 use roadstead_pipelines::deployment::{DeploymentState, Kind, TakenBackBy};
@@ -142,6 +142,7 @@ fn load_places(
         .filter(approvals::project.eq(project.as_str()))
         .order(approvals::approved_at)
         .load(connection)?;
+    let people = approvers(connection, project)?;
     for (_, environment, service, release, by, role, at) in said {
         let key = format!("{project} {environment}/{service} {release} {by}");
         let row = Row("approval", &key);
@@ -149,15 +150,44 @@ fn load_places(
             environment: row.word("environment", &environment)?,
             service: row.word("service", &service)?,
         };
+        let mut role: Role = row.word("role", &role)?;
+        match people.get(&by) {
+            Some((_, true)) => continue,
+            Some((now, false)) => role = role.min(*now),
+            // Users are never deleted, so only tests approve as nobody.
+            None => {}
+        }
         let approval = Approval {
             release: row.word("release", &release)?,
-            role: row.word("role", &role)?,
+            role,
             at: row.time(at)?,
             by,
         };
         found.entry(place).or_default().approvals.push(approval);
     }
     Ok(found)
+}
+
+/// Whoever approved something in a project: the role that they have now, and whether they are
+/// disabled. An approval is worth no more than the person behind it.
+fn approvers(
+    connection: &mut AnyConnection,
+    project: &ProjectName,
+) -> Result<BTreeMap<String, (Role, bool)>> {
+    let names = approvals::table
+        .filter(approvals::project.eq(project.as_str()))
+        .select(approvals::by_whom);
+    let found: Vec<(String, String, Option<i64>)> = users::table
+        .filter(users::name.eq_any(names))
+        .select((users::name, users::role, users::disabled_at))
+        .load(connection)?;
+    found
+        .into_iter()
+        .map(|(name, role, disabled_at)| {
+            let role = Row("user", &name).word("role", &role)?;
+            Ok((name, (role, disabled_at.is_some())))
+        })
+        .collect()
 }
 
 /// One change to a place's row; the lane has to be moved on already.

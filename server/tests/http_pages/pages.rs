@@ -1,9 +1,10 @@
 //! Every page with data in it, and what its buttons do.
 
-use crate::site::{ADMIN, DEPLOYER, Site, VIEWER, Who, cookie, location};
+use crate::site::{ADMIN, DEPLOYER, Site, VIEWER, Who, cookie, location, log_key};
 use crate::story::place;
 use reqwest::{Method, StatusCode};
 use roadstead_pipelines::fact::{Change, RunFact};
+use roadstead_pipelines::id::RunId;
 use roadstead_pipelines::report::Failure;
 use roadstead_web::assets;
 
@@ -71,6 +72,7 @@ async fn every_page_shows_what_is_there() {
         .await
         .unwrap();
     assert!(raw.text().await.unwrap().ends_with("<script>\nlast line\n"));
+    large_logs_are_sent_as_they_are_read(&site).await;
     for far in [
         "/audit?page=99",
         "/deliveries?page=0",
@@ -305,4 +307,26 @@ async fn pages_forbid_what_is_not_theirs() {
     let missing = site.browse(Who::Nobody, "/assets/no.css").await;
     assert_eq!(missing.status(), StatusCode::NOT_FOUND);
     site.stop().await;
+}
+
+/// Such a log as no memory holds, which is only a hole on the disk.
+async fn large_logs_are_sent_as_they_are_read(site: &Site) {
+    let path = "/runs/shop.1/steps/test/log";
+    let key = log_key(&RunId::parse("shop.1").unwrap(), "test");
+    let file = site.app.logs.file(&key).unwrap().unwrap();
+    let short = std::fs::metadata(&file).unwrap().len();
+    let file = std::fs::File::options().append(true).open(file).unwrap();
+    let length = 4_u64 << 40;
+    file.set_len(length).unwrap();
+    let get = || site.request(VIEWER, Method::GET, path);
+    let mut answer = get().send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()["content-length"], length.to_string());
+    let etag = answer.headers()["etag"].clone();
+    let first = answer.chunk().await.unwrap().unwrap();
+    assert!(first.starts_with(b"\x1b[31mred"), "{first:?}");
+    drop(answer);
+    let known = get().header("if-none-match", etag).send().await.unwrap();
+    assert_eq!(known.status(), StatusCode::NOT_MODIFIED);
+    file.set_len(short).unwrap();
 }

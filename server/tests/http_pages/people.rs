@@ -210,6 +210,8 @@ async fn a_token_gives_no_more_than_it_has() {
     json_of(make(ask("deployer", json!(1))), StatusCode::FORBIDDEN).await;
     let second = json_of(make(ask("viewer", Value::Null)), created).await;
     assert_eq!(second["expires_at"], weak["expires_at"]);
+    let use_second = || with(&second["token"], Method::GET, "/api/v1/account");
+    json_of(use_second(), ok).await;
     let fields = [("password", "x"), ("new_password", "a sentence of mine")];
     let change = with(&weak["token"], Method::POST, "/settings/account/password");
     assert_eq!(status(change.form(&fields)).await, StatusCode::FORBIDDEN);
@@ -223,6 +225,7 @@ async fn a_token_gives_no_more_than_it_has() {
     assert_eq!(all["tokens"].as_array().unwrap().len(), 2);
     assert_eq!(own, all);
     assert_eq!(own["tokens"][0]["owner"], "deployer");
+    assert_eq!(own["tokens"][0]["made_with"], weak["id"]);
     assert!(!own.to_string().contains(weak["token"].as_str().unwrap()));
     let none = json_of(site.request(VIEWER, Method::GET, "/api/v1/tokens"), ok).await;
     assert_eq!(none, json!({"tokens": []}));
@@ -234,5 +237,33 @@ async fn a_token_gives_no_more_than_it_has() {
     assert_eq!(json_of(revoked, ok).await["name"], "ci");
     let account = with(&weak["token"], Method::GET, "/api/v1/account");
     assert_eq!(status(account).await, StatusCode::UNAUTHORIZED);
+    // Nor does what was made with it.
+    assert_eq!(status(use_second()).await, StatusCode::UNAUTHORIZED);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_resets_their_own_password() {
+    let site = Site::start().await;
+    let conflict = StatusCode::CONFLICT;
+    let request = site.request(ADMIN, Method::POST, "/api/v1/tokens");
+    let token = json!({"name": "ci", "role": "admin", "days": 1});
+    let token = json_of(request.json(&token), StatusCode::CREATED).await;
+    let request = site.request(Who::Nobody, Method::POST, "/api/v1/users/admin/password");
+    let request = request.bearer_auth(token["token"].as_str().unwrap());
+    let body = json!({"password": "a sentence of mine"});
+    let refused = json_of(request.json(&body), conflict).await;
+    let said = "change your own password on the account page";
+    assert_eq!(refused["message"], said);
+    let path = "/settings/users/admin/password";
+    let answer = site.submit(ADMIN, path, &[("password", "")]).await;
+    assert_eq!(answer.status(), conflict);
+    let html = answer.text().await.unwrap();
+    assert!(
+        html.contains(&said[1..]) && !html.contains("rsp-"),
+        "{html}"
+    );
+    // Their session goes on.
+    site.page(ADMIN, "/settings/account").await;
     site.stop().await;
 }

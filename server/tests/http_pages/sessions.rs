@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 use reqwest::{Method, StatusCode};
 use roadstead_pipelines::spec::Role;
 use roadstead_server::http::auth;
-use roadstead_server::store::hash_secret;
+use roadstead_server::store::{NewApiToken, hash_secret};
 use std::time::{Duration, Instant};
 
 const PASSWORD: &str = "a long sentence of ada's";
@@ -266,11 +266,15 @@ async fn a_token_works_until_it_is_revoked_or_ends() {
 
     let (made, ended) = (now() - SignedDuration::from_hours(48), now());
     let store = &site.story.store;
-    let hash = hash_secret("rst_old");
-    store
-        .create_api_token(hash, "old", Role::Admin, "admin", made, Some(ended))
-        .await
-        .unwrap();
+    let old = NewApiToken {
+        token_hash: hash_secret("rst_old"),
+        name: "old".into(),
+        role: Role::Admin,
+        owner: "admin".into(),
+        expires_at: Some(ended),
+        made_with: None,
+    };
+    store.create_api_token(old, made).await.unwrap();
     let answer = use_it("rst_old".into(), runners, Method::GET).await;
     assert_eq!(answer, StatusCode::UNAUTHORIZED);
     for bad in [("role", "king"), ("days", "-1"), ("days", "99999")] {

@@ -6,7 +6,8 @@ use crate::story::{Story, place};
 use jiff::SignedDuration;
 use roadstead_pipelines::action::{self, Actor};
 use roadstead_pipelines::spec::Role;
-use roadstead_server::store::{Store, StoreError, User, hash_secret};
+use roadstead_pipelines::world::World;
+use roadstead_server::store::{NewApiToken, Store, StoreError, User, hash_secret};
 
 on_both_databases!(
     people_sign_in_and_out,
@@ -16,9 +17,11 @@ on_both_databases!(
     the_last_admin_stays,
     two_admins_cannot_take_each_other_away,
     tokens_end_when_they_are_revoked,
+    a_revoked_token_takes_along_what_was_made_with_it,
     a_token_is_never_more_than_its_owner,
     nobody_has_tokens_without_end,
     one_person_approves_once,
+    an_approval_is_worth_what_its_person_is,
     everything_is_told_in_the_history,
 );
 
@@ -46,11 +49,20 @@ async fn user_of(story: &Story, secret: &str) -> Option<User> {
 }
 
 async fn token(story: &Story, owner: &str, role: Role, secret: &str) -> String {
-    let hash = hash_secret(secret);
-    let made = story
-        .store
-        .create_api_token(hash, secret, role, owner, story.now, None);
+    let token = new_token(owner, role, secret);
+    let made = story.store.create_api_token(token, story.now);
     made.await.unwrap()
+}
+
+fn new_token(owner: &str, role: Role, secret: &str) -> NewApiToken {
+    NewApiToken {
+        token_hash: hash_secret(secret),
+        name: secret.to_owned(),
+        role,
+        owner: owner.to_owned(),
+        expires_at: None,
+        made_with: None,
+    }
 }
 
 /// The role that a token gives now.
@@ -144,8 +156,7 @@ async fn a_disabled_user_is_out_at_once(url: &str) {
     store.disable_user("ada", "boss", story.now).await.unwrap();
     assert!(user_of(&story, "s").await.is_none());
     assert_eq!(role_of(&story, "t").await, None);
-    let hash = hash_secret("u");
-    let made = store.create_api_token(hash, "u", Role::Viewer, "ada", story.now, None);
+    let made = store.create_api_token(new_token("ada", Role::Viewer, "u"), story.now);
     is_conflict(made.await.map(drop));
 
     // What was taken does not come back.
@@ -246,6 +257,50 @@ async fn tokens_end_when_they_are_revoked(url: &str) {
     assert!(matches!(twice, Err(StoreError::NotFound { .. })));
 }
 
+async fn a_revoked_token_takes_along_what_was_made_with_it(url: &str) {
+    let story = Story::begin(url).await;
+    add(&story, "ada", Role::Admin).await;
+    add(&story, "bob", Role::Admin).await;
+    let (store, now) = (&story.store, story.now);
+    let made_with = |above: &str, owner: &str, secret: &str| {
+        let token = NewApiToken {
+            made_with: Some(above.to_owned()),
+            ..new_token(owner, Role::Viewer, secret)
+        };
+        store.create_api_token(token, now)
+    };
+    let root = token(&story, "ada", Role::Admin, "root").await;
+    let one = made_with(&root, "ada", "one").await.unwrap();
+    let two = made_with(&root, "ada", "two").await.unwrap();
+    let below = made_with(&one, "ada", "below").await.unwrap();
+    token(&story, "ada", Role::Admin, "beside").await;
+    let listed = store.list_api_tokens(None).await.unwrap();
+    let found = listed.iter().find(|token| token.id == below).unwrap();
+    assert_eq!(found.made_with, Some(one.clone()));
+
+    // One that is revoked already does not hide what is below it.
+    store
+        .revoke_api_token(&two, None, "ada", now)
+        .await
+        .unwrap();
+    store
+        .revoke_api_token(&root, None, "bob", now)
+        .await
+        .unwrap();
+    for secret in ["root", "one", "two", "below"] {
+        assert_eq!(role_of(&story, secret).await, None, "{secret}");
+    }
+    assert_eq!(role_of(&story, "beside").await, Some(Role::Admin));
+    let told = store.list_events(None, None, None, 1).await.unwrap();
+    assert_eq!(told[0].detail["made_with_it"], 2);
+
+    // Nothing is made with one that is revoked, nor with somebody else's.
+    let late = is_conflict(made_with(&one, "ada", "late").await.map(drop));
+    assert_eq!(late, format!("API token {one} was revoked meanwhile"));
+    let mine = token(&story, "ada", Role::Admin, "mine").await;
+    is_conflict(made_with(&mine, "bob", "stolen").await.map(drop));
+}
+
 async fn a_token_is_never_more_than_its_owner(url: &str) {
     let story = Story::begin(url).await;
     add(&story, "boss", Role::Admin).await;
@@ -268,15 +323,17 @@ async fn nobody_has_tokens_without_end(url: &str) {
     let story = Story::begin(url).await;
     add(&story, "ada", Role::Viewer).await;
     let (store, now) = (&story.store, story.now);
-    let over = Some(now - SignedDuration::from_hours(1));
-    let made = store.create_api_token(hash_secret("x"), "x", Role::Viewer, "ada", now, over);
-    made.await.unwrap();
+    let over = NewApiToken {
+        expires_at: Some(now - SignedDuration::from_hours(1)),
+        ..new_token("ada", Role::Viewer, "x")
+    };
+    store.create_api_token(over, now).await.unwrap();
     let mut ids = vec![];
     for number in 0..50 {
         let secret = number.to_string();
         ids.push(token(&story, "ada", Role::Viewer, &secret).await);
     }
-    let more = || store.create_api_token(hash_secret("y"), "y", Role::Viewer, "ada", now, None);
+    let more = || store.create_api_token(new_token("ada", Role::Viewer, "y"), now);
     let refused = is_conflict(more().await.map(drop));
     assert_eq!(refused, "`ada` has 50 API tokens: revoke one first");
     store
@@ -311,6 +368,43 @@ async fn one_person_approves_once(url: &str) {
         assert_eq!(approvals.len(), 1);
         assert_eq!(approvals[0].role, stored);
     }
+}
+
+async fn an_approval_is_worth_what_its_person_is(url: &str) {
+    let mut story = Story::begin(url).await;
+    let release = story.verified_in_staging().await;
+    add(&story, "boss", Role::Admin).await;
+    add(&story, "ada", Role::Admin).await;
+    let (store, now, shop) = (&story.store, story.now, story.shop.clone());
+    let production = place("production");
+    let ada = Actor {
+        name: "ada".into(),
+        role: Role::Admin,
+    };
+    let said = store.record(&shop, "ada", now, |world| {
+        action::approve(world, &production, &release, &ada, now)
+    });
+    said.await.unwrap();
+    // Whoever plans looks again after each change.
+    let mut before = store.load_world(&shop).await.unwrap();
+    let counted = async |before: &mut World| {
+        let world = store.load_world(&shop).await.unwrap();
+        assert!(world.generations[&shop] > before.generations[&shop]);
+        *before = world.clone();
+        let approvals = world.place(&production).approvals;
+        approvals.first().map(|approval| approval.role)
+    };
+    let role = async |role| store.set_role("ada", role, "boss", now).await.unwrap();
+    role(Role::Deployer).await;
+    assert_eq!(counted(&mut before).await, Some(Role::Deployer));
+    role(Role::Viewer).await;
+    assert_eq!(counted(&mut before).await, Some(Role::Viewer));
+    role(Role::Admin).await;
+    assert_eq!(counted(&mut before).await, Some(Role::Admin));
+    store.disable_user("ada", "boss", now).await.unwrap();
+    assert_eq!(counted(&mut before).await, None);
+    store.enable_user("ada", "boss", now).await.unwrap();
+    assert_eq!(counted(&mut before).await, Some(Role::Admin));
 }
 
 async fn everything_is_told_in_the_history(url: &str) {

@@ -179,22 +179,25 @@ fn fetch(
 ) -> Result<(), SourcesError> {
     let mut repository = mirror.open(true)?;
     let wanted = oid(commit).map_err(|error| mirror.error(&error))?;
-    // A pack arrives whole or not at all, so a commit that is there has its history with it.
-    if local::is_whole(mirror, &repository, wanted) {
-        return Ok(());
-    }
     if let Some(folder) = remote.folder() {
-        match local::take(mirror, &repository, folder, git_ref) {
-            Ok(()) if repository.find_commit(wanted).is_ok() => return Ok(()),
+        if local::is_whole(mirror, &repository, wanted) {
+            return Ok(());
+        }
+        match local::take(mirror, &repository, folder, git_ref, wanted) {
+            Ok(()) if local::is_whole(mirror, &repository, wanted) => return Ok(()),
             Ok(()) => {}
             Err(error) => {
                 let project = &mirror.project;
                 tracing::info!(%project, "files cannot be taken, fetching instead: {error:#}");
-                if local::was_cut_off(mirror) {
+                // libgit2 asks for no commit that is here already, whole or not.
+                if local::was_cut_off(mirror) || repository.find_commit(wanted).is_ok() {
                     repository = mirror.begin_anew()?;
                 }
             }
         }
+    } else if !local::was_cut_off(mirror) && repository.find_commit(wanted).is_ok() {
+        // A pack arrives whole or not at all, so a commit that is there has its history with it.
+        return Ok(());
     }
     fetch_refspec(&repository, remote, &format!("+{git_ref}:{git_ref}"))?;
     if repository.find_commit(wanted).is_ok() {

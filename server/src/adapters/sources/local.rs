@@ -2,9 +2,11 @@
 //! linked in no time, where asking libgit2 for it builds it anew.
 //!
 //! Packs and loose objects never change once they have their name, so a link is as good as a copy; a
-//! copy is made where a link is not possible. Invariant: while the mirror may hold a commit without
-//! all that belongs to it, the mark of a taking under way lies beside it. Whatever does not fit
-//! (alternates, a shallow clone, a repack at the same moment) is an error, upon which the caller
+//! copy is made where a link is not possible. A push that lands meanwhile may leave its commit here
+//! without all that belongs to it. So a commit counts as whole only when a ref of the mirror leads to
+//! it, and a ref is set only to what the repository led to before the first object was taken. While
+//! even that need not hold, the mark of a taking under way lies beside the mirror. Whatever does not
+//! fit (alternates, a shallow clone, a repack at the same moment) is an error, upon which the caller
 //! fetches in the ordinary way.
 
 use super::Mirror;
@@ -17,17 +19,22 @@ use std::path::Path;
 /// The mark of a taking that has not come to its end.
 const UNDER_WAY: &str = "taking";
 
+/// Why a ref of the mirror moved, in its own log.
+const TAKEN: &str = "taken from the same machine";
+
 /// Whether a taking was cut off: then a commit that is there need not be whole.
 pub(super) fn was_cut_off(mirror: &Mirror) -> bool {
     mirror.path.join(UNDER_WAY).exists()
 }
 
-/// Takes all objects of the repository at `folder`, and its `git_ref` if it has that.
+/// Takes all objects of the repository at `folder`, its `git_ref` if it has that, and `wanted` by its
+/// id if the ref does not lead to it.
 pub(super) fn take(
     mirror: &Mirror,
     into: &Repository,
     folder: &Path,
     git_ref: &str,
+    wanted: Oid,
 ) -> anyhow::Result<()> {
     let from = Repository::open(folder)?;
     let objects = from.commondir().join("objects");
@@ -35,15 +42,26 @@ pub(super) fn take(
     for elsewhere in ["info/alternates", "info/http-alternates"] {
         anyhow::ensure!(!objects.join(elsewhere).exists(), "it has {elsewhere}");
     }
-    // Read before the objects: whatever it leads to is then among them.
+    // Read before the objects: whatever they lead to is then among them. Of a commit that no ref leads
+    // to any more, all was there when its push was told of.
     let tip = from.refname_to_id(git_ref).ok();
+    let had_wanted = from.find_commit(wanted).is_ok();
     let under_way = mirror.path.join(UNDER_WAY);
     fs::File::create(&under_way)?.sync_all()?;
     let to = mirror.path.join("objects");
     // What a repack replaces this moment is found at the second look.
     take_objects(&objects, &to).or_else(|_| take_objects(&objects, &to))?;
     if let Some(tip) = tip {
-        into.reference(git_ref, tip, true, "taken from the same machine")?;
+        // What a forced push left behind is not reached by the ref any more, and is whole still.
+        if let Ok(left) = into.refname_to_id(git_ref)
+            && !leads_to(into, tip, left)
+        {
+            keep(into, left)?;
+        }
+        into.reference(git_ref, tip, true, TAKEN)?;
+    }
+    if had_wanted && !tip.is_some_and(|tip| leads_to(into, tip, wanted)) {
+        keep(into, wanted)?;
     }
     fs::remove_file(&under_way)?;
     Ok(())
@@ -113,7 +131,35 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(&part, to)
 }
 
-/// Whether the mirror holds a commit and nothing says that it may not be whole.
+/// Whether the mirror holds a commit with all that belongs to it: some ref leads to it, and no taking
+/// was cut off.
 pub(super) fn is_whole(mirror: &Mirror, repository: &Repository, commit: Oid) -> bool {
-    !was_cut_off(mirror) && repository.find_commit(commit).is_ok()
+    !was_cut_off(mirror) && repository.find_commit(commit).is_ok() && is_reached(repository, commit)
+}
+
+fn is_reached(repository: &Repository, commit: Oid) -> bool {
+    if repository.refname_to_id(&kept(commit)).is_ok() {
+        return true;
+    }
+    let walk = || {
+        let mut walk = repository.revwalk()?;
+        walk.push_glob("*")?;
+        // Newest first, so that it ends soon for what was just pushed.
+        Ok::<_, git2::Error>(walk.map_while(Result::ok).any(|one| one == commit))
+    };
+    walk().unwrap_or(false)
+}
+
+fn leads_to(repository: &Repository, tip: Oid, commit: Oid) -> bool {
+    tip == commit || repository.graph_descendant_of(tip, commit).unwrap_or(false)
+}
+
+/// Lets the mirror know a commit as whole that no branch leads to.
+fn keep(repository: &Repository, commit: Oid) -> Result<(), git2::Error> {
+    repository.reference(&kept(commit), commit, true, TAKEN)?;
+    Ok(())
+}
+
+fn kept(commit: Oid) -> String {
+    format!("refs/roadstead/{commit}")
 }

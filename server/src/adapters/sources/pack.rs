@@ -5,21 +5,27 @@
 //! fine for a difference and takes seconds for a large repository. A runner that has nothing yet
 //! therefore gets the mirror's largest pack as it is, with its index, so that neither side works on it,
 //! and then a pack of what that one lacks.
+//!
+//! A pack occupies a thread for as long as its reader reads, and readers may be slow: so many are sent
+//! at the same time and no more, and to nobody so many that others get none.
 
 use super::{Mirror, Sources, SourcesError};
 use bytes::Bytes;
 use futures_util::Stream;
 use git2::{ObjectType, Odb, OdbLookupFlags, Oid, PackBuilder, Repository};
 use roadstead_pipelines::id::{CommitSha, ProjectName};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
-use tokio::sync::{mpsc, oneshot};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// Larger than this, a pack of the mirror is history more than sources.
 const LARGEST_STORED_PACK: u64 = 256 * 1024 * 1024;
@@ -29,12 +35,75 @@ const SMALLEST_STORED_PACK: u64 = 1024 * 1024;
 const PIECE: usize = 128 * 1024;
 /// Pieces that wait for a slow reader.
 const PIECES_AHEAD: usize = 8;
+/// Packs that are sent at the same time.
+const MOST_PACKS: usize = 8;
+/// Of these, to one reader: one that broke off may not be noticed yet when it asks again.
+const MOST_PACKS_OF_A_READER: usize = 2;
+/// Whoever takes nothing for so long is gone, whatever the network says.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long a reader waits for its turn before it has to ask again.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// The bytes of a pack, as they are made. An error in the middle ends the stream: what came before is
 /// then no pack, which its checksum shows.
 #[derive(Debug)]
 pub struct Pack {
     pieces: mpsc::Receiver<io::Result<Bytes>>,
+}
+
+/// Who may be sent a pack now.
+#[derive(Debug, Clone)]
+pub(super) struct Turns {
+    all: Arc<Semaphore>,
+    readers: Arc<Mutex<HashMap<String, Weak<Semaphore>>>>,
+    /// Those of the one who reads, when that is known.
+    own: Option<Arc<Semaphore>>,
+}
+
+/// Held by the thread that sends.
+type Turn = (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(MOST_PACKS)),
+            readers: Arc::default(),
+            own: None,
+        }
+    }
+}
+
+impl Turns {
+    fn of_a_reader(&self, reader: &str) -> Arc<Semaphore> {
+        // A poisoned map is still a map of turns.
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = readers.get(reader).and_then(Weak::upgrade) {
+            return known;
+        }
+        readers.retain(|_, turns| turns.strong_count() > 0);
+        let turns = Arc::new(Semaphore::new(MOST_PACKS_OF_A_READER));
+        readers.insert(reader.to_owned(), Arc::downgrade(&turns));
+        turns
+    }
+
+    /// Waits for a turn, before there is a thread: threads that wait would keep the store's work from
+    /// running.
+    async fn take(&self) -> Result<Turn, SourcesError> {
+        let both = async {
+            let own = match &self.own {
+                Some(own) => Some(own.clone().acquire_owned().await?),
+                None => None,
+            };
+            Ok((own, self.all.clone().acquire_owned().await?))
+        };
+        let taken: Result<Result<Turn, AcquireError>, _> =
+            tokio::time::timeout(LONGEST_WAIT, both).await;
+        match taken {
+            Ok(Ok(turn)) => Ok(turn),
+            // Nobody closes a semaphore of ours.
+            Ok(Err(_)) | Err(_) => Err(SourcesError::Busy),
+        }
+    }
 }
 
 impl Stream for Pack {
@@ -76,12 +145,20 @@ pub struct StoredPack {
 }
 
 impl Sources {
+    /// The same sources for one reader, to whom no more than two packs are sent at the same time.
+    #[must_use]
+    pub fn read_by(&self, reader: &str) -> Self {
+        let mut own = self.clone();
+        own.turns.own = Some(self.turns.of_a_reader(reader));
+        own
+    }
+
     /// The sources of `commit`, which was fetched. With `have`, a commit whose objects the reader
     /// holds, only what differs; a `have` that the mirror does not know counts as none.
     ///
     /// # Errors
-    /// [`SourcesError::NoCommit`] when the mirror does not hold `commit`. What goes wrong afterwards is
-    /// an item of the stream.
+    /// [`SourcesError::NoCommit`] when the mirror does not hold `commit`; [`SourcesError::Busy`] when
+    /// too many packs are under way. What goes wrong afterwards is an item of the stream.
     pub async fn pack(
         &self,
         project: &ProjectName,
@@ -113,32 +190,33 @@ impl Sources {
     /// of a commit, see [`Self::pack_beside`].
     ///
     /// # Errors
-    /// None now; what goes wrong afterwards is an item of the stream.
+    /// [`SourcesError::Busy`] when too many packs are under way. What goes wrong afterwards is an item
+    /// of the stream.
     pub async fn stored_pack(
         &self,
         project: &ProjectName,
     ) -> Result<Option<StoredPack>, SourcesError> {
         let mirror = self.mirror(project);
-        super::blocking(move || Ok(open_stored(&mirror)))
-            .await
-            .map(|stored| {
-                let (name, files, index_bytes) = stored?;
-                let (pieces, receiver) = mpsc::channel(PIECES_AHEAD);
-                tokio::task::spawn_blocking(move || {
-                    let sent = files
-                        .into_iter()
-                        .try_for_each(|file| send_file(file, &pieces));
-                    if let Err(error) = sent {
-                        let _ = pieces.blocking_send(Err(error));
-                    }
-                });
-                let pack = Pack { pieces: receiver };
-                Some(StoredPack {
-                    name,
-                    index_bytes,
-                    pack,
-                })
-            })
+        let turn = self.turns.take().await?;
+        let stored = super::blocking(move || open_stored(&mirror)).await;
+        let Some((name, files, index_bytes)) = stored else {
+            return Ok(None);
+        };
+        let (pieces, receiver) = mpsc::channel(PIECES_AHEAD);
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let sent = files
+                .into_iter()
+                .try_for_each(|file| send_file(file, &pieces));
+            if let Err(error) = sent {
+                let _ = pieces.blocking_send(Err(error));
+            }
+        });
+        Ok(Some(StoredPack {
+            name,
+            index_bytes,
+            pack: Pack { pieces: receiver },
+        }))
     }
 
     /// What `commit` needs besides the mirror's pack `stored`; everything when there is no such pack.
@@ -186,9 +264,11 @@ impl Sources {
         + 'static,
     ) -> Result<Pack, SourcesError> {
         let mirror = self.mirror(project);
+        let turn = self.turns.take().await?;
         let (ready, began) = oneshot::channel();
         let (pieces, receiver) = mpsc::channel(PIECES_AHEAD);
         tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let repository = match mirror.open(false) {
                 Ok(repository) => repository,
                 Err(error) => return drop(ready.send(Err(error))),
@@ -256,11 +336,18 @@ fn lone_pack(mirror: &Mirror, name: &PackName) -> io::Result<tempfile::TempDir> 
     Ok(folder)
 }
 
+/// Waits until the reader has room for a piece; false when nobody reads any more.
+fn hand_over(piece: Vec<u8>, pieces: &mpsc::Sender<io::Result<Bytes>>) -> bool {
+    Handle::current()
+        .block_on(pieces.send_timeout(Ok(piece.into()), LONGEST_PAUSE))
+        .is_ok()
+}
+
 fn send_file(mut file: File, pieces: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
     loop {
         let mut piece = Vec::with_capacity(PIECE);
         (&mut file).take(PIECE as u64).read_to_end(&mut piece)?;
-        if piece.is_empty() || pieces.blocking_send(Ok(piece.into())).is_err() {
+        if piece.is_empty() || !hand_over(piece, pieces) {
             return Ok(());
         }
     }
@@ -276,12 +363,12 @@ fn send_built(
         waiting.extend_from_slice(bytes);
         if waiting.len() >= PIECE {
             let piece = std::mem::replace(&mut waiting, Vec::with_capacity(PIECE));
-            reader_is_there = pieces.blocking_send(Ok(piece.into())).is_ok();
+            reader_is_there = hand_over(piece, pieces);
         }
         reader_is_there
     })?;
     if reader_is_there && !waiting.is_empty() {
-        let _ = pieces.blocking_send(Ok(waiting.into()));
+        hand_over(waiting, pieces);
     }
     Ok(())
 }

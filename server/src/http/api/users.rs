@@ -148,6 +148,7 @@ fn token(token: &ApiToken) -> Value {
         "id": token.id, "name": token.name, "role": token.role, "owner": token.created_by,
         "created_at": token.created_at, "expires_at": token.expires_at,
         "last_used_at": token.last_used_at, "revoked_at": token.revoked_at,
+        "made_with": token.made_with,
     })
 }
 
