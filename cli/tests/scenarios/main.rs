@@ -121,7 +121,8 @@ mod other_clients {
 
         #[test]
         fn answers_500() {
-            ecs_deploy("answers 500", false);
+            // ECS took it back, and no event had the word that ecs-deploy looks for.
+            ecs_deploy("answers 500", true);
         }
 
         #[test]

@@ -55,24 +55,23 @@ fn play<C: Client>(
         .enable_all()
         .build()
         .unwrap();
-    let stage = runtime.block_on(Stage::start(backend, scenario));
-    let data = stage.data().to_owned();
+    let data = tempfile::tempdir().unwrap();
     let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         runtime.block_on(async {
-            let mut stage = stage;
+            let mut stage = Stage::start(backend, scenario, data.path()).await;
             let mut client = client(&stage.endpoint);
             perform(scenario, &mut stage, &mut client).await;
             opinion(&client);
             drop(client);
-            stage.strike().await
+            stage.strike().await;
         })
     }));
     runtime.shutdown_timeout(Duration::from_secs(10));
     match played {
-        Ok(data) => check_answers(data.path()),
+        Ok(()) => check_answers(data.path()),
         Err(failure) => {
             if backend == BackendKind::Docker {
-                purge(&data);
+                purge(data.path());
             }
             std::panic::resume_unwind(failure);
         }
@@ -113,20 +112,20 @@ async fn perform(scenario: &Scenario, stage: &mut Stage, client: &mut impl Clien
         Act::RollOut(behaviour) => {
             begin(scenario, stage).await;
             let definition = stage.register(behaviour).await;
-            client.roll_out(&definition).await;
+            roll_out(stage, client, &definition).await;
         }
         Act::Supersede(behaviour, other) => {
             begin(scenario, stage).await;
             let definition = stage.register(behaviour).await;
-            client.roll_out(&definition).await;
+            roll_out(stage, client, &definition).await;
             until_it_runs(stage).await;
             let definition = stage.register(other).await;
-            client.roll_out(&definition).await;
+            roll_out(stage, client, &definition).await;
         }
         Act::RollOutAndStop(behaviour) => {
             begin(scenario, stage).await;
             let definition = stage.register(behaviour).await;
-            client.roll_out(&definition).await;
+            roll_out(stage, client, &definition).await;
             until_it_runs(stage).await;
             client.stop().await;
         }
@@ -136,6 +135,14 @@ async fn perform(scenario: &Scenario, stage: &mut Stage, client: &mut impl Clien
         look::look(&mut &*stage).await
     })
     .await;
+}
+
+/// Has the client roll out what was registered last.
+async fn roll_out(stage: &mut Stage, client: &mut impl Client, definition: &str) {
+    let deployed = client.roll_out(definition).await;
+    if let Some(last) = stage.definitions.last_mut() {
+        *last = deployed;
+    }
 }
 
 /// Looks until the whole outcome is there. Counts of running tasks may come and go; how a service

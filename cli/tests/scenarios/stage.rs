@@ -7,7 +7,6 @@ use roadstead_sandbox::{BackendKind, Config};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
-use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -27,7 +26,6 @@ pub(crate) struct Stage {
     http: reqwest::Client,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<anyhow::Result<()>>,
-    data: TempDir,
     /// What targets register with, when there is a load balancer.
     group: Option<String>,
     /// The ARNs of the registered definitions.
@@ -41,8 +39,7 @@ impl Caller for &Stage {
 }
 
 impl Stage {
-    pub(crate) async fn start(backend: BackendKind, scenario: &Scenario) -> Self {
-        let data = tempfile::tempdir().unwrap();
+    pub(crate) async fn start(backend: BackendKind, scenario: &Scenario, data: &Path) -> Self {
         let free = ([127, 0, 0, 1], 0).into();
         let simulated = backend == BackendKind::Simulated;
         let config = Config {
@@ -53,14 +50,14 @@ impl Stage {
             seed: simulated.then_some(7),
             time_scale: if simulated { 1.0 } else { SCALE },
             record_answers: true,
-            ..Config::new(data.path())
+            ..Config::new(data)
         };
         let (stop, stopped) = oneshot::channel();
         let mut serving = tokio::spawn(roadstead_sandbox::serve(config, async {
             // A sender that is gone means stop, too.
             let _ = stopped.await;
         }));
-        let file = data.path().join("endpoint");
+        let file = data.join("endpoint");
         let endpoint = async {
             loop {
                 match std::fs::read_to_string(&file) {
@@ -79,7 +76,6 @@ impl Stage {
             http: reqwest::Client::new(),
             stop,
             serving,
-            data,
             group: None,
             definitions: Vec::new(),
         };
@@ -293,8 +289,8 @@ impl Stage {
         }
     }
 
-    /// Ends the service, and the sandbox after that; its data stay until the value is dropped.
-    pub(crate) async fn strike(self) -> TempDir {
+    /// Ends the service, and the sandbox after that.
+    pub(crate) async fn strike(self) {
         let gone = json!({"cluster": "main", "service": "web", "force": true});
         self.ecs("DeleteService", gone).await;
         self.until("the service to end", async |stage| {
@@ -303,11 +299,6 @@ impl Stage {
         .await;
         self.stop.send(()).unwrap();
         self.serving.await.unwrap().unwrap();
-        self.data
-    }
-
-    pub(crate) fn data(&self) -> &Path {
-        self.data.path()
     }
 }
 

@@ -33,12 +33,13 @@ impl Adapter {
 }
 
 impl Client for Adapter {
-    async fn roll_out(&mut self, definition: &str) {
+    async fn roll_out(&mut self, definition: &str) -> String {
         let rollout = self
             .cluster
             .update_service(&self.at, definition, None, None)
             .await;
         self.rollout = Some(rollout.unwrap());
+        definition.to_owned()
     }
 
     async fn stop(&mut self) {

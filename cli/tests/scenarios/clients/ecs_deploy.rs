@@ -1,4 +1,5 @@
-//! `ecs-deploy` of PyPI: it deploys and waits by itself, and says how it went by its status.
+//! `ecs-deploy` of PyPI: it registers a revision of its own, deploys it and waits, and says how it went
+//! by its status.
 
 use super::Client;
 use super::boto3::Boto3;
@@ -32,7 +33,7 @@ impl EcsDeploy {
 }
 
 impl Client for EcsDeploy {
-    async fn roll_out(&mut self, definition: &str) {
+    async fn roll_out(&mut self, definition: &str) -> String {
         let python = python::environment(ECS_DEPLOY);
         let mut ecs = Command::new(&python);
         environment(&mut ecs, &self.endpoint);
@@ -47,6 +48,10 @@ impl Client for EcsDeploy {
         self.satisfied = told.status.success();
         self.said = String::from_utf8_lossy(&told.stdout).into_owned();
         self.said += &String::from_utf8_lossy(&told.stderr);
+        let (family, _) = definition.rsplit_once(':').unwrap();
+        let (_, rest) = self.said.split_once("created revision: ").unwrap();
+        let revision = rest.split_whitespace().next().unwrap();
+        format!("{family}:{revision}")
     }
 
     async fn stop(&mut self) {

@@ -10,8 +10,9 @@ use serde_json::json;
 
 /// A client of the sandbox.
 pub(crate) trait Client {
-    /// Has the service run that definition; done when the client thinks so.
-    async fn roll_out(&mut self, definition: &str);
+    /// Has the service run that definition; done when the client thinks so. The definition that it
+    /// deployed, which may be a revision of its own with the same members.
+    async fn roll_out(&mut self, definition: &str) -> String;
 
     /// Stops the rollout, with a rollback.
     async fn stop(&mut self);
@@ -22,9 +23,10 @@ pub(crate) trait Client {
 
 /// What can make any call updates and stops by the calls of these names.
 impl<C: Caller> Client for C {
-    async fn roll_out(&mut self, definition: &str) {
+    async fn roll_out(&mut self, definition: &str) -> String {
         let input = json!({"cluster": "main", "service": "web", "taskDefinition": definition});
         self.call("UpdateService", input).await;
+        definition.to_owned()
     }
 
     async fn stop(&mut self) {
