@@ -64,7 +64,7 @@ fn play<C: Client>(
             opinion(&client);
             drop(client);
             stage.strike().await;
-        })
+        });
     }));
     runtime.shutdown_timeout(Duration::from_secs(10));
     match played {
