@@ -336,14 +336,17 @@ impl Scenario {
 /// The table as docs/sandbox.md shows it.
 pub(crate) fn render() -> String {
     let mut page = String::from(
-        "| scenario | service deployment | runs in the end | a stopped task says | an event says |\n\
-         |---|---|---|---|---|\n",
+        "| scenario | service deployment | the service names | running | a stopped task says | an event \
+         says |\n|---|---|---|---|---|---|\n",
     );
     for one in &SCENARIOS {
         let outcome = &one.outcome;
         let words = |parts: &[&str]| match parts {
             [] => "–".to_owned(),
-            parts => format!("`{}`", parts.join("`, `").replace(" `", "`")),
+            parts => {
+                let quoted = parts.iter().map(|part| format!("`{}`", part.trim()));
+                quoted.collect::<Vec<_>>().join(", ")
+            }
         };
         let revision = match outcome.revision {
             Revision::First => "the first",
@@ -352,11 +355,11 @@ pub(crate) fn render() -> String {
         };
         writeln!(
             page,
-            "| {} | `{}` | {} of {} | {} | {} |",
+            "| {} | `{}` | {} | {} | {} | {} |",
             one.name,
             outcome.status,
-            outcome.running,
             revision,
+            outcome.running,
             words(outcome.stopped),
             words(&[outcome.event]),
         )

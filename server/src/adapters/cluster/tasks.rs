@@ -251,11 +251,13 @@ impl Running {
         bindings
             .filter(|b| b.container_port() == Some(group.port))
             .any(|binding| {
-                let on_this_host = match &self.instance {
-                    Some(instance) => *instance == target.id,
-                    // Which instance it is may be unreadable; then the port alone has to do.
-                    None => target.id.starts_with("i-") || binding.bind_ip() == Some(&target.id),
-                };
+                // An address that the port is bound to says as much as the instance does.
+                let on_this_host = binding.bind_ip() == Some(&target.id)
+                    || match &self.instance {
+                        Some(instance) => *instance == target.id,
+                        // Which instance it is may be unreadable; then the port alone has to do.
+                        None => target.id.starts_with("i-"),
+                    };
                 on_this_host && binding.host_port() == Some(target.port)
             })
     }
