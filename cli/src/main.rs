@@ -84,7 +84,8 @@ struct SandboxArgs {
     /// Time stands still until `POST /_sandbox/clock` lets it pass; with `--backend simulated`.
     #[arg(long)]
     virtual_clock: bool,
-    /// What identifiers and the chances of simulated tasks are drawn from, to repeat a run.
+    /// What identifiers and the chances of tasks are drawn from, to repeat a run; with `--backend
+    /// simulated`.
     #[arg(long)]
     seed: Option<u64>,
     /// Ignore members that the sandbox would have to refuse, and name them in the log.

@@ -131,18 +131,20 @@ pub(crate) fn runner(args: RunnerArgs) -> anyhow::Result<()> {
 mod tests {
     use super::*;
     use std::sync::mpsc::channel;
-    use std::time::Instant;
 
     #[test]
     fn a_thread_that_waits_for_ever_does_not_keep_a_part() {
-        let (_open, nothing) = channel::<()>();
-        let began = Instant::now();
+        let (open, nothing) = channel::<()>();
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
         let ended = to_its_end(runtime().unwrap(), async {
-            tokio::task::spawn_blocking(move || nothing.recv_timeout(Duration::from_secs(60)));
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            "ended"
+            tokio::task::spawn_blocking(move || {
+                let _ = begun.send(());
+                // Bounds a failure.
+                nothing.recv_timeout(Duration::from_secs(60))
+            });
+            has_begun.await
         });
-        assert_eq!(ended, "ended");
-        assert!(began.elapsed() < Duration::from_secs(30));
+        assert_eq!(ended, Ok(()));
+        assert!(open.send(()).is_ok(), "the thread waits still");
     }
 }

@@ -67,7 +67,7 @@ impl Stage {
             }
         };
         let endpoint = tokio::select! {
-            endpoint = endpoint => endpoint,
+            endpoint = tokio::time::timeout(PATIENCE, endpoint) => endpoint.unwrap(),
             ended = &mut serving => panic!("the sandbox ended at start: {ended:?}"),
         };
         let mut stage = Self {
