@@ -6,18 +6,19 @@ use super::App;
 use super::actions::{self, Verb};
 use super::auth::{Allowed, Deployer, Viewer};
 use super::error::HttpError;
-use crate::logs::LogKey;
+use crate::logs::{LogError, LogKey, Whole};
 use crate::store::{Accepted, DeploymentDetail, DeploymentFilter, Recorded, RunDetail};
 use actix_web::body::SizedStream;
+use actix_web::web::Bytes;
 use actix_web::{HttpResponse, web};
+use futures_util::stream::{self, Stream};
 use roadstead_pipelines::deployment::Deployment;
 use roadstead_pipelines::gate::{self, GateVerdict};
 use roadstead_pipelines::id::ProjectName;
 use roadstead_pipelines::planner;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt;
-use tokio_util::io::ReaderStream;
+use std::io::{self, Read};
 
 /// Bytes of a raw log that are read at a time.
 const LOG_PIECE: usize = 64 * 1024;
@@ -223,15 +224,11 @@ pub(super) async fn raw_log(
         attempt,
         step: step.clone(),
     };
-    let path = app
-        .logs
-        .file(&key)
-        .map_err(|_| missing())?
-        .ok_or_else(missing)?;
-    let file = tokio::fs::File::open(path)
-        .await
-        .map_err(HttpError::internal)?;
-    let length = file.metadata().await.map_err(HttpError::internal)?.len();
+    let Whole { length, bytes } = match app.logs.whole(key).await {
+        Ok(whole) => whole.ok_or_else(missing)?,
+        Err(LogError::Name(_)) => return Err(missing()),
+        Err(error) => return Err(HttpError::internal(error)),
+    };
     // A log only grows, so its length tells which one it is.
     let etag = format!("\"{length}\"");
     let known = request
@@ -241,11 +238,25 @@ pub(super) async fn raw_log(
     if known == Some(etag.as_str()) {
         return Ok(HttpResponse::NotModified().finish());
     }
-    let pieces = ReaderStream::with_capacity(file.take(length), LOG_PIECE);
+    let pieces = pieces(bytes.take(length));
     Ok(HttpResponse::Ok()
         .content_type("text/plain; charset=utf-8")
         .insert_header(("etag", etag))
         .body(SizedStream::new(length, pieces)))
+}
+
+/// What is read, piece by piece; a reader that waits holds one of them.
+fn pieces(from: impl Read + Send + 'static) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::try_unfold(from, |mut from| async move {
+        let read = tokio::task::spawn_blocking(move || {
+            let mut piece = vec![0; LOG_PIECE];
+            let read = from.read(&mut piece)?;
+            piece.truncate(read);
+            io::Result::Ok((piece, from))
+        });
+        let (piece, from) = read.await.map_err(io::Error::other)??;
+        Ok((!piece.is_empty()).then(|| (Bytes::from(piece), from)))
+    })
 }
 
 async fn releases(

@@ -465,7 +465,7 @@ async fn append_log(
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, HttpError> {
     let log = own.live(None)?.log(path.into_inner().1)?;
-    let done = app.logs.append(log, query.offset, body.to_vec()).await;
+    let done = app.logs.append(log, query.offset, body).await;
     log_answer(done.map(|_| ()))
 }
 

@@ -4,7 +4,7 @@
 const EVERY: u64 = 1_000;
 
 /// Where lines begin.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct LineIndex {
     /// Offset of line `n * EVERY + 1` at index `n`.
     starts: Vec<u64>,
@@ -14,12 +14,28 @@ pub(super) struct LineIndex {
 }
 
 impl LineIndex {
+    /// The index of `bytes` bytes in `lines` lines, of which every thousandth begins at `starts`.
+    pub(super) fn of(bytes: u64, lines: u64, starts: Vec<u64>) -> Self {
+        Self {
+            starts,
+            bytes,
+            feeds: lines,
+            // So that `lines` is what was given: nothing is added to it any more.
+            ends_with_feed: true,
+        }
+    }
+
+    /// Where every thousandth line begins.
+    pub(super) fn starts(&self) -> &[u64] {
+        &self.starts
+    }
+
     /// Takes the bytes that follow.
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         if self.starts.is_empty() {
             self.starts.push(0);
         }
-        for (at, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+        for at in memchr::memchr_iter(b'\n', bytes) {
             self.feeds += 1;
             if self.feeds.is_multiple_of(EVERY) {
                 self.starts.push(self.bytes + at as u64 + 1);
@@ -36,9 +52,14 @@ impl LineIndex {
         self.bytes
     }
 
+    /// Whether the last byte ends a line; true of no bytes at all.
+    pub(super) fn ends_with_feed(&self) -> bool {
+        self.bytes == 0 || self.ends_with_feed
+    }
+
     /// Lines begun.
     pub(super) fn lines(&self) -> u64 {
-        if self.bytes == 0 || self.ends_with_feed {
+        if self.ends_with_feed() {
             self.feeds
         } else {
             self.feeds + 1

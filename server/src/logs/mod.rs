@@ -2,18 +2,22 @@
 //!
 //! `<root>/<run>/<attempt>/<step>.log` holds the bytes as the runner sent them. Bytes are
 //! acknowledged after `fdatasync`, and only at the offset where the file ends, so what is stored is
-//! a prefix of what the runner has. A sealed log has its length and SHA-256 in `<step>.seal` and
-//! never changes again. Knows nothing of runs, rows or HTTP.
+//! a prefix of what the runner has. A sealed log has its length, its SHA-256 and its index of lines in
+//! `<step>.seal` and never changes again; it is compressed soon after. Knows nothing of runs, rows or
+//! HTTP.
 
+mod compressor;
+mod files;
 mod index;
 
 use crate::private;
+use bytes::Bytes;
+use compressor::Compressor;
+use files::{Files, Seal};
 use index::LineIndex;
-use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
@@ -84,7 +88,16 @@ pub enum LogError {
     Io(#[from] io::Error),
 }
 
+/// All bytes of a log as they were at one moment.
+pub struct Whole {
+    /// How many.
+    pub length: u64,
+    /// They, from the first one on; more may follow. Reading blocks.
+    pub bytes: Box<dyn Read + Send>,
+}
+
 struct Open {
+    files: Files,
     index: LineIndex,
     state: watch::Sender<LogState>,
 }
@@ -94,16 +107,18 @@ struct Open {
 pub struct LogStore {
     root: Arc<PathBuf>,
     open: Arc<Mutex<HashMap<LogKey, Arc<Mutex<Open>>>>>,
+    compressor: Arc<Compressor>,
 }
 
 impl LogStore {
     /// Logs below `root`, which is made when missing.
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// When the folder cannot be made, or a thread.
     pub fn new(root: PathBuf) -> io::Result<Self> {
         private::folder(&root)?;
         Ok(Self {
+            compressor: Arc::new(Compressor::start(&root)?),
             root: Arc::new(root),
             open: Arc::default(),
         })
@@ -113,8 +128,8 @@ impl LogStore {
     ///
     /// # Errors
     /// [`LogError::Offset`] tells where to go on; the others are final or the file system's.
-    pub async fn append(&self, key: LogKey, offset: u64, bytes: Vec<u8>) -> Result<u64, LogError> {
-        self.blocking(key, move |path, open| {
+    pub async fn append(&self, key: LogKey, offset: u64, bytes: Bytes) -> Result<u64, LogError> {
+        self.blocking(key, move |open| {
             let state = *open.state.borrow();
             if state.sealed {
                 return Err(LogError::Sealed);
@@ -128,13 +143,7 @@ impl LogStore {
             if length > LARGEST_LOG {
                 return Err(LogError::Full);
             }
-            let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-            // A failed earlier append may have left more than was acknowledged.
-            if file.metadata()?.len() != state.bytes {
-                file.set_len(state.bytes)?;
-            }
-            file.write_all(&bytes)?;
-            file.sync_data()?;
+            open.files.append(state.bytes, &bytes)?;
             open.index.extend(&bytes);
             let lines = open.index.lines();
             open.state.send_replace(LogState {
@@ -152,7 +161,8 @@ impl LogStore {
     /// # Errors
     /// [`LogError::Seal`] when length or checksum differ.
     pub async fn seal(&self, key: LogKey, length: u64, sha256: String) -> Result<(), LogError> {
-        self.blocking(key, move |path, open| {
+        let (compressor, parts) = (Arc::clone(&self.compressor), key.clone());
+        self.blocking(key, move |open| {
             let state = *open.state.borrow();
             let differs = Err(LogError::Seal {
                 length: state.bytes,
@@ -160,31 +170,28 @@ impl LogStore {
             if state.bytes != length {
                 return differs;
             }
+            let seal = Seal { length, sha256 };
             if state.sealed {
-                let same = fs::read_to_string(seal_path(path))? == seal_text(length, &sha256);
+                let stored = open.files.read_seal()?;
+                let same = stored.is_some_and(|(stored, _)| stored == seal);
                 return if same { Ok(()) } else { differs };
             }
-            if checksum(path)? != sha256 {
+            if open.files.checksum()? != seal.sha256 {
                 // What is stored cannot be trusted: the runner sends all of it once more.
-                OpenOptions::new()
-                    .create(true)
-                    .truncate(true)
-                    .write(true)
-                    .open(path)?;
-                *open = Open {
-                    index: LineIndex::default(),
-                    state: open.state.clone(),
-                };
+                open.files.begin_anew()?;
+                open.index = LineIndex::default();
                 open.state.send_replace(LogState::default());
                 return Err(LogError::Seal { length: 0 });
             }
-            let mut seal = File::create(seal_path(path))?;
-            seal.write_all(seal_text(length, &sha256).as_bytes())?;
-            seal.sync_all()?;
+            open.files.write_seal(&seal, &open.index)?;
             open.state.send_replace(LogState {
                 sealed: true,
                 ..state
             });
+            let attempt = parts.attempt.to_string();
+            if let Err(error) = compressor.add([&parts.run, &attempt, &parts.step], length) {
+                tracing::warn!(%error, "a log stays uncompressed: {error}");
+            }
             Ok(())
         })
         .await
@@ -195,7 +202,7 @@ impl LogStore {
     /// # Errors
     /// When its file cannot be read.
     pub async fn state(&self, key: LogKey) -> Result<LogState, LogError> {
-        self.blocking(key, |_, open| Ok(*open.state.borrow())).await
+        self.blocking(key, |open| Ok(*open.state.borrow())).await
     }
 
     /// Hears of every change of a log's length.
@@ -203,8 +210,7 @@ impl LogStore {
     /// # Errors
     /// When its file cannot be read.
     pub async fn watch(&self, key: LogKey) -> Result<watch::Receiver<LogState>, LogError> {
-        self.blocking(key, |_, open| Ok(open.state.subscribe()))
-            .await
+        self.blocking(key, |open| Ok(open.state.subscribe())).await
     }
 
     /// At most `count` lines from line `from` (from 1) on.
@@ -212,7 +218,7 @@ impl LogStore {
     /// # Errors
     /// When its file cannot be read.
     pub async fn lines(&self, key: LogKey, from: u64, count: usize) -> Result<Lines, LogError> {
-        self.blocking(key, move |path, open| {
+        self.blocking(key, move |open| {
             let state = *open.state.borrow();
             let from = from.max(1);
             if from > state.lines {
@@ -222,11 +228,11 @@ impl LogStore {
                 });
             }
             let (mut line, offset) = open.index.before(from);
-            let mut file = File::open(path)?;
-            file.seek(SeekFrom::Start(offset))?;
-            let mut bytes = vec![];
             let wanted = count.min(MOST_LINES);
-            file.take(MOST_BYTES.min(state.bytes - offset))
+            let mut bytes = vec![];
+            open.files
+                .read(offset)?
+                .take(MOST_BYTES.min(state.bytes - offset))
                 .read_to_end(&mut bytes)?;
             let mut lines = vec![];
             for text in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -243,13 +249,30 @@ impl LogStore {
         .await
     }
 
-    /// Where a log's file is, for sending it raw; `None` when there is none.
+    /// All bytes of a log, for sending it raw; `None` when there is none.
     ///
     /// # Errors
-    /// [`LogError::Name`] when the key names no file.
-    pub fn file(&self, key: &LogKey) -> Result<Option<PathBuf>, LogError> {
-        let path = self.path(key)?;
-        Ok(path.exists().then_some(path))
+    /// [`LogError::Name`] when the key names no file, or when it cannot be read.
+    pub async fn whole(&self, key: LogKey) -> Result<Option<Whole>, LogError> {
+        self.blocking(key, |open| {
+            if !open.files.exist() {
+                return Ok(None);
+            }
+            Ok(Some(Whole {
+                length: open.state.borrow().bytes,
+                bytes: open.files.read(0)?,
+            }))
+        })
+        .await
+    }
+
+    /// Whether the log's last byte ends a line; true of a log without bytes.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub async fn ends_with_feed(&self, key: LogKey) -> Result<bool, LogError> {
+        self.blocking(key, |open| Ok(open.index.ends_with_feed()))
+            .await
     }
 
     fn path(&self, key: &LogKey) -> Result<PathBuf, LogError> {
@@ -266,7 +289,7 @@ impl LogStore {
     async fn blocking<T: Send + 'static>(
         &self,
         key: LogKey,
-        work: impl FnOnce(&Path, &mut Open) -> Result<T, LogError> + Send + 'static,
+        work: impl FnOnce(&mut Open) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, LogError> {
         let path = self.path(&key)?;
         let this = self.clone();
@@ -280,82 +303,44 @@ impl LogStore {
                 match all.get(&key) {
                     Some(slot) => Arc::clone(slot),
                     None => {
-                        let slot = Arc::new(Mutex::new(load(&path)?));
+                        let slot = Arc::new(Mutex::new(load(path)?));
                         all.insert(key, Arc::clone(&slot));
                         slot
                     }
                 }
             };
             let mut open = slot.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&path, &mut open)
+            work(&mut open)
         });
         done.await
             .map_err(|error| io::Error::other(error.to_string()))?
     }
 }
 
-fn seal_path(path: &Path) -> PathBuf {
-    path.with_extension("seal")
-}
-
-fn seal_text(length: u64, sha256: &str) -> String {
-    format!("{length} {sha256}\n")
-}
-
-/// Reads what a file holds after a restart: length and lines are derived, never stored.
-fn load(path: &Path) -> io::Result<Open> {
-    if let Some(folder) = path.parent() {
-        private::folder(folder)?;
-    }
-    let mut index = LineIndex::default();
-    match File::open(path) {
-        Ok(mut file) => {
-            let mut chunk = vec![0; 1 << 16];
-            loop {
-                let read = file.read(&mut chunk)?;
-                if read == 0 {
-                    break;
-                }
-                index.extend(&chunk[..read]);
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let sealed = seal_path(path).exists();
+/// What the files of a log say after a restart.
+fn load(path: PathBuf) -> io::Result<Open> {
+    let files = Files::new(path);
+    let (index, sealed) = match files.read_seal()? {
+        Some((_, index)) => (index, true),
+        None => (files.index()?, false),
+    };
     let state = LogState {
         bytes: index.bytes(),
         lines: index.lines(),
         sealed,
     };
     Ok(Open {
+        files,
         index,
         state: watch::Sender::new(state),
     })
 }
 
-fn checksum(path: &Path) -> io::Result<String> {
-    let mut hasher = Sha256::new();
-    match File::open(path) {
-        Ok(mut file) => {
-            let mut chunk = vec![0; 1 << 16];
-            loop {
-                let read = file.read(&mut chunk)?;
-                if read == 0 {
-                    break;
-                }
-                hasher.update(&chunk[..read]);
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    Ok(hex::encode(hasher.finalize()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sha2::{Digest, Sha256};
+    use std::time::Duration;
 
     fn key() -> LogKey {
         LogKey {
@@ -369,12 +354,15 @@ mod tests {
     async fn bytes_are_taken_once_and_in_order_across_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let logs = LogStore::new(folder.path().into()).unwrap();
-        assert_eq!(logs.append(key(), 0, b"one\ntw".to_vec()).await.unwrap(), 6);
-        let again = logs.append(key(), 0, b"one\ntw".to_vec()).await;
+        assert_eq!(
+            logs.append(key(), 0, b"one\ntw"[..].into()).await.unwrap(),
+            6
+        );
+        let again = logs.append(key(), 0, b"one\ntw"[..].into()).await;
         assert!(matches!(again, Err(LogError::Offset { length: 6 })));
 
         let logs = LogStore::new(folder.path().into()).unwrap();
-        assert_eq!(logs.append(key(), 6, b"o\n".to_vec()).await.unwrap(), 8);
+        assert_eq!(logs.append(key(), 6, b"o\n"[..].into()).await.unwrap(), 8);
         let state = logs.state(key()).await.unwrap();
         assert_eq!(
             state,
@@ -398,14 +386,14 @@ mod tests {
     async fn a_seal_needs_the_very_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let logs = LogStore::new(folder.path().into()).unwrap();
-        logs.append(key(), 0, b"abc".to_vec()).await.unwrap();
+        logs.append(key(), 0, b"abc"[..].into()).await.unwrap();
         let right = hex::encode(Sha256::digest(b"abc"));
         let short = logs.seal(key(), 2, right.clone()).await;
         assert!(matches!(short, Err(LogError::Seal { length: 3 })));
         logs.seal(key(), 3, right.clone()).await.unwrap();
         logs.seal(key(), 3, right).await.unwrap();
         assert!(matches!(
-            logs.append(key(), 3, b"d".to_vec()).await,
+            logs.append(key(), 3, b"d"[..].into()).await,
             Err(LogError::Sealed)
         ));
     }
@@ -414,11 +402,11 @@ mod tests {
     async fn a_wrong_checksum_asks_for_everything_again() {
         let folder = tempfile::tempdir().unwrap();
         let logs = LogStore::new(folder.path().into()).unwrap();
-        logs.append(key(), 0, b"abX".to_vec()).await.unwrap();
+        logs.append(key(), 0, b"abX"[..].into()).await.unwrap();
         let right = hex::encode(Sha256::digest(b"abc"));
         let answer = logs.seal(key(), 3, right.clone()).await;
         assert!(matches!(answer, Err(LogError::Seal { length: 0 })));
-        logs.append(key(), 0, b"abc".to_vec()).await.unwrap();
+        logs.append(key(), 0, b"abc"[..].into()).await.unwrap();
         logs.seal(key(), 3, right).await.unwrap();
     }
 
@@ -443,11 +431,77 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let logs = LogStore::new(folder.path().into()).unwrap();
         let text: String = (1..=12_345).map(|n| format!("line {n}\n")).collect();
-        logs.append(key(), 0, text.into_bytes()).await.unwrap();
+        logs.append(key(), 0, text.into()).await.unwrap();
         for from in [1, 999, 1_000, 1_001, 12_345] {
             let found = logs.lines(key(), from, 1).await.unwrap();
             assert_eq!(found.lines, vec![format!("line {from}").into_bytes()]);
         }
         assert!(logs.lines(key(), 12_346, 1).await.unwrap().lines.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_sealed_log_is_compressed_and_shows_the_same_lines_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = LogStore::new(folder.path().into()).unwrap();
+        let text: String = (1..=12_345).map(|n| format!("line {n}\n")).collect();
+        let sum = hex::encode(Sha256::digest(&text));
+        let length = text.len() as u64;
+        logs.append(key(), 0, text.clone().into()).await.unwrap();
+        logs.seal(key(), length, sum.clone()).await.unwrap();
+        let raw = folder.path().join("shop.1/1/test.log");
+        for _ in 0..600 {
+            if !raw.exists() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(!raw.exists(), "the compressor takes the raw file away");
+        for logs in [logs, LogStore::new(folder.path().into()).unwrap()] {
+            let state = logs.state(key()).await.unwrap();
+            let expected = LogState {
+                bytes: length,
+                lines: 12_345,
+                sealed: true,
+            };
+            assert_eq!(state, expected);
+            let found = logs.lines(key(), 7_001, 2).await.unwrap();
+            assert_eq!(found.lines, [b"line 7001".to_vec(), b"line 7002".to_vec()]);
+            let mut whole = logs.whole(key()).await.unwrap().unwrap();
+            let mut bytes = String::new();
+            whole.bytes.read_to_string(&mut bytes).unwrap();
+            assert!(bytes == text && whole.length == length);
+            logs.seal(key(), length, sum.clone()).await.unwrap();
+            let late = logs.append(key(), length, b"more"[..].into()).await;
+            assert!(matches!(late, Err(LogError::Sealed)));
+        }
+        assert!(!folder.path().join(".to-compress/shop.1~1~test").exists());
+    }
+
+    #[tokio::test]
+    async fn what_was_sealed_before_a_kill_is_compressed_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "the same line again and again\n".repeat(1_000);
+        let raw = folder.path().join("shop.1/1/test.log");
+        let files = Files::new(raw.clone());
+        files.append(0, text.as_bytes()).unwrap();
+        let seal = Seal {
+            length: text.len() as u64,
+            sha256: hex::encode(Sha256::digest(&text)),
+        };
+        let mut index = LineIndex::default();
+        index.extend(text.as_bytes());
+        files.write_seal(&seal, &index).unwrap();
+        let markers = folder.path().join(".to-compress");
+        private::folder(&markers).unwrap();
+        private::file(&markers.join("shop.1~1~test")).unwrap();
+        let logs = LogStore::new(folder.path().into()).unwrap();
+        for _ in 0..600 {
+            if !raw.exists() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(!raw.exists());
+        assert_eq!(logs.state(key()).await.unwrap().lines, 1_000);
     }
 }

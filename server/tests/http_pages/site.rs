@@ -33,7 +33,8 @@ pub(crate) struct Site {
     pub(crate) release: ReleaseId,
     client: Client,
     handle: ServerHandle,
-    _folder: TempDir,
+    /// Its data.
+    pub(crate) folder: TempDir,
 }
 
 /// Who asks.
@@ -131,7 +132,7 @@ impl Site {
             release,
             client,
             handle,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -176,7 +177,7 @@ impl Site {
     pub(crate) async fn log(&self, run: &RunId, step: &str, text: &str) {
         let key = log_key(run, step);
         let offset = self.app.logs.state(key.clone()).await.unwrap().bytes;
-        let bytes = text.as_bytes().to_vec();
+        let bytes = text.to_owned().into();
         self.app.logs.append(key, offset, bytes).await.unwrap();
     }
 

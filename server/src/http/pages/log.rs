@@ -13,8 +13,6 @@ use futures_util::stream;
 use roadstead_pipelines::id::RunId;
 use roadstead_web::view::{LogLine, LogPanel};
 use serde::Deserialize;
-use std::io::SeekFrom;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -201,17 +199,8 @@ async fn finished_lines(app: &App, key: &LogKey, state: LogState, all: bool) -> 
     if all || state.bytes == 0 {
         return state.lines;
     }
-    let whole = match app.logs.file(key) {
-        Ok(Some(path)) => byte_at(&path, state.bytes - 1).await.ok() == Some(b'\n'),
-        Ok(None) | Err(_) => false,
-    };
+    let whole = app.logs.ends_with_feed(key.clone()).await.unwrap_or(false);
     state.lines.saturating_sub(u64::from(!whole))
-}
-
-async fn byte_at(path: &std::path::Path, offset: u64) -> std::io::Result<u8> {
-    let mut file = tokio::fs::File::open(path).await?;
-    file.seek(SeekFrom::Start(offset)).await?;
-    file.read_u8().await
 }
 
 async fn lines_of(

@@ -1,0 +1,389 @@
+//! How one log lies on the disk, and how its files change so that a power cut leaves one of the
+//! states that are named here.
+//!
+//! | files | the log |
+//! |---|---|
+//! | `step.log` | grows |
+//! | `step.log`, `step.seal` | is sealed |
+//! | `step.log.zst`, `step.seal` | is sealed and compressed |
+//! | `step.log.zst`, `step.log`, `step.seal` | as well: the compressor was stopped before it took the raw file away |
+//!
+//! The compressed form is the seekable format of Zstandard: any `zstd -d` reads all of it, and a part
+//! costs one frame. Knows nothing of runs, watchers or HTTP.
+
+use super::index::LineIndex;
+use crate::private;
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use zeekstd::{Decoder, EncodeOptions, FrameSizePolicy};
+
+/// Raw bytes of one frame: what a page that shows some lines has to decompress.
+const FRAME_BYTES: u32 = 256 << 10;
+/// Zstandard's own default: on logs about five to one, at more than 200 MB/s.
+const LEVEL: i32 = 3;
+/// A log of at most this many bytes stays as it is: it takes one block of the disk either way.
+pub(super) const SMALL: u64 = 4 << 10;
+const CHUNK: usize = 256 << 10;
+
+/// The files of one log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Files {
+    raw: PathBuf,
+}
+
+/// What the seal says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seal {
+    /// Bytes of the log.
+    pub(super) length: u64,
+    /// Their SHA-256, hexadecimal.
+    pub(super) sha256: String,
+}
+
+impl Files {
+    /// The log whose growing file is `raw`, `….log`.
+    pub(super) fn new(raw: PathBuf) -> Self {
+        Self { raw }
+    }
+
+    fn beside(&self, extension: &str) -> PathBuf {
+        self.raw.with_extension(extension)
+    }
+
+    fn compressed(&self) -> PathBuf {
+        self.beside("log.zst")
+    }
+
+    fn seal(&self) -> PathBuf {
+        self.beside("seal")
+    }
+
+    /// Whether there are any.
+    pub(super) fn exist(&self) -> bool {
+        self.raw.exists() || self.compressed().exists()
+    }
+
+    /// Appends bytes where the log ends, at `length`, and returns once they are on the disk.
+    pub(super) fn append(&self, length: u64, bytes: &[u8]) -> io::Result<()> {
+        let is_new = !self.raw.exists();
+        if is_new {
+            self.make_folder()?;
+        }
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&self.raw)?;
+        // A failed earlier append may have left more than was acknowledged.
+        if file.metadata()?.len() != length {
+            file.set_len(length)?;
+        }
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        if is_new {
+            sync_folder(self.folder()?)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets all bytes of a log that grows.
+    pub(super) fn begin_anew(&self) -> io::Result<()> {
+        match OpenOptions::new().write(true).open(&self.raw) {
+            Ok(file) => {
+                file.set_len(0)?;
+                file.sync_data()
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// SHA-256 of the bytes of a log that grows, hexadecimal.
+    pub(super) fn checksum(&self) -> io::Result<String> {
+        match File::open(&self.raw) {
+            Ok(file) => checksum(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => checksum(io::empty()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the seal, with the index of lines, so that nobody has to read the log to find a line.
+    pub(super) fn write_seal(&self, seal: &Seal, index: &LineIndex) -> io::Result<()> {
+        self.make_folder()?;
+        let Seal { length, sha256 } = seal;
+        let mut text = format!("{length} {sha256}\n{}", index.lines());
+        for start in index.starts() {
+            // Writing into a String does not fail.
+            let _ = write!(text, " {start}");
+        }
+        text.push('\n');
+        self.replace(&self.seal(), |file| file.write_all(text.as_bytes()))
+    }
+
+    /// The seal with its index; none for a log that grows.
+    pub(super) fn read_seal(&self) -> io::Result<Option<(Seal, LineIndex)>> {
+        let text = match fs::read_to_string(self.seal()) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let broken = || {
+            let message = format!("{} is no seal of a log", self.seal().display());
+            io::Error::new(io::ErrorKind::InvalidData, message)
+        };
+        let (first, rest) = text.split_once('\n').ok_or_else(broken)?;
+        let (length, sha256) = first.split_once(' ').ok_or_else(broken)?;
+        let seal = Seal {
+            length: length.parse().map_err(|_| broken())?,
+            sha256: sha256.to_owned(),
+        };
+        let mut numbers = rest.split_whitespace().map(str::parse::<u64>);
+        let index = match numbers.next() {
+            Some(lines) => {
+                let starts: Result<Vec<_>, _> = numbers.collect();
+                let starts = starts.map_err(|_| broken())?;
+                LineIndex::of(seal.length, lines.map_err(|_| broken())?, starts)
+            }
+            // Sealed by a version that kept no index: those logs are not compressed.
+            None => self.index()?,
+        };
+        Ok(Some((seal, index)))
+    }
+
+    /// The index of a log that has none stored, from its bytes.
+    pub(super) fn index(&self) -> io::Result<LineIndex> {
+        let mut index = LineIndex::default();
+        match File::open(&self.raw) {
+            Ok(file) => each_chunk(file, |chunk| index.extend(chunk))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(index)
+    }
+
+    /// The bytes from `offset` on, whatever form they have.
+    pub(super) fn read(&self, offset: u64) -> io::Result<Box<dyn Read + Send>> {
+        match File::open(&self.raw) {
+            Ok(mut file) => {
+                file.seek(SeekFrom::Start(offset))?;
+                Ok(Box::new(file))
+            }
+            // The raw file goes after the compressed one has come.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut decoder = decoder(&self.compressed())?;
+                decoder.set_offset(offset).map_err(|error| zstd(&error))?;
+                Ok(Box::new(decoder))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Compresses a sealed log and takes the raw file away once the compressed one is on the disk and
+    /// was read back whole. Again changes nothing.
+    pub(super) fn compress(&self) -> io::Result<()> {
+        let Some((seal, _)) = self.read_seal()? else {
+            return Ok(());
+        };
+        if seal.length <= SMALL || !self.raw.exists() {
+            return Ok(());
+        }
+        let target = self.compressed();
+        self.replace(&target, |file| {
+            let options = EncodeOptions::new()
+                .compression_level(LEVEL)
+                .checksum_flag(true)
+                .frame_size_policy(FrameSizePolicy::Uncompressed(FRAME_BYTES));
+            let mut encoder = options.into_encoder(file).map_err(|error| zstd(&error))?;
+            let mut raw = File::open(&self.raw)?;
+            io::copy(&mut raw, &mut encoder)?;
+            encoder.finish().map(drop).map_err(|error| zstd(&error))
+        })?;
+        if checksum(decoder(&target)?)? != seal.sha256 {
+            fs::remove_file(&target)?;
+            let message = format!("{} does not hold what was sealed", self.raw.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        fs::remove_file(&self.raw)
+    }
+
+    fn folder(&self) -> io::Result<&Path> {
+        self.raw
+            .parent()
+            .ok_or_else(|| io::Error::other("a log has a folder"))
+    }
+
+    /// Makes the attempt's folder, and sees to it that those above know of it.
+    fn make_folder(&self) -> io::Result<()> {
+        let folder = self.folder()?;
+        if folder.exists() {
+            return Ok(());
+        }
+        private::folder(folder)?;
+        // The run's folder and the one of all logs.
+        folder.ancestors().skip(1).take(2).try_for_each(sync_folder)
+    }
+
+    /// Makes a file that is there whole or not at all.
+    fn replace(
+        &self,
+        target: &Path,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut name = target.as_os_str().to_owned();
+        name.push(".part");
+        let part = PathBuf::from(name);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&part)?;
+        write(&mut file)?;
+        file.sync_all()?;
+        fs::rename(&part, target)?;
+        sync_folder(self.folder()?)
+    }
+}
+
+fn decoder(path: &Path) -> io::Result<Decoder<'static, File>> {
+    Decoder::new(File::open(path)?).map_err(|error| zstd(&error))
+}
+
+fn zstd(error: &zeekstd::Error) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
+/// A new or renamed entry survives a power cut once its folder is synced.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn each_chunk(mut from: impl Read, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match from.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(read) => take(&chunk[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn checksum(from: impl Read) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    each_chunk(from, |chunk| hasher.update(chunk))?;
+    Ok(hex::encode(hasher.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(lines: u32) -> Vec<u8> {
+        let text: String = (0..lines).map(|n| format!("line {n} of a log\n")).collect();
+        text.into_bytes()
+    }
+
+    /// A log of its own with these bytes.
+    fn log(folder: &tempfile::TempDir, bytes: &[u8]) -> (Files, LineIndex) {
+        let files = Files::new(folder.path().join("shop.1/1/test.log"));
+        files.append(0, bytes).unwrap();
+        let mut index = LineIndex::default();
+        index.extend(bytes);
+        (files, index)
+    }
+
+    fn seal(bytes: &[u8]) -> Seal {
+        Seal {
+            length: bytes.len() as u64,
+            sha256: hex::encode(Sha256::digest(bytes)),
+        }
+    }
+
+    fn read(files: &Files, offset: u64) -> Vec<u8> {
+        let mut bytes = vec![];
+        files.read(offset).unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_compressed_log_is_smaller_and_reads_as_before_from_any_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = text(100_000);
+        let (files, index) = log(&folder, &bytes);
+        files.compress().unwrap();
+        assert!(files.raw.exists(), "a log that grows is not compressed");
+        files.write_seal(&seal(&bytes), &index).unwrap();
+        files.compress().unwrap();
+        assert!(!files.raw.exists());
+        let size = fs::metadata(files.compressed()).unwrap().len();
+        assert!(size * 4 < bytes.len() as u64, "{size} of {}", bytes.len());
+        for offset in [
+            0,
+            1,
+            262_143,
+            262_144,
+            262_145,
+            bytes.len() - 1,
+            bytes.len(),
+        ] {
+            assert!(
+                read(&files, offset as u64) == bytes[offset..],
+                "from {offset}"
+            );
+        }
+        let (found, again) = files.read_seal().unwrap().unwrap();
+        assert_eq!(found, seal(&bytes));
+        assert_eq!(again.lines(), 100_000);
+        assert_eq!(again.before(54_321), index.before(54_321));
+        files.compress().unwrap();
+    }
+
+    #[test]
+    fn what_a_stopped_compressor_left_is_done_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = text(10_000);
+        let (files, index) = log(&folder, &bytes);
+        files.write_seal(&seal(&bytes), &index).unwrap();
+        // Stopped while it wrote, and stopped before it took the raw file away.
+        fs::write(files.beside("log.zst.part"), b"half").unwrap();
+        fs::write(files.compressed(), b"another half").unwrap();
+        assert_eq!(read(&files, 0), bytes, "the raw file has the word");
+        files.compress().unwrap();
+        assert_eq!(read(&files, 0), bytes);
+        assert!(!files.raw.exists() && !files.beside("log.zst.part").exists());
+    }
+
+    #[test]
+    fn a_raw_file_that_is_not_what_was_sealed_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = text(10_000);
+        let (files, index) = log(&folder, &bytes);
+        files.write_seal(&seal(&bytes), &index).unwrap();
+        fs::write(&files.raw, text(9_999)).unwrap();
+        files.compress().unwrap_err();
+        assert!(files.raw.exists() && !files.compressed().exists());
+    }
+
+    #[test]
+    fn small_logs_stay_and_seals_without_an_index_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = text(3);
+        let (files, _) = log(&folder, &bytes);
+        let Seal { length, sha256 } = seal(&bytes);
+        fs::write(files.seal(), format!("{length} {sha256}\n")).unwrap();
+        files.compress().unwrap();
+        assert!(files.raw.exists());
+        let (found, index) = files.read_seal().unwrap().unwrap();
+        assert_eq!((found, index.lines()), (seal(&bytes), 3));
+        for broken in ["", "12", "x y\n", "4 ab\n1 x\n"] {
+            fs::write(files.seal(), broken).unwrap();
+            files.read_seal().unwrap_err();
+        }
+    }
+}
