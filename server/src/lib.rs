@@ -6,6 +6,7 @@
 //! in the store: a server that dies leaves nothing behind that the next one needs.
 
 pub mod adapters;
+pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod executor;

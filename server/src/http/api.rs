@@ -1,5 +1,6 @@
 //! `/api/v1`: JSON for the command line and for programs, by API token or session.
 
+mod audit;
 mod users;
 
 use super::App;
@@ -53,7 +54,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 web::post().to(redeliver),
             )
             .route("/runners", web::get().to(runners))
-            .configure(users::configure),
+            .configure(users::configure)
+            .configure(audit::configure),
     );
 }
 

@@ -12,6 +12,7 @@
 
 mod accounts;
 mod attempts;
+mod audit;
 mod claims;
 mod codec;
 mod commit;

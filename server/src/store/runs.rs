@@ -2,14 +2,14 @@
 
 use super::codec::{Row, json, micros, signed};
 use super::conn::AnyConnection;
-use super::events::{self, Line};
+use super::events::Line;
 use super::schema::runs;
-use super::{Result, RunDetail, RunLine, Store, StoreError, attempts, effects, lane};
+use super::{Result, RunDetail, RunLine, Store, StoreError, attempts, audit, effects, lane};
 use diesel::prelude::*;
 use jiff::Timestamp;
 use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
 use roadstead_pipelines::run::{Run, RunState};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[derive(Queryable, Insertable, AsChangeset)]
 #[diesel(table_name = runs, treat_none_as_null = true, treat_none_as_default_value = false)]
@@ -125,9 +125,11 @@ pub(super) fn create(
         subject: id.as_str(),
         actor,
         what: "asked_for",
+        before: Value::Null,
+        after: json!(run.state.word()),
         detail: &json!({ "commit": commit, "git_ref": git_ref }),
     };
-    events::add(connection, &line)?;
+    audit::append(connection, &line)?;
     Ok(id)
 }
 

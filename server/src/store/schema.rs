@@ -162,6 +162,19 @@ diesel::table! {
         actor -> Text,
         what -> Text,
         detail -> Text,
+        position -> BigInt,
+        reason -> Text,
+        before -> Nullable<Text>,
+        after -> Nullable<Text>,
+        hash -> Text,
+    }
+}
+
+diesel::table! {
+    audit_heads (chain) {
+        chain -> Text,
+        length -> BigInt,
+        hash -> Text,
     }
 }
 
@@ -226,6 +239,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     approvals,
     effects,
     events,
+    audit_heads,
     users,
     sessions,
     api_tokens,

@@ -5,6 +5,7 @@
     reason = "a scenario that breaks off is a failed test"
 )]
 
+mod audit;
 #[path = "../support/databases.rs"]
 mod databases;
 mod intake;
