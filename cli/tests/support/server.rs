@@ -9,16 +9,20 @@ pub(crate) const ADMIN_PASSWORD: &str = "the configured one";
 
 /// A server on an empty database, ended with the test.
 pub(crate) struct Server {
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) url: String,
     pub(crate) folder: TempDir,
 }
 
 impl Server {
     pub(crate) fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_with("", tempfile::tempdir().unwrap())
+    }
+
+    /// With a configuration, and what is in the folder's `data` already.
+    pub(crate) fn start_with(configuration: &str, folder: TempDir) -> Self {
         let config = folder.path().join("roadstead.toml");
-        std::fs::write(&config, "").unwrap();
+        std::fs::write(&config, configuration).unwrap();
         let log = std::fs::File::create(folder.path().join("server.log")).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_roadstead"))
             .args(["server", "--config"])

@@ -13,6 +13,7 @@
 mod accounts;
 mod attempts;
 mod audit;
+pub mod backup;
 mod claims;
 mod codec;
 mod commit;

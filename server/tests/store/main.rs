@@ -6,6 +6,7 @@
 )]
 
 mod audit;
+mod backup;
 #[path = "../support/databases.rs"]
 mod databases;
 mod intake;

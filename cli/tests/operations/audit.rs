@@ -1,15 +1,7 @@
 //! The audit trail from the command line, against a server of its own.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what broke by panicking where it broke"
-)]
-
-#[path = "support/server.rs"]
-mod server;
-
+use crate::server::{ADMIN_PASSWORD, Server, token_of};
 use serde_json::Value;
-use server::{ADMIN_PASSWORD, Server, token_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_export_is_verified_against_itself_and_against_a_noted_head() {
