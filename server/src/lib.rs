@@ -16,6 +16,7 @@ pub mod logs;
 pub mod observer;
 mod private;
 pub mod reconciler;
+pub mod retention;
 mod start;
 pub mod store;
 pub mod wake;

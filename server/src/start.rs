@@ -12,6 +12,7 @@ use crate::logs::LogStore;
 use crate::observer::Observer;
 use crate::private;
 use crate::reconciler::Reconciler;
+use crate::retention::Retention;
 use crate::store::Store;
 use crate::wake::Bell;
 use anyhow::Context;
@@ -62,6 +63,13 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     let observer = Observer::new(store.clone(), cluster, Probes::new()?, bell.clone());
     let logs = LogStore::new(config.data.join("logs")).context("cannot make the logs' folder")?;
 
+    let retention = Retention {
+        store: store.clone(),
+        logs: logs.clone(),
+        data: config.data.clone(),
+        policies: config.retention.clone(),
+    };
+
     let leaving = bell.clone();
     let listener = http::bind(config.http.listen)?;
     let address = listener.local_addr()?;
@@ -88,6 +96,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         }),
         tokio::spawn(executor.run(stop.clone())),
         tokio::spawn(observer.run(stop.clone())),
+        tokio::spawn(retention.run(stop.clone())),
     ];
     println!("server ready on http://{address}");
     tokio::select! {
@@ -172,6 +181,14 @@ pub async fn check(config: &Config) -> Vec<Finding> {
         .map(|()| "answers".to_owned())
         .map_err(|error| error.to_string());
     find("database".into(), answer);
+    let kept = &config.retention;
+    let policies = [
+        ("runs", &kept.runs),
+        ("logs", &kept.logs),
+        ("deliveries", &kept.deliveries),
+    ];
+    let told = policies.map(|(what, kept)| format!("{what}: {}", kept.policy()));
+    find("retention".into(), Ok(told.join("; ")));
     if config.projects.is_empty() {
         find(
             "projects".into(),

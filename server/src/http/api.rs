@@ -10,6 +10,7 @@ use super::error::HttpError;
 use crate::logs::LogKey;
 use crate::store::{Accepted, DeploymentDetail, DeploymentFilter, Recorded, RunDetail};
 use actix_web::body::SizedStream;
+use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use roadstead_pipelines::deployment::Deployment;
 use roadstead_pipelines::gate::{self, GateVerdict};
@@ -200,7 +201,7 @@ async fn log(
 /// already. It may be 1 GiB long and is sent as it is read. Ranges are not looked at.
 ///
 /// # Errors
-/// 404 when there is no such run or log.
+/// 404 when there is no such run or log; 410 when retention removed it.
 pub(super) async fn raw_log(
     app: &App,
     request: &actix_web::HttpRequest,
@@ -225,11 +226,13 @@ pub(super) async fn raw_log(
         attempt,
         step: step.clone(),
     };
-    let path = app
-        .logs
-        .file(&key)
-        .map_err(|_| missing())?
-        .ok_or_else(missing)?;
+    let Some(path) = app.logs.file(&key).map_err(|_| missing())? else {
+        let removed = app.store.logs_removed_at(&id).await?;
+        return Err(removed.map_or_else(missing, |at| {
+            let message = format!("retention removed the logs of {id} on {at}");
+            HttpError::new(StatusCode::GONE, message)
+        }));
+    };
     let file = tokio::fs::File::open(path)
         .await
         .map_err(HttpError::internal)?;

@@ -128,6 +128,7 @@ impl LogStore {
             if length > LARGEST_LOG {
                 return Err(LogError::Full);
             }
+            make_folder(path)?;
             let mut file = OpenOptions::new().create(true).append(true).open(path)?;
             // A failed earlier append may have left more than was acknowledged.
             if file.metadata()?.len() != state.bytes {
@@ -164,6 +165,7 @@ impl LogStore {
                 let same = fs::read_to_string(seal_path(path))? == seal_text(length, &sha256);
                 return if same { Ok(()) } else { differs };
             }
+            make_folder(path)?;
             if checksum(path)? != sha256 {
                 // What is stored cannot be trusted: the runner sends all of it once more.
                 OpenOptions::new()
@@ -252,13 +254,31 @@ impl LogStore {
         Ok(path.exists().then_some(path))
     }
 
+    /// Removes every log of a run that is over: whole files, whatever their length. Again, or of a run
+    /// without logs, does nothing.
+    ///
+    /// # Errors
+    /// When the files cannot be removed; some may be gone then.
+    pub async fn remove(&self, run: &str) -> Result<(), LogError> {
+        names_a_file(run)?;
+        let (this, run) = (self.clone(), run.to_owned());
+        let done = tokio::task::spawn_blocking(move || {
+            let removed = match fs::remove_dir_all(this.root.join(&run)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            };
+            let mut open = this.open.lock().unwrap_or_else(PoisonError::into_inner);
+            open.retain(|key, _| key.run != run);
+            removed
+        });
+        Ok(done
+            .await
+            .map_err(|error| io::Error::other(error.to_string()))??)
+    }
+
     fn path(&self, key: &LogKey) -> Result<PathBuf, LogError> {
-        for part in [&key.run, &key.step] {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-            if part.is_empty() || part.starts_with('.') || !part.bytes().all(plain) {
-                return Err(LogError::Name(part.clone()));
-            }
-        }
+        names_a_file(&key.run)?;
+        names_a_file(&key.step)?;
         let folder = self.root.join(&key.run).join(key.attempt.to_string());
         Ok(folder.join(format!("{}.log", key.step)))
     }
@@ -294,6 +314,19 @@ impl LogStore {
     }
 }
 
+/// Nothing that leads out of the logs' folder.
+fn names_a_file(part: &str) -> Result<(), LogError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if part.is_empty() || part.starts_with('.') || !part.bytes().all(plain) {
+        return Err(LogError::Name(part.to_owned()));
+    }
+    Ok(())
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), private::folder)
+}
+
 fn seal_path(path: &Path) -> PathBuf {
     path.with_extension("seal")
 }
@@ -304,9 +337,6 @@ fn seal_text(length: u64, sha256: &str) -> String {
 
 /// Reads what a file holds after a restart: length and lines are derived, never stored.
 fn load(path: &Path) -> io::Result<Open> {
-    if let Some(folder) = path.parent() {
-        private::folder(folder)?;
-    }
     let mut index = LineIndex::default();
     match File::open(path) {
         Ok(mut file) => {
@@ -436,6 +466,35 @@ mod tests {
                 "{step}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn the_logs_of_a_run_go_as_a_whole_and_only_they() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = LogStore::new(folder.path().into()).unwrap();
+        let second = LogKey {
+            attempt: 2,
+            ..key()
+        };
+        let other = LogKey {
+            run: "shop.10".into(),
+            ..key()
+        };
+        for key in [key(), second.clone(), other.clone()] {
+            logs.append(key, 0, b"a line\n".to_vec()).await.unwrap();
+        }
+        for _ in 0..2 {
+            logs.remove("shop.1").await.unwrap();
+            for key in [key(), second.clone()] {
+                assert_eq!(logs.state(key).await.unwrap(), LogState::default());
+            }
+            assert!(
+                !folder.path().join("shop.1").exists(),
+                "reading makes nothing"
+            );
+        }
+        assert_eq!(logs.state(other).await.unwrap().bytes, 7);
+        assert!(matches!(logs.remove("..").await, Err(LogError::Name(_))));
     }
 
     #[tokio::test]

@@ -27,6 +27,7 @@ mod lane;
 mod migrate;
 mod projects;
 mod releases;
+mod retention;
 mod runners;
 mod runs;
 mod schema;

@@ -226,6 +226,13 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    removed_logs (run) {
+        run -> Text,
+        removed_at -> BigInt,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     projects,
     lanes,
@@ -240,6 +247,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     effects,
     events,
     audit_heads,
+    removed_logs,
     users,
     sessions,
     api_tokens,

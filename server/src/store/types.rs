@@ -13,6 +13,7 @@ use roadstead_pipelines::release::Release;
 use roadstead_pipelines::run::{AttemptOutcome, Run, RunState};
 use roadstead_pipelines::spec::Role;
 use roadstead_protocol::StepState;
+use serde::Serialize;
 
 /// A project's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -324,6 +325,15 @@ pub struct Event {
     pub after: serde_json::Value,
     /// Particulars.
     pub detail: serde_json::Value,
+}
+
+/// A run that retention removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gone {
+    /// The run.
+    pub run: RunId,
+    /// The release that it made, which went with it.
+    pub release: Option<ReleaseId>,
 }
 
 /// Entries of one chain of the audit trail, and its head at the same moment.

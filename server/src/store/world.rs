@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// So many of the newest releases are candidates or may be promoted by a button.
-const NEWEST_RELEASES: u32 = 50;
+pub(super) const NEWEST_RELEASES: u32 = 50;
 
 /// Reads a project.
 pub(super) fn load(connection: &mut AnyConnection, project: &ProjectName) -> Result<World> {

@@ -11,6 +11,7 @@ mod backup;
 mod databases;
 mod intake;
 mod people;
+mod retention;
 mod story;
 mod work;
 mod worlds;
