@@ -14,6 +14,7 @@ mod accounts;
 mod attempts;
 mod audit;
 pub mod backup;
+mod checkpoint;
 mod claims;
 mod codec;
 mod commit;

@@ -2,6 +2,7 @@
 //! from outside, in `tests/store_*.rs`.
 
 mod audit;
+mod checkpoint;
 #[path = "../../tests/support/databases.rs"]
 mod databases;
 
