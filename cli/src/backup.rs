@@ -1,9 +1,10 @@
-//! `backup` and `restore`: on the server's machine, with its configuration.
+//! `backup`, `restore` and `migrate`: on the server's machine, with its configuration.
 
 use anyhow::Context;
 use clap::Args;
 use roadstead_server::backup::{self, About, Database};
 use roadstead_server::config::Config;
+use roadstead_server::store::transfer::{Moved, transfer};
 use rustix::fs::Mode;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,16 @@ pub(crate) struct RestoreArgs {
     /// Only look whether the backup is whole and sound; no configuration is needed.
     #[arg(long)]
     verify: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct MigrateArgs {
+    /// The empty database, `postgres://user:password@host/database`.
+    #[arg(long, env = "ROADSTEAD_MIGRATE_TO", hide_env_values = true)]
+    to: String,
+    /// The server's configuration, with the embedded database as its store.
+    #[arg(long, default_value = "roadstead.toml")]
+    config: PathBuf,
 }
 
 /// Copies database and logs while the server runs.
@@ -66,4 +77,18 @@ fn told(about: &About) -> String {
         "as of {}, {} files of logs, {} bytes in all",
         about.begun_at, about.log_files, about.bytes
     )
+}
+
+/// Moves the rows to PostgreSQL and prints how many of each table arrived.
+pub(crate) fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
+    let config = Config::load(&args.config)?;
+    let moved = transfer(&config.store_url(), &args.to).context("nothing was moved")?;
+    for Moved { table, rows } in &moved {
+        println!("{rows:>10}  {table}");
+    }
+    println!(
+        "All rows arrived. Logs and mirrors stay in the data folder: set store.url (keep it out of"
+    );
+    println!("the file: ROADSTEAD__STORE__URL), start the server, and put the old database away.");
+    Ok(())
 }

@@ -49,6 +49,8 @@ enum Command {
     Check(ConfigArgs),
     /// Copies the embedded database and the logs while the server runs.
     Backup(backup::BackupArgs),
+    /// Moves all rows of the embedded database to an empty PostgreSQL; the server has to be stopped.
+    Migrate(backup::MigrateArgs),
     /// Puts a backup where a configuration wants it; nothing is overwritten.
     Restore(backup::RestoreArgs),
     #[command(flatten)]
@@ -153,6 +155,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Validate { file } => configuration::validate(&file),
         Command::Check(args) => serve::runtime()?.block_on(configuration::check(&args.config)),
         Command::Backup(args) => backup::take(&args),
+        Command::Migrate(args) => backup::migrate(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Verb(verb) => serve::runtime()?.block_on(verbs::run(verb)),
     }

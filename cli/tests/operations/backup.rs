@@ -150,3 +150,25 @@ async fn a_server_starts_from_a_backup_that_was_made_under_load() {
     let trail = server.text(&admin, &["audit", "verify"]);
     assert!(trail.contains("\nproject/shop="), "{trail}");
 }
+
+#[test]
+fn rows_move_to_postgresql_only_and_not_under_a_server() {
+    let server = Server::start();
+    let folder = server.folder.path();
+    let (config, data) = (folder.join("roadstead.toml"), folder.join("data"));
+    for (to, expected) in [
+        (
+            "sqlite:other.db",
+            "rows are moved from an embedded database",
+        ),
+        (
+            "postgres://nobody@127.0.0.1:9/none",
+            "is in use: stop the server first",
+        ),
+    ] {
+        let refused = roadstead(&["migrate", "--to", to], &config, &data);
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
+}

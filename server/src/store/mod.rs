@@ -35,6 +35,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod tokens;
+pub mod transfer;
 mod types;
 mod world;
 mod writer;

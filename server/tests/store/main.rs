@@ -13,5 +13,6 @@ mod intake;
 mod people;
 mod retention;
 mod story;
+mod transfer;
 mod work;
 mod worlds;
