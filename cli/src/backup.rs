@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub(crate) struct BackupArgs {
-    /// The folder that the backup becomes; it must not be there yet.
+    /// The folder that the backup becomes, or the file if the name ends in `.tar`; it must not be there
+    /// yet.
     to: PathBuf,
     /// The server's configuration; `ROADSTEAD__SECTION__KEY` is laid over it.
     #[arg(long, default_value = "roadstead.toml")]

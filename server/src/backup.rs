@@ -2,7 +2,8 @@
 //!
 //! A backup is a folder: `roadstead.db` (with the embedded database), `logs/`, `backup.json` that says of
 //! what and when, and `SHA256SUMS` over all of these, as `sha256sum --check` reads it. It is made under
-//! another name and gets its own when it is whole, so a backup that is there is whole.
+//! another name and gets its own when it is whole, so a backup that is there is whole. One whose name ends
+//! in `.tar` is that folder as one file.
 //!
 //! The order matters. The database is copied first, as of one moment; logs only grow, so whatever that
 //! moment knew of them is in the copy that follows. A seal is copied before its log: a log that was sealed
@@ -112,15 +113,67 @@ pub fn take(config: &Config, to: &Path) -> anyhow::Result<About> {
         .with_context(|| format!("cannot use the data folder {}", config.data.display()))?;
     let folder = partial(to)?;
     let made = fill(config, &folder, begun_at).and_then(|about| {
-        fs::rename(&folder, to).with_context(|| format!("cannot name {}", to.display()))?;
+        if is_one_file(to) {
+            pack(&folder, to).with_context(|| format!("cannot make {}", to.display()))?;
+        } else {
+            fs::rename(&folder, to).with_context(|| format!("cannot name {}", to.display()))?;
+        }
         sync_folder(parent(to))?;
         Ok(about)
     });
-    if made.is_err() {
-        // What is left says by its name that it is no backup.
-        let _ = fs::remove_dir_all(&folder);
-    }
+    // Otherwise what is left says by its name that it is no backup.
+    let _ = fs::remove_dir_all(&folder);
     made
+}
+
+fn is_one_file(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "tar")
+}
+
+/// The folder as one file, which is there whole or not at all.
+fn pack(folder: &Path, to: &Path) -> io::Result<()> {
+    let file = tempfile::Builder::new()
+        .prefix(".backup-")
+        .suffix(".partial")
+        .tempfile_in(parent(to))?;
+    let mut archive = tar::Builder::new(file);
+    archive.append_dir_all(".", folder)?;
+    let file = archive.into_inner()?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(to).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// A backup as a folder: itself, or unpacked beside it for as long as this lives.
+enum Opened {
+    Folder(PathBuf),
+    Unpacked(tempfile::TempDir),
+}
+
+impl Opened {
+    fn open(backup: &Path) -> anyhow::Result<Self> {
+        if !backup.is_file() {
+            return Ok(Self::Folder(backup.to_owned()));
+        }
+        let unpacked = || -> io::Result<tempfile::TempDir> {
+            // A database is too large for where temporary files usually are.
+            let folder = tempfile::Builder::new()
+                .prefix(".restore-")
+                .tempdir_in(parent(backup))?;
+            tar::Archive::new(File::open(backup)?).unpack(folder.path())?;
+            Ok(folder)
+        };
+        unpacked()
+            .map(Self::Unpacked)
+            .with_context(|| format!("cannot unpack {}", backup.display()))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Folder(path) => path,
+            Self::Unpacked(folder) => folder.path(),
+        }
+    }
 }
 
 fn parent(path: &Path) -> &Path {
@@ -287,6 +340,10 @@ fn sync_folder(path: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// The first thing that is not so.
 pub fn verify(backup: &Path) -> anyhow::Result<About> {
+    verify_folder(Opened::open(backup)?.path())
+}
+
+fn verify_folder(backup: &Path) -> anyhow::Result<About> {
     let about = fs::read_to_string(backup.join(ABOUT))
         .with_context(|| format!("{} is no backup: it has no {ABOUT}", backup.display()))?;
     let about: About =
@@ -355,7 +412,9 @@ fn sealed_as_told(backup: &Path, seal: &Path, named: &Sums) -> anyhow::Result<()
 /// # Errors
 /// When the backup is not sound, or something is at its place already: nothing is overwritten.
 pub fn restore(config: &Config, backup: &Path) -> anyhow::Result<About> {
-    let about = verify(backup)?;
+    let opened = Opened::open(backup)?;
+    let backup = opened.path();
+    let about = verify_folder(backup)?;
     let target = match (database::place_of(&config.store_url())?, about.database) {
         (Place::File(file), Database::Sqlite) => Some(file),
         (Place::Elsewhere, Database::Postgres) => None,

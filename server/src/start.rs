@@ -172,11 +172,7 @@ pub async fn check(config: &Config) -> Vec<Finding> {
         .map(|()| format!("{} can be written", config.data.display()))
         .map_err(|error| format!("{}: {error}", config.data.display()));
     find("data folder".into(), data);
-    let store = async {
-        let store = Store::open(&config.store_url()).await?;
-        store.ping().await
-    };
-    let answer = store
+    let answer = Store::probe(&config.store_url())
         .await
         .map(|()| "answers".to_owned())
         .map_err(|error| error.to_string());

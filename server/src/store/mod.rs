@@ -161,6 +161,21 @@ impl Store {
         joined(opened.await)
     }
 
+    /// Looks whether `sqlite:PATH` or `postgres://…` answers, and changes nothing there: a server may be
+    /// at work.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the database cannot be reached or is too old.
+    pub async fn probe(url: &str) -> Result<()> {
+        let address = Address::parse(url)?;
+        let probing = tokio::task::spawn_blocking(move || {
+            use diesel::r2d2::R2D2Connection;
+            let mut connection = AnyConnection::connect(&address, Access::Read)?;
+            Ok(connection.ping()?)
+        });
+        joined(probing.await)
+    }
+
     /// Runs `work` in a transaction and answers once it is committed. It may run more than once:
     /// PostgreSQL may make it give way to another. It must not wait for anything but the database.
     ///

@@ -313,6 +313,38 @@ async fn a_backup_that_is_not_sound_is_not_restored() {
 }
 
 #[tokio::test]
+async fn a_backup_may_be_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, _) = small(&folder).await;
+    let shelf = folder.path().join("shelf");
+    std::fs::create_dir(&shelf).unwrap();
+    let file = shelf.join("backup.tar");
+    let about = take(&data, &file).await.unwrap();
+    let alone = || {
+        let entries = std::fs::read_dir(&shelf).unwrap();
+        let names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["backup.tar"]);
+    };
+    alone();
+    let error = take(&data, &file).await.unwrap_err();
+    assert!(error.to_string().contains("is there already"), "{error}");
+    assert_eq!(backup::verify(&file).unwrap(), about);
+    let target = config(&folder.path().join("target"));
+    backup::restore(&target, &file).unwrap();
+    alone();
+    let story = Store::open(&target.store_url()).await.unwrap();
+    assert_eq!(story.list_projects().await.unwrap().len(), 1);
+    let log = std::fs::read(target.data.join("logs/shop.1/1/test.log")).unwrap();
+    assert_eq!(log, b"a line\n");
+
+    // Cut short, as a copy is on a full disk.
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    backup::verify(&file).unwrap_err();
+    alone();
+}
+
+#[tokio::test]
 async fn nothing_is_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let (data, copy) = small(&folder).await;
