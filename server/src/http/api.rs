@@ -358,7 +358,8 @@ async fn events(
         .map(|e| {
             json!({
                 "sequence": e.sequence, "at": e.at, "subject": e.subject, "actor": e.actor,
-                "what": e.what, "detail": e.detail,
+                "what": e.what, "reason": e.reason, "before": e.before, "after": e.after,
+                "detail": e.detail,
             })
         })
         .collect();

@@ -17,6 +17,9 @@ use serde_json::Value;
 
 /// Entries of before chains were kept that are chained in one go.
 const OLD_EVENTS: i64 = 1_000;
+/// Only somebody at the database can have removed it.
+const MISSING_HEAD: &str = "the row was removed from `audit_heads`: put it back from a backup, or insert \
+     the chain with position and hash of its last event";
 
 /// Makes the head of a new project's chain.
 pub(super) fn begin_chain(connection: &mut AnyConnection, project: &ProjectName) -> Result<()> {
@@ -43,7 +46,7 @@ fn locked_head(connection: &mut AnyConnection, chain: &Chain) -> Result<Head> {
     };
     // Without its head a chain cannot go on: nothing is done that the trail would not tell.
     let row = Row("audit head", &name);
-    let (length, head) = found.ok_or_else(|| row.broken("the row is missing: restore it"))?;
+    let (length, head) = found.ok_or_else(|| row.broken(MISSING_HEAD))?;
     Ok(Head {
         chain: chain.clone(),
         length: row.number("length", length)?,

@@ -13,6 +13,7 @@ on_both_databases!(
     every_tampering_is_found_and_named,
     the_database_itself_refuses_to_change_an_entry,
     what_was_told_before_there_were_chains_is_chained_once,
+    without_its_head_a_chain_stands_still_and_says_so,
 );
 
 /// Three entries of the installation and two of project `shop`.
@@ -210,4 +211,24 @@ async fn what_was_told_before_there_were_chains_is_chained_once(url: &str) {
     let said = store.read(|c| Ok(verify(c, &[]))).await.unwrap();
     let said = said.unwrap_err();
     assert!(said.contains("was inserted: entry 6"), "{said}");
+}
+
+async fn without_its_head_a_chain_stands_still_and_says_so(url: &str) {
+    let store = begin(url).await;
+    store
+        .write(|c| Ok(c.batch_execute("DELETE FROM audit_heads WHERE chain = 'installation'")?))
+        .await
+        .unwrap();
+    let now: Timestamp = "2026-01-05T10:00:00Z".parse().unwrap();
+    let refused = store
+        .create_user("dora", "hash", Role::Viewer, "root", now)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("audit head installation") && refused.contains("put it back"),
+        "{refused}"
+    );
+    let known = store.get_user("dora").await.unwrap();
+    assert!(known.is_none(), "nothing is done that is not told");
 }
