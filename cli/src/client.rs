@@ -3,9 +3,12 @@
 use crate::Exit;
 use anyhow::Context;
 use clap::Args;
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 use std::time::Duration;
+
+/// How long a whole export may take.
+const LONGEST_STREAM: Duration = Duration::from_secs(6 * 3600);
 
 /// Which server, and as whom.
 #[derive(Args, Clone)]
@@ -57,6 +60,12 @@ impl Client {
         self.send(Method::POST, path, Some(body)).await
     }
 
+    /// What stands at an address below `/api/v1`, however large, to be read piece by piece.
+    pub(crate) async fn stream(&self, path: &str) -> anyhow::Result<reqwest::Response> {
+        let request = self.request(Method::GET, path);
+        self.accepted(request.timeout(LONGEST_STREAM)).await
+    }
+
     /// The text at an address below `/api/v1`.
     pub(crate) async fn text(&self, path: &str) -> anyhow::Result<String> {
         Ok(self.answer(Method::GET, path, None).await?.text().await?)
@@ -77,15 +86,25 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<reqwest::Response> {
-        let mut request = self
-            .http
-            .request(method, format!("{}/api/v1{path}", self.url));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
+        let mut request = self.request(method, path);
         if let Some(body) = body {
             request = request.json(body);
         }
+        self.accepted(request).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self
+            .http
+            .request(method, format!("{}/api/v1{path}", self.url));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// The answer, unless it is a refusal.
+    async fn accepted(&self, request: RequestBuilder) -> anyhow::Result<reqwest::Response> {
         let answer = request
             .send()
             .await

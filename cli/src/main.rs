@@ -3,6 +3,7 @@
 //! Exit status: 0 ok · 1 failed · 2 usage · 3 cancelled or timed out · 4 authentication · 5 the run or
 //! deployment ended unsuccessfully.
 
+mod backup;
 mod children;
 mod client;
 mod configuration;
@@ -46,6 +47,12 @@ enum Command {
     },
     /// Checks the server's configuration, and whether everything it names answers.
     Check(ConfigArgs),
+    /// Copies the embedded database and the logs while the server runs.
+    Backup(backup::BackupArgs),
+    /// Moves all rows of the embedded database to an empty PostgreSQL; the server has to be stopped.
+    Migrate(backup::MigrateArgs),
+    /// Puts a backup where a configuration wants it; nothing is overwritten.
+    Restore(backup::RestoreArgs),
     #[command(flatten)]
     Verb(verbs::Verb),
 }
@@ -147,6 +154,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Demo(args) => serve::runtime()?.block_on(demo::demo(args)),
         Command::Validate { file } => configuration::validate(&file),
         Command::Check(args) => serve::runtime()?.block_on(configuration::check(&args.config)),
+        Command::Backup(args) => backup::take(&args),
+        Command::Migrate(args) => backup::migrate(&args),
+        Command::Restore(args) => backup::restore(&args),
         Command::Verb(verb) => serve::runtime()?.block_on(verbs::run(verb)),
     }
 }

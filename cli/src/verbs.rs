@@ -1,5 +1,6 @@
 //! The client's verbs: what the dashboard's buttons do, and what its lists show.
 
+mod audit;
 mod people;
 
 use crate::Exit;
@@ -77,6 +78,9 @@ pub(crate) enum Verb {
     /// Your API tokens.
     #[command(subcommand)]
     Tokens(people::TokenVerb),
+    /// The audit trail; for admins.
+    #[command(subcommand)]
+    Audit(audit::AuditVerb),
 }
 
 #[derive(Args)]
@@ -174,6 +178,7 @@ pub(crate) async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Resume(args) => on_place("resume", args).await,
         Verb::Users(verb) => people::users(verb).await,
         Verb::Tokens(verb) => people::tokens(verb).await,
+        Verb::Audit(verb) => audit::audit(verb).await,
     }
 }
 

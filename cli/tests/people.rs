@@ -5,114 +5,14 @@
     reason = "a test says what broke by panicking where it broke"
 )]
 
+#[path = "support/server.rs"]
+mod server;
+
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Write};
+use server::{ADMIN_PASSWORD, Server, token_of};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use tempfile::TempDir;
-
-const ADMIN_PASSWORD: &str = "the configured one";
-
-/// A server on an empty database, ended with the test.
-struct Server {
-    child: Child,
-    url: String,
-    folder: TempDir,
-}
-
-impl Server {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("roadstead.toml");
-        std::fs::write(&config, "").unwrap();
-        let log = std::fs::File::create(folder.path().join("server.log")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_roadstead"))
-            .args(["server", "--config"])
-            .arg(&config)
-            .env("ROADSTEAD__HTTP__LISTEN", "127.0.0.1:0")
-            .env("ROADSTEAD__DATA", folder.path().join("data"))
-            .env("ROADSTEAD__ADMIN__PASSWORD", ADMIN_PASSWORD)
-            .env("ROADSTEAD__AWS__ENDPOINT_URL", "http://127.0.0.1:9")
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut ready = lines.find_map(|line| {
-            let line = line.unwrap();
-            Some(line.strip_prefix("server ready on ")?.to_owned())
-        });
-        let Some(url) = ready.take() else {
-            let log = std::fs::read_to_string(folder.path().join("server.log")).unwrap();
-            panic!("the server ended: {log}");
-        };
-        Self { child, url, folder }
-    }
-
-    fn run(&self, token: &str, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_roadstead"))
-            .args(arguments)
-            .env("ROADSTEAD_URL", &self.url)
-            .env("ROADSTEAD_TOKEN", token)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
-    }
-
-    /// What a command prints that has to succeed.
-    fn text(&self, token: &str, arguments: &[&str]) -> String {
-        let output = self.run(token, arguments);
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, token: &str, arguments: &[&str]) -> Value {
-        let arguments: Vec<_> = arguments.iter().copied().chain(["--json"]).collect();
-        serde_json::from_str(&self.text(token, &arguments)).unwrap()
-    }
-
-    /// Status and standard error of a command that has to fail.
-    fn refused(&self, token: &str, arguments: &[&str]) -> (i32, String) {
-        let output = self.run(token, arguments);
-        assert!(!output.status.success(), "{arguments:?}: {output:?}");
-        let said = String::from_utf8(output.stderr).unwrap();
-        (output.status.code().unwrap(), said)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// An API token, as its owner makes it after signing in.
-async fn token_of(url: &str, name: &str, password: &str, role: &str) -> String {
-    let http = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .unwrap();
-    let answer = http
-        .post(format!("{url}/login"))
-        .form(&[("user", name), ("password", password)])
-        .send()
-        .await
-        .unwrap();
-    let set = answer.headers()["set-cookie"].to_str().unwrap();
-    let session = set.split(';').next().unwrap().to_owned();
-    let made: Value = http
-        .post(format!("{url}/api/v1/tokens"))
-        .header("cookie", session)
-        .json(&serde_json::json!({"name": "first", "role": role}))
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
-    made["token"].as_str().unwrap().to_owned()
-}
+use std::process::{Command, Stdio};
 
 fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt;

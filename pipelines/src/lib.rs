@@ -20,6 +20,7 @@ pub mod outcome;
 pub mod planner;
 pub mod release;
 pub mod report;
+pub mod retention;
 pub mod run;
 pub mod spec;
 pub mod task_definition;

@@ -3,6 +3,7 @@
 //! One struct per concern; unknown keys are errors. Nothing else in the server reads the
 //! environment.
 
+use roadstead_pipelines::retention::Policy;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,8 +24,63 @@ pub struct Config {
     pub runners: Runners,
     /// The first administrator.
     pub admin: Admin,
+    /// For how long things are kept.
+    pub retention: Retention,
     /// The projects that it serves.
     pub projects: Vec<Project>,
+}
+
+/// For how long things are kept; everything, without a word about it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Runs, with their attempts, steps and logs.
+    pub runs: Kept,
+    /// Logs of steps.
+    pub logs: Kept,
+    /// Webhook calls with their bodies.
+    pub deliveries: Kept,
+}
+
+/// For how long one kind of thing is kept, in each project.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kept {
+    /// What was over within so many days stays.
+    #[serde(deserialize_with = "count")]
+    pub days: Option<u32>,
+    /// The newest so many stay, however old.
+    #[serde(deserialize_with = "count")]
+    pub newest: Option<u32>,
+}
+
+impl Kept {
+    /// As decisions take it.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy {
+            days: self.days,
+            newest: self.newest,
+        }
+    }
+}
+
+/// A number of the file, or its digits in a variable.
+fn count<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Count {
+        Given(u32),
+        Digits(String),
+    }
+    let given = match Count::deserialize(deserializer) {
+        Ok(Count::Given(given)) => Some(given),
+        Ok(Count::Digits(digits)) => digits.parse().ok(),
+        Err(_) => None,
+    };
+    given
+        .map(Some)
+        .ok_or_else(|| serde::de::Error::custom("expected a number that is not below zero"))
 }
 
 /// Where and how the server answers.
@@ -118,6 +174,7 @@ impl Default for Config {
             aws: Aws::default(),
             runners: Runners::default(),
             admin: Admin::default(),
+            retention: Retention::default(),
             projects: vec![],
         }
     }
@@ -307,6 +364,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_is_everything_unless_told() {
+        let silent = parse("", &[]).unwrap().retention;
+        for kept in [silent.runs, silent.logs, silent.deliveries] {
+            assert!(kept.policy().keeps_all());
+        }
+        let text = "[retention.runs]\ndays = 90\nnewest = 100\n[retention.logs]\ndays = 30\n";
+        let variable = [("ROADSTEAD__RETENTION__LOGS__DAYS", "7")];
+        let told = parse(text, &variable).unwrap().retention;
+        assert_eq!((told.runs.days, told.runs.newest), (Some(90), Some(100)));
+        assert_eq!((told.logs.days, told.logs.newest), (Some(7), None));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let unknown = parse("[http]\nlissten = \"x\"\n", &[]).unwrap_err();
         assert!(
@@ -319,6 +389,11 @@ mod tests {
         assert!(
             flag.contains("line 2") && flag.contains("`true` or `false`"),
             "{flag}"
+        );
+        let negative = parse("[retention.runs]\ndays = -1\n", &[]).unwrap_err();
+        assert!(
+            negative.contains("line 2") && negative.contains("not below zero"),
+            "{negative}"
         );
         let variable = parse("", &[("ROADSTEAD__HTTP__PORT", "1")]).unwrap_err();
         assert!(variable.contains("port"), "{variable}");

@@ -6,6 +6,8 @@
 //! in the store: a server that dies leaves nothing behind that the next one needs.
 
 pub mod adapters;
+pub mod audit;
+pub mod backup;
 pub mod clock;
 pub mod config;
 pub mod executor;
@@ -14,6 +16,7 @@ pub mod logs;
 pub mod observer;
 mod private;
 pub mod reconciler;
+pub mod retention;
 mod start;
 pub mod store;
 pub mod wake;

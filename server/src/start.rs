@@ -12,6 +12,7 @@ use crate::logs::LogStore;
 use crate::observer::Observer;
 use crate::private;
 use crate::reconciler::Reconciler;
+use crate::retention::Retention;
 use crate::store::Store;
 use crate::wake::Bell;
 use anyhow::Context;
@@ -60,7 +61,14 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         bell.clone(),
     );
     let observer = Observer::new(store.clone(), cluster, Probes::new()?, bell.clone());
-    let logs = LogStore::new(config.data.join("logs")).context("cannot make the logs' folder")?;
+    let logs = LogStore::new(&config.data).context("cannot make the logs' folder")?;
+
+    let retention = Retention {
+        store: store.clone(),
+        logs: logs.clone(),
+        data: config.data.clone(),
+        policies: config.retention.clone(),
+    };
 
     let leaving = bell.clone();
     let listener = http::bind(config.http.listen)?;
@@ -88,6 +96,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         }),
         tokio::spawn(executor.run(stop.clone())),
         tokio::spawn(observer.run(stop.clone())),
+        tokio::spawn(retention.run(stop.clone())),
     ];
     println!("server ready on http://{address}");
     tokio::select! {
@@ -163,15 +172,19 @@ pub async fn check(config: &Config) -> Vec<Finding> {
         .map(|()| format!("{} can be written", config.data.display()))
         .map_err(|error| format!("{}: {error}", config.data.display()));
     find("data folder".into(), data);
-    let store = async {
-        let store = Store::open(&config.store_url()).await?;
-        store.ping().await
-    };
-    let answer = store
+    let answer = Store::probe(&config.store_url())
         .await
         .map(|()| "answers".to_owned())
         .map_err(|error| error.to_string());
     find("database".into(), answer);
+    let kept = &config.retention;
+    let policies = [
+        ("runs", &kept.runs),
+        ("logs", &kept.logs),
+        ("deliveries", &kept.deliveries),
+    ];
+    let told = policies.map(|(what, kept)| format!("{what}: {}", kept.policy()));
+    find("retention".into(), Ok(told.join("; ")));
     if config.projects.is_empty() {
         find(
             "projects".into(),

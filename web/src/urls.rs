@@ -88,6 +88,8 @@ pub mod route {
     pub const USER_ENABLE: &str = "/settings/users/{user}/enable";
     /// `GET`: who did what; `?page=2`.
     pub const AUDIT: &str = "/audit";
+    /// `GET`: the whole audit trail as JSON Lines, for admins.
+    pub const AUDIT_EXPORT: &str = "/api/v1/audit/export";
 
     /// The patterns that take a `POST` from a form, for the test of the templates and for
     /// the server's test of route × role.

@@ -98,6 +98,7 @@ fn every_link_leads_to_a_known_page() {
         route::ACCOUNT,
         route::USERS,
         route::AUDIT,
+        route::AUDIT_EXPORT,
     ];
     for (name, html) in samples::pages() {
         for link in tags(&html)

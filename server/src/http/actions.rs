@@ -4,7 +4,7 @@
 use super::App;
 use super::error::HttpError;
 use super::webhooks;
-use crate::store::{Accepted, NewDelivery, Recorded};
+use crate::store::{Accepted, NewDelivery, Recorded, Redelivery};
 use roadstead_pipelines::action::{self, Actor, Refusal};
 use roadstead_pipelines::fact::Change;
 use roadstead_pipelines::id::{
@@ -212,22 +212,13 @@ pub async fn redeliver(app: &App, actor: &Actor, id: i64) -> Result<Accepted, Ht
         event: delivery.event,
         body,
         decision,
-        redelivery_of: Some(id),
+        redelivery: Some(Redelivery {
+            of: id,
+            by: actor.name.clone(),
+        }),
         received_at: now,
     };
     let accepted = app.store.accept_delivery(again).await?;
-    let detail = serde_json::json!({"delivery": id});
-    let subject = format!("delivery {id}");
-    app.store
-        .add_event(
-            Some(delivery.project),
-            &subject,
-            &actor.name,
-            "redeliver",
-            detail,
-            now,
-        )
-        .await?;
     app.bell.ring();
     Ok(accepted)
 }

@@ -1,5 +1,6 @@
 //! `/api/v1`: JSON for the command line and for programs, by API token or session.
 
+mod audit;
 mod users;
 
 use super::App;
@@ -9,6 +10,7 @@ use super::error::HttpError;
 use crate::logs::{LogError, LogKey, Whole};
 use crate::store::{Accepted, DeploymentDetail, DeploymentFilter, Recorded, RunDetail};
 use actix_web::body::SizedStream;
+use actix_web::http::StatusCode;
 use actix_web::web::Bytes;
 use actix_web::{HttpResponse, web};
 use futures_util::stream::{self, Stream};
@@ -54,7 +56,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 web::post().to(redeliver),
             )
             .route("/runners", web::get().to(runners))
-            .configure(users::configure),
+            .configure(users::configure)
+            .configure(audit::configure),
     );
 }
 
@@ -199,7 +202,7 @@ async fn log(
 /// already. It may be 1 GiB long and is sent as it is read. Ranges are not looked at.
 ///
 /// # Errors
-/// 404 when there is no such run or log.
+/// 404 when there is no such run or log; 410 when retention removed it.
 pub(super) async fn raw_log(
     app: &App,
     request: &actix_web::HttpRequest,
@@ -224,10 +227,17 @@ pub(super) async fn raw_log(
         attempt,
         step: step.clone(),
     };
-    let Whole { length, bytes } = match app.logs.whole(key).await {
-        Ok(whole) => whole.ok_or_else(missing)?,
+    let found = match app.logs.whole(key).await {
+        Ok(found) => found,
         Err(LogError::Name(_)) => return Err(missing()),
         Err(error) => return Err(HttpError::internal(error)),
+    };
+    let Some(Whole { length, bytes }) = found else {
+        let removed = app.store.logs_removed_at(&id).await?;
+        return Err(removed.map_or_else(missing, |at| {
+            let message = format!("retention removed the logs of {id} on {at}");
+            HttpError::new(StatusCode::GONE, message)
+        }));
     };
     // A log only grows, so its length tells which one it is.
     let etag = format!("\"{length}\"");
@@ -364,7 +374,8 @@ async fn events(
         .map(|e| {
             json!({
                 "sequence": e.sequence, "at": e.at, "subject": e.subject, "actor": e.actor,
-                "what": e.what, "detail": e.detail,
+                "what": e.what, "reason": e.reason, "before": e.before, "after": e.after,
+                "detail": e.detail,
             })
         })
         .collect();

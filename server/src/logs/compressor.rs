@@ -1,20 +1,25 @@
 //! Compresses sealed logs, one at a time, on a thread of its own.
 //!
-//! What is to be compressed has a marker, an empty file named for the log, which goes once it is done:
+//! It takes raw files away and so waits for backups, which hold the [`Lock`]. What is to be compressed has a marker, an empty file named for the log, which goes once it is done:
 //! after a restart nobody has to search millions of folders. A marker that a power cut takes leaves a
 //! log as it was sealed, which costs room and nothing else.
 
 use super::files::{Files, SMALL};
+use super::lock::Lock;
 use crate::private;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::time::Duration;
 
 /// Where the markers are, below the folder of all logs. No run's name begins with a dot.
 const MARKERS: &str = ".to-compress";
 /// Between the parts of a marker's name; none of them can hold it.
 const BETWEEN: char = '~';
+
+/// Between two looks whether a backup is over.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// The way to the thread, which ends with the last of these.
 pub(super) struct Compressor {
@@ -23,8 +28,8 @@ pub(super) struct Compressor {
 }
 
 impl Compressor {
-    /// Starts the thread for the logs below `root`, with what earlier ones left.
-    pub(super) fn start(root: &Path) -> io::Result<Self> {
+    /// Starts the thread for the logs below `root` in the folder `data`, with what earlier ones left.
+    pub(super) fn start(data: &Path, root: &Path) -> io::Result<Self> {
         let markers = root.join(MARKERS);
         private::folder(&markers)?;
         let (queue, waiting) = mpsc::channel::<PathBuf>();
@@ -32,12 +37,12 @@ impl Compressor {
             // The receiver is still here.
             let _ = queue.send(entry?.path());
         }
-        let root = root.to_owned();
+        let (data, root) = (data.to_owned(), root.to_owned());
         std::thread::Builder::new()
             .name("log-compressor".into())
             .spawn(move || {
                 for marker in waiting {
-                    if let Err(error) = compress(&root, &marker) {
+                    if let Err(error) = compress(&data, &root, &marker) {
                         tracing::warn!(%error, marker = %marker.display(), "a log stays uncompressed: {error}");
                     }
                 }
@@ -58,7 +63,13 @@ impl Compressor {
     }
 }
 
-fn compress(root: &Path, marker: &Path) -> io::Result<()> {
+fn compress(data: &Path, root: &Path, marker: &Path) -> io::Result<()> {
+    let _lock = loop {
+        match Lock::exclusive(data)? {
+            Some(lock) => break lock,
+            None => std::thread::sleep(BETWEEN_LOOKS),
+        }
+    };
     let name = marker.file_name().and_then(|name| name.to_str());
     let parts: Vec<_> = name.unwrap_or_default().split(BETWEEN).collect();
     if let [run, attempt, step] = parts[..] {

@@ -27,6 +27,8 @@ const FRAME_BYTES: u32 = 256 << 10;
 const LEVEL: i32 = 3;
 /// A log of at most this many bytes stays as it is: it takes one block of the disk either way.
 pub(super) const SMALL: u64 = 4 << 10;
+/// Extension of what is being written.
+pub(crate) const UNFINISHED: &str = "part";
 const CHUNK: usize = 256 << 10;
 
 /// The files of one log.
@@ -182,6 +184,21 @@ impl Files {
         }
     }
 
+    /// Whether a sealed log has the length and the checksum that its seal says; a log that grows has none.
+    pub(super) fn hold_their_seal(&self) -> io::Result<bool> {
+        let Some((seal, _)) = self.read_seal()? else {
+            return Ok(false);
+        };
+        // A log without a byte has no file.
+        let bytes: Box<dyn Read> = match seal.length {
+            0 => Box::new(io::empty()),
+            _ => self.read(0)?,
+        };
+        let mut counted = Counted { bytes, count: 0 };
+        let sha256 = checksum(&mut counted)?;
+        Ok((counted.count, sha256) == (seal.length, seal.sha256))
+    }
+
     /// Compresses a sealed log and takes the raw file away once the compressed one is on the disk and
     /// was read back whole. Again changes nothing.
     pub(super) fn compress(&self) -> io::Result<()> {
@@ -234,7 +251,8 @@ impl Files {
         write: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut name = target.as_os_str().to_owned();
-        name.push(".part");
+        name.push(".");
+        name.push(UNFINISHED);
         let part = PathBuf::from(name);
         let mut file = OpenOptions::new()
             .create(true)
@@ -246,6 +264,20 @@ impl Files {
         file.sync_all()?;
         fs::rename(&part, target)?;
         sync_folder(self.folder()?)
+    }
+}
+
+/// Counts what is read.
+struct Counted<R> {
+    bytes: R,
+    count: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.bytes.read(to)?;
+        self.count += read as u64;
+        Ok(read)
     }
 }
 
@@ -342,6 +374,12 @@ mod tests {
         assert_eq!(again.lines(), 100_000);
         assert_eq!(again.before(54_321), index.before(54_321));
         files.compress().unwrap();
+        assert!(files.hold_their_seal().unwrap());
+        let mut bytes = fs::read(files.compressed()).unwrap();
+        let last = bytes.len() - 30;
+        bytes.truncate(last);
+        fs::write(files.compressed(), bytes).unwrap();
+        assert!(!files.hold_their_seal().is_ok_and(|holds| holds));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Logs of steps: append-only files with a sparse line index, not rows.
 //!
-//! `<root>/<run>/<attempt>/<step>.log` holds the bytes as the runner sent them. Bytes are
+//! `<data>/logs/<run>/<attempt>/<step>.log` holds the bytes as the runner sent them. Bytes are
 //! acknowledged after `fdatasync`, and only at the offset where the file ends, so what is stored is
 //! a prefix of what the runner has. A sealed log has its length, its SHA-256 and its index of lines in
 //! `<step>.seal` and never changes again; it is compressed soon after. Knows nothing of runs, rows or
@@ -9,18 +9,23 @@
 mod compressor;
 mod files;
 mod index;
+mod lock;
 
 use crate::private;
 use bytes::Bytes;
 use compressor::Compressor;
+pub(crate) use files::UNFINISHED;
 use files::{Files, Seal};
 use index::LineIndex;
+pub use lock::Lock;
 use std::collections::HashMap;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
+/// Where they are, below the data folder.
+pub const FOLDER: &str = "logs";
 /// No log grows beyond this many bytes: 1 GiB, as others have it.
 pub const LARGEST_LOG: u64 = 1 << 30;
 /// No read gives more lines than this.
@@ -111,14 +116,15 @@ pub struct LogStore {
 }
 
 impl LogStore {
-    /// Logs below `root`, which is made when missing.
+    /// Logs below the data folder's `logs`, which is made when missing.
     ///
     /// # Errors
     /// When the folder cannot be made, or a thread.
-    pub fn new(root: PathBuf) -> io::Result<Self> {
+    pub fn new(data: &Path) -> io::Result<Self> {
+        let root = data.join(FOLDER);
         private::folder(&root)?;
         Ok(Self {
-            compressor: Arc::new(Compressor::start(&root)?),
+            compressor: Arc::new(Compressor::start(data, &root)?),
             root: Arc::new(root),
             open: Arc::default(),
         })
@@ -275,13 +281,31 @@ impl LogStore {
             .await
     }
 
+    /// Removes every log of a run that is over: whole files, whatever their length. Again, or of a run
+    /// without logs, does nothing.
+    ///
+    /// # Errors
+    /// When the files cannot be removed; some may be gone then.
+    pub async fn remove(&self, run: &str) -> Result<(), LogError> {
+        names_a_file(run)?;
+        let (this, run) = (self.clone(), run.to_owned());
+        let done = tokio::task::spawn_blocking(move || {
+            let removed = match std::fs::remove_dir_all(this.root.join(&run)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            };
+            let mut open = this.open.lock().unwrap_or_else(PoisonError::into_inner);
+            open.retain(|key, _| key.run != run);
+            removed
+        });
+        Ok(done
+            .await
+            .map_err(|error| io::Error::other(error.to_string()))??)
+    }
+
     fn path(&self, key: &LogKey) -> Result<PathBuf, LogError> {
-        for part in [&key.run, &key.step] {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-            if part.is_empty() || part.starts_with('.') || !part.bytes().all(plain) {
-                return Err(LogError::Name(part.clone()));
-            }
-        }
+        names_a_file(&key.run)?;
+        names_a_file(&key.step)?;
         let folder = self.root.join(&key.run).join(key.attempt.to_string());
         Ok(folder.join(format!("{}.log", key.step)))
     }
@@ -315,6 +339,23 @@ impl LogStore {
         done.await
             .map_err(|error| io::Error::other(error.to_string()))?
     }
+}
+
+/// Whether the log beside a seal has the length and the checksum that the seal says.
+///
+/// # Errors
+/// When one of them cannot be read.
+pub fn holds_its_seal(seal: &Path) -> io::Result<bool> {
+    Files::new(seal.with_extension("log")).hold_their_seal()
+}
+
+/// Nothing that leads out of the logs' folder.
+fn names_a_file(part: &str) -> Result<(), LogError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if part.is_empty() || part.starts_with('.') || !part.bytes().all(plain) {
+        return Err(LogError::Name(part.to_owned()));
+    }
+    Ok(())
 }
 
 /// What the files of a log say after a restart.
@@ -353,7 +394,7 @@ mod tests {
     #[tokio::test]
     async fn bytes_are_taken_once_and_in_order_across_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = LogStore::new(folder.path().into()).unwrap();
+        let logs = LogStore::new(folder.path()).unwrap();
         assert_eq!(
             logs.append(key(), 0, b"one\ntw"[..].into()).await.unwrap(),
             6
@@ -361,7 +402,7 @@ mod tests {
         let again = logs.append(key(), 0, b"one\ntw"[..].into()).await;
         assert!(matches!(again, Err(LogError::Offset { length: 6 })));
 
-        let logs = LogStore::new(folder.path().into()).unwrap();
+        let logs = LogStore::new(folder.path()).unwrap();
         assert_eq!(logs.append(key(), 6, b"o\n"[..].into()).await.unwrap(), 8);
         let state = logs.state(key()).await.unwrap();
         assert_eq!(
@@ -385,7 +426,7 @@ mod tests {
     #[tokio::test]
     async fn a_seal_needs_the_very_bytes() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = LogStore::new(folder.path().into()).unwrap();
+        let logs = LogStore::new(folder.path()).unwrap();
         logs.append(key(), 0, b"abc"[..].into()).await.unwrap();
         let right = hex::encode(Sha256::digest(b"abc"));
         let short = logs.seal(key(), 2, right.clone()).await;
@@ -401,7 +442,7 @@ mod tests {
     #[tokio::test]
     async fn a_wrong_checksum_asks_for_everything_again() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = LogStore::new(folder.path().into()).unwrap();
+        let logs = LogStore::new(folder.path()).unwrap();
         logs.append(key(), 0, b"abX"[..].into()).await.unwrap();
         let right = hex::encode(Sha256::digest(b"abc"));
         let answer = logs.seal(key(), 3, right.clone()).await;
@@ -413,7 +454,7 @@ mod tests {
     #[tokio::test]
     async fn names_stay_below_the_root() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = LogStore::new(folder.path().into()).unwrap();
+        let logs = LogStore::new(folder.path()).unwrap();
         for step in ["..", "../x", "a/b", ""] {
             let bad = LogKey {
                 step: step.into(),
@@ -427,9 +468,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_logs_of_a_run_go_as_a_whole_and_only_they() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = LogStore::new(folder.path()).unwrap();
+        let second = LogKey {
+            attempt: 2,
+            ..key()
+        };
+        let other = LogKey {
+            run: "shop.10".into(),
+            ..key()
+        };
+        for key in [key(), second.clone(), other.clone()] {
+            logs.append(key, 0, b"a line\n"[..].into()).await.unwrap();
+        }
+        for _ in 0..2 {
+            logs.remove("shop.1").await.unwrap();
+            for key in [key(), second.clone()] {
+                assert_eq!(logs.state(key).await.unwrap(), LogState::default());
+            }
+            assert!(
+                !folder.path().join("logs/shop.1").exists(),
+                "reading makes nothing"
+            );
+        }
+        assert_eq!(logs.state(other).await.unwrap().bytes, 7);
+        assert!(matches!(logs.remove("..").await, Err(LogError::Name(_))));
+    }
+
+    #[tokio::test]
     async fn any_line_of_a_long_log_is_found() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = LogStore::new(folder.path().into()).unwrap();
+        let logs = LogStore::new(folder.path()).unwrap();
         let text: String = (1..=12_345).map(|n| format!("line {n}\n")).collect();
         logs.append(key(), 0, text.into()).await.unwrap();
         for from in [1, 999, 1_000, 1_001, 12_345] {
@@ -442,13 +512,13 @@ mod tests {
     #[tokio::test]
     async fn a_sealed_log_is_compressed_and_shows_the_same_lines_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let logs = LogStore::new(folder.path().into()).unwrap();
+        let logs = LogStore::new(folder.path()).unwrap();
         let text: String = (1..=12_345).map(|n| format!("line {n}\n")).collect();
         let sum = hex::encode(Sha256::digest(&text));
         let length = text.len() as u64;
         logs.append(key(), 0, text.clone().into()).await.unwrap();
         logs.seal(key(), length, sum.clone()).await.unwrap();
-        let raw = folder.path().join("shop.1/1/test.log");
+        let raw = folder.path().join("logs/shop.1/1/test.log");
         for _ in 0..600 {
             if !raw.exists() {
                 break;
@@ -456,7 +526,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(!raw.exists(), "the compressor takes the raw file away");
-        for logs in [logs, LogStore::new(folder.path().into()).unwrap()] {
+        for logs in [logs, LogStore::new(folder.path()).unwrap()] {
             let state = logs.state(key()).await.unwrap();
             let expected = LogState {
                 bytes: length,
@@ -474,14 +544,19 @@ mod tests {
             let late = logs.append(key(), length, b"more"[..].into()).await;
             assert!(matches!(late, Err(LogError::Sealed)));
         }
-        assert!(!folder.path().join(".to-compress/shop.1~1~test").exists());
+        assert!(
+            !folder
+                .path()
+                .join("logs/.to-compress/shop.1~1~test")
+                .exists()
+        );
     }
 
     #[tokio::test]
     async fn what_was_sealed_before_a_kill_is_compressed_after_it() {
         let folder = tempfile::tempdir().unwrap();
         let text = "the same line again and again\n".repeat(1_000);
-        let raw = folder.path().join("shop.1/1/test.log");
+        let raw = folder.path().join("logs/shop.1/1/test.log");
         let files = Files::new(raw.clone());
         files.append(0, text.as_bytes()).unwrap();
         let seal = Seal {
@@ -491,10 +566,10 @@ mod tests {
         let mut index = LineIndex::default();
         index.extend(text.as_bytes());
         files.write_seal(&seal, &index).unwrap();
-        let markers = folder.path().join(".to-compress");
+        let markers = folder.path().join("logs/.to-compress");
         private::folder(&markers).unwrap();
         private::file(&markers.join("shop.1~1~test")).unwrap();
-        let logs = LogStore::new(folder.path().into()).unwrap();
+        let logs = LogStore::new(folder.path()).unwrap();
         for _ in 0..600 {
             if !raw.exists() {
                 break;

@@ -7,9 +7,9 @@
 
 use super::codec::{Row, micros};
 use super::conn::AnyConnection;
-use super::events::{self, Line};
+use super::events::Line;
 use super::schema::{sessions, users};
-use super::{Result, Store, StoreError, User, lane, tokens};
+use super::{Result, Store, StoreError, User, audit, lane, tokens};
 use diesel::prelude::*;
 use jiff::Timestamp;
 use roadstead_pipelines::spec::Role;
@@ -75,11 +75,15 @@ fn end_sessions_of(connection: &mut AnyConnection, name: &str) -> Result<usize> 
     Ok(diesel::delete(sessions::table.filter(sessions::user_name.eq(name))).execute(connection)?)
 }
 
+/// What changed is nothing that may be shown.
+const NO_TURN: (Value, Value) = (Value::Null, Value::Null);
+
 fn tell(
     connection: &mut AnyConnection,
     user: &str,
     (by, now): (&str, Timestamp),
     what: &str,
+    (before, after): (Value, Value),
     detail: &Value,
 ) -> Result<()> {
     let line = Line {
@@ -88,9 +92,11 @@ fn tell(
         subject: &format!("user {user}"),
         actor: by,
         what,
+        before,
+        after,
         detail,
     };
-    events::add(connection, &line)
+    audit::append(connection, &line)
 }
 
 impl Store {
@@ -123,7 +129,15 @@ impl Store {
                     users::created_at.eq(micros(now)),
                 ))
                 .execute(c)?;
-            tell(c, &name, (&by, now), "user_added", &json!({"role": role}))
+            let turn = (Value::Null, json!(role));
+            tell(
+                c,
+                &name,
+                (&by, now),
+                "user_added",
+                turn,
+                &json!({"role": role}),
+            )
         })
         .await
     }
@@ -151,7 +165,8 @@ impl Store {
             } else {
                 "password_reset"
             };
-            tell(c, &name, (&by, now), what, &json!({"sessions": ended}))
+            let detail = json!({"sessions": ended});
+            tell(c, &name, (&by, now), what, NO_TURN, &detail)
         })
         .await
     }
@@ -176,7 +191,8 @@ impl Store {
                 .execute(c)?;
             lane::bump_all(c)?;
             let detail = json!({"from": user.role, "to": role});
-            tell(c, &name, (&by, now), "role_changed", &detail)
+            let turn = (json!(user.role), json!(role));
+            tell(c, &name, (&by, now), "role_changed", turn, &detail)
         })
         .await
     }
@@ -204,7 +220,8 @@ impl Store {
                 "sessions": end_sessions_of(c, &name)?,
                 "tokens": tokens::revoke_all_of(c, &name, now)?,
             });
-            tell(c, &name, (&by, now), "user_disabled", &detail)
+            let turn = (json!("enabled"), json!("disabled"));
+            tell(c, &name, (&by, now), "user_disabled", turn, &detail)
         })
         .await
     }
@@ -223,7 +240,8 @@ impl Store {
                 .set(users::disabled_at.eq(None::<i64>))
                 .execute(c)?;
             lane::bump_all(c)?;
-            tell(c, &name, (&by, now), "user_enabled", &json!({}))
+            let turn = (json!("disabled"), json!("enabled"));
+            tell(c, &name, (&by, now), "user_enabled", turn, &json!({}))
         })
         .await
     }
@@ -357,7 +375,7 @@ impl Store {
             locked(c, &name)?;
             let ended = end_sessions_of(c, &name)?;
             let detail = json!({"sessions": ended});
-            tell(c, &name, (&by, now), "sessions_ended", &detail)
+            tell(c, &name, (&by, now), "sessions_ended", NO_TURN, &detail)
         })
         .await
     }

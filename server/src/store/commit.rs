@@ -4,8 +4,8 @@ use super::conn::AnyConnection;
 use super::events::{self, Line};
 use super::world::{self, PlaceChange};
 use super::{
-    Committed, Recorded, Result, Store, StoreError, attempts, deployments, effects, lane, releases,
-    runs,
+    Committed, Recorded, Result, Store, StoreError, attempts, audit, deployments, effects, lane,
+    releases, runs,
 };
 use jiff::Timestamp;
 use roadstead_pipelines::action::Refusal;
@@ -14,7 +14,7 @@ use roadstead_pipelines::effect::Effect;
 use roadstead_pipelines::fact::Change;
 use roadstead_pipelines::id::ProjectName;
 use roadstead_pipelines::world::World;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// A button's decision is made again this often when others keep changing the project. Each time
@@ -36,19 +36,26 @@ pub(super) fn apply(
     change: &Change,
     by: By<'_>,
 ) -> Result<()> {
-    match change {
+    let (before, after) = match change {
         Change::Run { run, fact } => {
-            let next = runs::find(connection, run)?.apply(fact, by.now)?;
+            let found = runs::find(connection, run)?;
+            let before = found.state.word();
+            let next = found.apply(fact, by.now)?;
             runs::save(connection, &next)?;
             attempts::close_other_than_current(connection, &next, by.now)?;
+            (json!(before), json!(next.state.word()))
         }
         Change::Deployment { deployment, fact } => {
-            let next = deployments::find(connection, deployment)?.apply(fact, by.now)?;
+            let found = deployments::find(connection, deployment)?;
+            let before = found.state.word();
+            let next = found.apply(fact, by.now)?;
             deployments::save(connection, &next)?;
+            (json!(before), json!(next.state.word()))
         }
         Change::MakeRelease { release } => {
             releases::insert(connection, release)?;
             lane::release_taken(connection, project, release.id.number())?;
+            (Value::Null, json!("made"))
         }
         Change::OpenDeployment {
             deployment,
@@ -73,21 +80,31 @@ pub(super) fn apply(
                 Kind::Rollback { .. } => PlaceChange::Touched,
             };
             world::change_place(connection, project, place, &place_change)?;
+            (Value::Null, json!(opened.state.word()))
         }
         Change::SetHold { place, hold } => {
+            let before = world::hold_of(connection, project, place)?;
             let change = PlaceChange::Hold(Some(hold));
             world::change_place(connection, project, place, &change)?;
+            (before, json!(hold))
         }
         Change::ReleaseHold { place, .. } => {
+            let before = world::hold_of(connection, project, place)?;
             world::change_place(connection, project, place, &PlaceChange::Hold(None))?;
+            (before, Value::Null)
         }
         Change::Approve { place, approval } => {
-            world::approve(connection, project, place, approval)?;
+            let before = world::approve(connection, project, place, approval)?;
+            (json!(before), json!(approval.role))
         }
         Change::AdoptPipeline { pipeline } => {
-            lane::adopt(connection, project, super::codec::json(pipeline)?)?;
+            let after = super::codec::json(pipeline)?;
+            let before = lane::get(connection, project)?.pipeline;
+            let digests = (json!(before.as_deref().map(digest)), json!(digest(&after)));
+            lane::adopt(connection, project, after)?;
+            digests
         }
-    }
+    };
     let (subject, what, detail) = events::describe(change);
     let line = Line {
         at: by.now,
@@ -95,9 +112,18 @@ pub(super) fn apply(
         subject: &subject,
         actor: by.actor,
         what,
+        before,
+        after,
         detail: &detail,
     };
-    events::add(connection, &line)
+    audit::append(connection, &line)
+}
+
+/// Names a pipeline file in the history.
+fn digest(pipeline: &str) -> String {
+    use sha2::Digest;
+    let digest = sha2::Sha256::digest(pipeline.as_bytes());
+    format!("sha256:{}", hex::encode(digest))
 }
 
 /// Applies what fits; a late or repeated report that no longer fits is told in an event.
@@ -117,9 +143,11 @@ pub(super) fn apply_what_fits(
                     subject: &subject,
                     actor: by.actor,
                     what: "report_dropped",
+                    before: Value::Null,
+                    after: Value::Null,
                     detail: &json!({ "fact": what, "reason": illegal.to_string() }),
                 };
-                events::add(connection, &line)?;
+                audit::append(connection, &line)?;
             }
             other => other?,
         }

@@ -204,16 +204,34 @@ fn guarded<T>(
 fn check_version(connection: &mut SqliteConnection) -> Result<()> {
     let found: Version =
         diesel::sql_query("SELECT sqlite_version() AS version").get_result(connection)?;
-    let mut parts = found
-        .version
+    refuse_older(&found.version)
+}
+
+fn refuse_older(version: &str) -> Result<()> {
+    let mut parts = version
         .split('.')
         .map(|part| part.parse::<u32>().unwrap_or(0));
     let numbers = [(); 3].map(|()| parts.next().unwrap_or(0));
     if numbers < OLDEST_SQLITE {
         return Err(StoreError::unavailable(format!(
-            "SQLite {} is too old: 3.51.3 or later is needed",
-            found.version
+            "SQLite {version} is too old: 3.51.3 or later is needed"
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_sqlite_with_known_faults_is_refused() {
+        for new in ["3.51.3", "3.53.2", "4.0"] {
+            refuse_older(new).unwrap();
+        }
+        for old in ["3.40.1", "3.51.2", "3.51", "2.99.99", ""] {
+            let error = refuse_older(old).unwrap_err().to_string();
+            assert!(error.contains("3.51.3 or later"), "{error}");
+        }
+    }
 }

@@ -2,10 +2,15 @@
 
 use super::codec::{Row, micros};
 use super::conn::AnyConnection;
+use super::events::Line;
 use super::schema::deliveries;
-use super::{Accepted, Decision, Delivery, NewDelivery, Result, Store, StoreError, lane, runs};
+use super::{
+    Accepted, Decision, Delivery, NewDelivery, Redelivery, Result, Store, StoreError, audit, lane,
+    runs,
+};
 use diesel::prelude::*;
 use roadstead_pipelines::id::{ProjectName, RunId};
+use serde_json::{Value, json};
 
 type Record = (
     i64,
@@ -64,7 +69,7 @@ fn read(record: Record) -> Result<Delivery> {
 
 /// The same push, whoever tells of it and however often. A person who redelivers wants it again.
 fn semantic_key(new: &NewDelivery) -> Option<String> {
-    match (&new.decision, new.redelivery_of) {
+    match (&new.decision, &new.redelivery) {
         (Decision::Build { git_ref, commit }, None) => {
             Some(format!("{} {git_ref} {commit} {}", new.project, new.event))
         }
@@ -87,10 +92,28 @@ fn earlier_run(found: Option<Option<String>>, row: &Row<'_>) -> Result<Option<Op
         .transpose()
 }
 
+/// The button's own line of the history.
+fn tell_again(connection: &mut AnyConnection, new: &NewDelivery, again: &Redelivery) -> Result<()> {
+    let line = Line {
+        at: new.received_at,
+        project: Some(&new.project),
+        subject: &format!("delivery {}", again.of),
+        actor: &again.by,
+        what: "redelivered",
+        before: Value::Null,
+        after: Value::Null,
+        detail: &json!({ "delivery": again.of }),
+    };
+    audit::append(connection, &line)
+}
+
 fn accept(connection: &mut AnyConnection, new: &NewDelivery) -> Result<Accepted> {
     // The lane first: another server may be storing the same call.
     if !matches!(new.decision, Decision::Ignore { .. }) {
         lane::bump(connection, &new.project)?;
+    }
+    if let Some(again) = &new.redelivery {
+        tell_again(connection, new, again)?;
     }
     let row = Row("delivery", &new.delivery_id);
     let same_call = deliveries::table
@@ -131,7 +154,10 @@ fn accept(connection: &mut AnyConnection, new: &NewDelivery) -> Result<Accepted>
             (Accepted::Duplicate { run }, outcome)
         }
         (Decision::Build { git_ref, commit }, None) => {
-            let actor = format!("{} webhook", new.forge);
+            let actor = match &new.redelivery {
+                Some(again) => again.by.clone(),
+                None => format!("{} webhook", new.forge),
+            };
             let run = runs::create(
                 connection,
                 &new.project,
@@ -161,7 +187,7 @@ fn accept(connection: &mut AnyConnection, new: &NewDelivery) -> Result<Accepted>
             deliveries::decision.eq(outcome.decision),
             deliveries::reason.eq(outcome.reason),
             deliveries::run.eq(outcome.run.as_ref().map(RunId::as_str)),
-            deliveries::redelivery_of.eq(new.redelivery_of),
+            deliveries::redelivery_of.eq(new.redelivery.as_ref().map(|again| again.of)),
         ))
         .execute(connection)?;
     Ok(accepted)
@@ -208,7 +234,7 @@ impl Store {
     }
 
     /// A delivery and its body. To deliver it again: decide on the body again, and
-    /// [`Store::accept_delivery`] with `redelivery_of` set and a new `delivery_id`.
+    /// [`Store::accept_delivery`] with `redelivery` set and a new `delivery_id`.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].

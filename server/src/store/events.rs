@@ -1,7 +1,7 @@
 //! The history: append-only, written in the transaction of what it tells, never read for decisions.
+//! `audit` gives each event its place in a chain.
 
-use super::codec::{Row, json, micros};
-use super::conn::AnyConnection;
+use super::codec::Row;
 use super::schema::events;
 use super::{Event, Result, Store};
 use diesel::prelude::*;
@@ -10,28 +10,19 @@ use roadstead_pipelines::fact::{Change, RunFact};
 use roadstead_pipelines::id::ProjectName;
 use serde_json::{Value, json};
 
-/// A line to be written.
+/// What is told, before `audit` gives it its place in a chain.
 pub(super) struct Line<'a> {
     pub(super) at: Timestamp,
     pub(super) project: Option<&'a ProjectName>,
     pub(super) subject: &'a str,
     pub(super) actor: &'a str,
     pub(super) what: &'a str,
+    /// How it stood; null when there was nothing, or nothing that this changed.
+    pub(super) before: Value,
+    /// How it stands then.
+    pub(super) after: Value,
+    /// Particulars, without fractions: what is read back has to be written the same.
     pub(super) detail: &'a Value,
-}
-
-pub(super) fn add(connection: &mut AnyConnection, line: &Line<'_>) -> Result<()> {
-    diesel::insert_into(events::table)
-        .values((
-            events::at.eq(micros(line.at)),
-            events::project.eq(line.project.map(ProjectName::as_str)),
-            events::subject.eq(line.subject),
-            events::actor.eq(line.actor),
-            events::what.eq(line.what),
-            events::detail.eq(json(line.detail)?),
-        ))
-        .execute(connection)?;
-    Ok(())
 }
 
 /// Subject, word and particulars of a change. Whole pipeline files stay out: the run has them.
@@ -79,17 +70,57 @@ pub(super) fn describe(change: &Change) -> (String, &'static str, Value) {
     }
 }
 
-type Record = (i64, i64, Option<String>, String, String, String, String);
+type Record = (
+    i64,
+    i64,
+    Option<String>,
+    String,
+    String,
+    String,
+    String,
+    String,
+    Option<String>,
+    Option<String>,
+);
+
+const COLUMNS: (
+    events::sequence,
+    events::at,
+    events::project,
+    events::subject,
+    events::actor,
+    events::what,
+    events::detail,
+    events::reason,
+    events::before,
+    events::after,
+) = (
+    events::sequence,
+    events::at,
+    events::project,
+    events::subject,
+    events::actor,
+    events::what,
+    events::detail,
+    events::reason,
+    events::before,
+    events::after,
+);
 
 fn read(record: Record) -> Result<Event> {
-    let (sequence, at, project, subject, actor, what, detail) = record;
+    let (sequence, at, project, subject, actor, what, detail, reason, before, after) = record;
     let key = sequence.to_string();
     let row = Row("event", &key);
+    let value =
+        |column, text: Option<String>| text.map_or(Ok(Value::Null), |text| row.json(column, &text));
     Ok(Event {
         sequence,
         at: row.time(at)?,
         project: project.map(|name| row.word("project", &name)).transpose()?,
         detail: row.json("detail", &detail)?,
+        before: value("before", before)?,
+        after: value("after", after)?,
+        reason,
         subject,
         actor,
         what,
@@ -115,6 +146,7 @@ impl Store {
                 .filter(events::sequence.lt(before.unwrap_or(i64::MAX)))
                 .order(events::sequence.desc())
                 .limit(i64::from(limit))
+                .select(COLUMNS)
                 .into_boxed();
             if let Some(project) = &project {
                 query = query.filter(events::project.eq(project.as_str()));
@@ -124,34 +156,6 @@ impl Store {
             }
             let found: Vec<Record> = query.load(c)?;
             found.into_iter().map(read).collect()
-        })
-        .await
-    }
-
-    /// Writes a line for what is no change of a lane.
-    ///
-    /// # Errors
-    /// [`super::StoreError::Unavailable`].
-    pub async fn add_event(
-        &self,
-        project: Option<ProjectName>,
-        subject: &str,
-        actor: &str,
-        what: &str,
-        detail: Value,
-        now: Timestamp,
-    ) -> Result<()> {
-        let (subject, actor, what) = (subject.to_owned(), actor.to_owned(), what.to_owned());
-        self.write(move |c| {
-            let line = Line {
-                at: now,
-                project: project.as_ref(),
-                subject: &subject,
-                actor: &actor,
-                what: &what,
-                detail: &detail,
-            };
-            add(c, &line)
         })
         .await
     }

@@ -1,7 +1,8 @@
 //! Brings a database to this version's tables. The twin folders hold the same migrations.
 
+use super::conn::Access;
 use super::conn::AnyConnection;
-use super::{Result, StoreError};
+use super::{Result, StoreError, audit};
 use diesel::RunQueryDsl;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
@@ -18,17 +19,20 @@ pub(super) fn up(connection: &mut AnyConnection) -> Result<()> {
     match connection {
         AnyConnection::Sqlite(c) => {
             c.run_pending_migrations(SQLITE).map_err(failed)?;
+            connection.transact(Access::Write, audit::chain_what_is_not)
         }
         AnyConnection::Postgres(c) => {
             let lock = format!("SELECT pg_advisory_lock({MIGRATION_LOCK})");
             let unlock = format!("SELECT pg_advisory_unlock({MIGRATION_LOCK})");
             diesel::sql_query(lock).execute(c)?;
             let done = c.run_pending_migrations(POSTGRES).map(|_| ());
-            diesel::sql_query(unlock).execute(c)?;
-            done.map_err(failed)?;
+            let done = done
+                .map_err(failed)
+                .and_then(|()| connection.transact(Access::Write, audit::chain_what_is_not));
+            diesel::sql_query(unlock).execute(connection)?;
+            done
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

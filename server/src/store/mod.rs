@@ -12,6 +12,9 @@
 
 mod accounts;
 mod attempts;
+mod audit;
+pub mod backup;
+mod checkpoint;
 mod claims;
 mod codec;
 mod commit;
@@ -25,12 +28,14 @@ mod lane;
 mod migrate;
 mod projects;
 mod releases;
+mod retention;
 mod runners;
 mod runs;
 mod schema;
 #[cfg(test)]
 mod tests;
 mod tokens;
+pub mod transfer;
 mod types;
 mod world;
 mod writer;
@@ -154,6 +159,21 @@ impl Store {
             })))
         });
         joined(opened.await)
+    }
+
+    /// Looks whether `sqlite:PATH` or `postgres://…` answers, and changes nothing there: a server may be
+    /// at work.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the database cannot be reached or is too old.
+    pub async fn probe(url: &str) -> Result<()> {
+        let address = Address::parse(url)?;
+        let probing = tokio::task::spawn_blocking(move || {
+            use diesel::r2d2::R2D2Connection;
+            let mut connection = AnyConnection::connect(&address, Access::Read)?;
+            Ok(connection.ping()?)
+        });
+        joined(probing.await)
     }
 
     /// Runs `work` in a transaction and answers once it is committed. It may run more than once:

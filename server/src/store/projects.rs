@@ -2,11 +2,13 @@
 
 use super::codec::{Row, micros};
 use super::conn::AnyConnection;
+use super::events::Line;
 use super::schema::{deployments, lanes, projects, runs};
-use super::{Project, Result, Store, StoreError};
+use super::{Project, Result, Store, StoreError, audit, lane};
 use diesel::prelude::*;
 use jiff::Timestamp;
 use roadstead_pipelines::id::ProjectName;
+use serde_json::{Value, json};
 
 type Record = (String, String, String, i64);
 
@@ -36,6 +38,32 @@ pub struct LaneMark {
     pub live: bool,
 }
 
+fn insert(
+    connection: &mut AnyConnection,
+    name: &ProjectName,
+    (repository, webhook_secret): (String, String),
+    now: Timestamp,
+) -> Result<()> {
+    diesel::insert_into(projects::table)
+        .values((
+            projects::name.eq(name.as_str()),
+            projects::repository.eq(repository),
+            projects::webhook_secret.eq(webhook_secret),
+            projects::created_at.eq(micros(now)),
+        ))
+        .execute(connection)?;
+    diesel::insert_into(lanes::table)
+        .values((
+            lanes::project.eq(name.as_str()),
+            lanes::generation.eq(0),
+            lanes::next_run.eq(1),
+            lanes::next_release.eq(1),
+            lanes::next_deployment.eq(1),
+        ))
+        .execute(connection)?;
+    audit::begin_chain(connection, name)
+}
+
 impl Store {
     /// Makes a project, or changes its address and key.
     ///
@@ -49,33 +77,40 @@ impl Store {
         now: Timestamp,
     ) -> Result<()> {
         self.write(move |c| {
-            let changed = diesel::update(projects::table.find(name.as_str()))
-                .set((
-                    projects::repository.eq(&repository),
-                    projects::webhook_secret.eq(&webhook_secret),
-                ))
-                .execute(c)?;
-            if changed == 1 {
-                return Ok(());
-            }
-            diesel::insert_into(projects::table)
-                .values((
-                    projects::name.eq(name.as_str()),
-                    projects::repository.eq(&repository),
-                    projects::webhook_secret.eq(&webhook_secret),
-                    projects::created_at.eq(micros(now)),
-                ))
-                .execute(c)?;
-            diesel::insert_into(lanes::table)
-                .values((
-                    lanes::project.eq(name.as_str()),
-                    lanes::generation.eq(0),
-                    lanes::next_run.eq(1),
-                    lanes::next_release.eq(1),
-                    lanes::next_deployment.eq(1),
-                ))
-                .execute(c)?;
-            Ok(())
+            let known: Option<(String, String)> = projects::table
+                .find(name.as_str())
+                .select((projects::repository, projects::webhook_secret))
+                .first(c)
+                .optional()?;
+            let new = (repository.clone(), webhook_secret.clone());
+            let (what, before) = match known {
+                Some(known) if known == new => return Ok(()),
+                Some((known, _)) => {
+                    lane::bump(c, &name)?;
+                    diesel::update(projects::table.find(name.as_str()))
+                        .set((
+                            projects::repository.eq(&repository),
+                            projects::webhook_secret.eq(&webhook_secret),
+                        ))
+                        .execute(c)?;
+                    ("project_changed", json!(known))
+                }
+                None => {
+                    insert(c, &name, new, now)?;
+                    ("project_added", Value::Null)
+                }
+            };
+            let line = Line {
+                at: now,
+                project: Some(&name),
+                subject: "project",
+                actor: "Roadstead",
+                what,
+                before,
+                after: json!(repository),
+                detail: &json!({"reason": "the server's configuration says so"}),
+            };
+            audit::append(c, &line)
         })
         .await
     }

@@ -2,14 +2,14 @@
 
 use super::codec::{Row, json, micros, signed};
 use super::conn::AnyConnection;
-use super::events::{self, Line};
-use super::schema::runs;
-use super::{Result, RunDetail, RunLine, Store, StoreError, attempts, effects, lane};
+use super::events::Line;
+use super::schema::{lanes, runs};
+use super::{Result, RunDetail, RunLine, Store, StoreError, attempts, audit, effects, lane};
 use diesel::prelude::*;
 use jiff::Timestamp;
 use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
 use roadstead_pipelines::run::{Run, RunState};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[derive(Queryable, Insertable, AsChangeset)]
 #[diesel(table_name = runs, treat_none_as_null = true, treat_none_as_default_value = false)]
@@ -92,9 +92,26 @@ impl Record {
 
 pub(super) fn find(connection: &mut AnyConnection, id: &RunId) -> Result<Run> {
     let found: Option<Record> = runs::table.find(id.as_str()).first(connection).optional()?;
-    found
-        .ok_or_else(|| StoreError::not_found(format!("run {id}")))?
-        .read()
+    match found {
+        Some(record) => record.read(),
+        None => Err(missing(connection, id)?),
+    }
+}
+
+/// There is no such run yet, or no more.
+fn missing(connection: &mut AnyConnection, id: &RunId) -> Result<StoreError> {
+    let next: Option<i64> = lanes::table
+        .find(id.project().as_str())
+        .select(lanes::next_run)
+        .first(connection)
+        .optional()?;
+    let was_there = next.is_some_and(|next| signed(id.number()) < next);
+    let any_more = if was_there {
+        " any more: retention has removed it"
+    } else {
+        ""
+    };
+    Ok(StoreError::not_found(format!("run {id}{any_more}")))
 }
 
 pub(super) fn save(connection: &mut AnyConnection, run: &Run) -> Result<()> {
@@ -125,9 +142,11 @@ pub(super) fn create(
         subject: id.as_str(),
         actor,
         what: "asked_for",
+        before: Value::Null,
+        after: json!(run.state.word()),
         detail: &json!({ "commit": commit, "git_ref": git_ref }),
     };
-    events::add(connection, &line)?;
+    audit::append(connection, &line)?;
     Ok(id)
 }
 

@@ -162,6 +162,19 @@ diesel::table! {
         actor -> Text,
         what -> Text,
         detail -> Text,
+        position -> BigInt,
+        reason -> Text,
+        before -> Nullable<Text>,
+        after -> Nullable<Text>,
+        hash -> Text,
+    }
+}
+
+diesel::table! {
+    audit_heads (chain) {
+        chain -> Text,
+        length -> BigInt,
+        hash -> Text,
     }
 }
 
@@ -213,6 +226,13 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    removed_logs (run) {
+        run -> Text,
+        removed_at -> BigInt,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     projects,
     lanes,
@@ -226,6 +246,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     approvals,
     effects,
     events,
+    audit_heads,
+    removed_logs,
     users,
     sessions,
     api_tokens,

@@ -1,6 +1,8 @@
 //! What only the store's own rooms can see: migrations, batches, broken rows. The rest is tested
 //! from outside, in `tests/store_*.rs`.
 
+mod audit;
+mod checkpoint;
 #[path = "../../tests/support/databases.rs"]
 mod databases;
 

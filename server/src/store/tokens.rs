@@ -4,9 +4,9 @@
 
 use super::codec::{Row, micros};
 use super::conn::AnyConnection;
-use super::events::{self, Line};
+use super::events::Line;
 use super::schema::api_tokens;
-use super::{ApiToken, NewApiToken, Result, Store, StoreError, accounts};
+use super::{ApiToken, NewApiToken, Result, Store, StoreError, accounts, audit};
 use diesel::prelude::*;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -99,6 +99,7 @@ fn tell(
     token: &str,
     (by, now): (&str, Timestamp),
     what: &str,
+    (before, after): (Value, Value),
     detail: &Value,
 ) -> Result<()> {
     let line = Line {
@@ -107,9 +108,11 @@ fn tell(
         subject: &format!("token {token}"),
         actor: by,
         what,
+        before,
+        after,
         detail,
     };
-    events::add(connection, &line)
+    audit::append(connection, &line)
 }
 
 impl Store {
@@ -173,7 +176,8 @@ impl Store {
                 ))
                 .execute(c)?;
             let detail = json!({"id": id, "role": role, "expires_at": expires_at});
-            tell(c, name, (owner, now), "token_created", &detail)?;
+            let turn = (Value::Null, json!("valid"));
+            tell(c, name, (owner, now), "token_created", turn, &detail)?;
             Ok(id.to_owned())
         })
         .await
@@ -283,7 +287,8 @@ impl Store {
             }
             let below = revoke_all_below(c, &id, now)?;
             let detail = json!({"id": id, "owner": token.created_by, "made_with_it": below});
-            tell(c, &token.name, (&by, now), "token_revoked", &detail)?;
+            let turn = (json!("valid"), json!("revoked"));
+            tell(c, &token.name, (&by, now), "token_revoked", turn, &detail)?;
             Ok(token)
         })
         .await

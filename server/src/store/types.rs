@@ -1,5 +1,6 @@
 //! What the store takes and gives besides the core's own types.
 
+use crate::audit::{Entry, Head};
 use jiff::Timestamp;
 use roadstead_pipelines::deployment::Deployment;
 use roadstead_pipelines::effect::Effect;
@@ -12,6 +13,7 @@ use roadstead_pipelines::release::Release;
 use roadstead_pipelines::run::{AttemptOutcome, Run, RunState};
 use roadstead_pipelines::spec::Role;
 use roadstead_protocol::StepState;
+use serde::Serialize;
 
 /// A project's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,9 +70,18 @@ pub struct NewDelivery {
     /// What it asks for.
     pub decision: Decision,
     /// Set when a person sends a stored delivery again: the same push then makes another run.
-    pub redelivery_of: Option<i64>,
+    pub redelivery: Option<Redelivery>,
     /// When it came.
     pub received_at: Timestamp,
+}
+
+/// Who sends which stored delivery again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redelivery {
+    /// The delivery's number.
+    pub of: i64,
+    /// The person's name.
+    pub by: String,
 }
 
 /// What became of a delivery; it is committed.
@@ -306,8 +317,36 @@ pub struct Event {
     pub actor: String,
     /// What happened, a word.
     pub what: String,
+    /// Why, in the words of whoever did it; may be empty.
+    pub reason: String,
+    /// How it stood before; null when there was nothing, or nothing that this changed.
+    pub before: serde_json::Value,
+    /// How it stood afterwards.
+    pub after: serde_json::Value,
     /// Particulars.
     pub detail: serde_json::Value,
+}
+
+/// A run that retention removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gone {
+    /// The run.
+    pub run: RunId,
+    /// The release that it made, which went with it.
+    pub release: Option<ReleaseId>,
+}
+
+/// Entries of one chain of the audit trail, and its head at the same moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditPage {
+    /// In their order.
+    pub entries: Vec<Entry>,
+    /// The last one's sequence number, to go on behind.
+    pub last: i64,
+    /// Nothing follows: the head is that of the last entry.
+    pub whole: bool,
+    /// How long the chain is.
+    pub head: Head,
 }
 
 /// A project's newest happenings, for the first page.

@@ -11,10 +11,11 @@ use roadstead_pipelines::id::{DeploymentId, Place, ProjectName, ReleaseId};
 use roadstead_pipelines::observation::PlaceStatus;
 use roadstead_pipelines::spec::Role;
 use roadstead_pipelines::world::{Approval, Hold, PlaceState, World};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// So many of the newest releases are candidates or may be promoted by a button.
-const NEWEST_RELEASES: u32 = 50;
+pub(super) const NEWEST_RELEASES: u32 = 50;
 
 /// Reads a project.
 pub(super) fn load(connection: &mut AnyConnection, project: &ProjectName) -> Result<World> {
@@ -251,13 +252,13 @@ pub(super) fn change_place(
 }
 
 /// Stores an approval. One person's counts once: saying it again changes nothing, unless their role
-/// has grown since.
+/// has grown since. Gives the role that it was said with before.
 pub(super) fn approve(
     connection: &mut AnyConnection,
     project: &ProjectName,
     place: &Place,
     approval: &Approval,
-) -> Result<()> {
+) -> Result<Option<String>> {
     let key = (
         project.as_str(),
         place.environment.as_str(),
@@ -270,7 +271,7 @@ pub(super) fn approve(
         .select(approvals::role)
         .first(connection)
         .optional()?;
-    match known.map(|role| Role::parse(&role)) {
+    match known.as_deref().map(Role::parse) {
         None => {
             diesel::insert_into(approvals::table)
                 .values((
@@ -294,7 +295,26 @@ pub(super) fn approve(
         }
         Some(_) => {}
     }
-    Ok(())
+    Ok(known)
+}
+
+/// The hold of a place as it is stored; null when there is none.
+pub(super) fn hold_of(
+    connection: &mut AnyConnection,
+    project: &ProjectName,
+    place: &Place,
+) -> Result<Value> {
+    let (environment, service) = (place.environment.as_str(), place.service.as_str());
+    let found: Option<Option<String>> = places::table
+        .find((project.as_str(), environment, service))
+        .select(places::hold)
+        .first(connection)
+        .optional()?;
+    let key = format!("{project} {environment}/{service}");
+    let hold = found.flatten();
+    hold.map_or(Ok(Value::Null), |text| {
+        Row("place", &key).json("hold", &text)
+    })
 }
 
 impl Store {

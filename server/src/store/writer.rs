@@ -4,9 +4,10 @@
 //! Each closure has a savepoint of its own: its error or panic undoes its own rows and leaves the
 //! others. When the commit fails, every closure of the batch fails.
 
+use super::checkpoint::Checkpoints;
 use super::conn::{Access, Address, AnyConnection};
 use super::{Result, StoreError};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use tokio::sync::oneshot;
 
 /// Closures in one transaction at most: bounds how long the first one waits for the last.
@@ -82,8 +83,22 @@ impl Writer {
 
 fn serve(address: &Address, first: AnyConnection, jobs: &mpsc::Receiver<Box<dyn Job>>) {
     let mut connection = Some(first);
-    while let Ok(job) = jobs.recv() {
-        let mut batch = vec![job];
+    let mut checkpoints = Checkpoints::of(address);
+    loop {
+        let next = match checkpoints.rest() {
+            None => jobs.recv().map_err(RecvTimeoutError::from),
+            Some(rest) => jobs.recv_timeout(rest),
+        };
+        let mut batch = match next {
+            Ok(job) => vec![job],
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(connection) = &mut connection {
+                    checkpoints.take_back(connection);
+                }
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         batch.extend(jobs.try_iter().take(LARGEST_BATCH - 1));
         let outcome = match &mut connection {
             Some(connection) => run_batch(connection, &mut batch),
@@ -100,6 +115,10 @@ fn serve(address: &Address, first: AnyConnection, jobs: &mpsc::Receiver<Box<dyn 
             connection = AnyConnection::connect(address, Access::Write)
                 .inspect_err(|error| tracing::error!("the writer has no connection: {error}"))
                 .ok();
+        }
+        // Those of this batch have their answer already.
+        if let Some(connection) = &mut connection {
+            checkpoints.take_back(connection);
         }
     }
 }

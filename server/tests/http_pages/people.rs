@@ -69,7 +69,7 @@ async fn an_admin_looks_after_people_by_pages() {
     let allowed = as_ada(Method::POST, hold).form(&reason);
     assert_eq!(status(allowed).await, StatusCode::SEE_OTHER);
     let history = site.page(VIEWER, "/audit").await;
-    assert!(history.contains("from viewer to deployer"));
+    assert!(history.contains("viewer → deployer"));
     assert!(history.contains("<strong>Ada Lovelace</strong>"));
 
     // Another password ends the session.

@@ -73,7 +73,8 @@ fn table() -> Vec<(Method, String, Role)> {
     let posts = posts.iter().map(|path| (*path).to_owned()).chain(verbs);
     let posts = posts.map(|path| (Method::POST, path, Role::Deployer));
     let own = own.map(|path| (Method::POST, path.to_owned(), Role::Viewer));
-    let lists = users.map(|path| (Method::GET, path.to_owned(), Role::Admin));
+    let lists = users.into_iter().chain(["/api/v1/audit/export"]);
+    let lists = lists.map(|path| (Method::GET, path.to_owned(), Role::Admin));
     let admins = users.map(str::to_owned).into_iter().chain(user_verbs);
     let admins = admins.map(|path| (Method::POST, path, Role::Admin));
     gets.chain(posts)

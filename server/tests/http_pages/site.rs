@@ -108,7 +108,7 @@ impl Site {
         config.http.behind_proxy = true;
         let app = web::Data::new(App {
             store: story.store.clone(),
-            logs: LogStore::new(folder.path().join("logs")).unwrap(),
+            logs: LogStore::new(folder.path()).unwrap(),
             sources: Sources::new(folder.path()),
             registry: Registry::new(Aws::new(&config.aws)),
             bell: Bell::default(),

@@ -3,7 +3,7 @@
 use crate::databases::{self, on_both_databases};
 use crate::story::{Story, commit};
 use roadstead_pipelines::id::{ProjectName, RunId};
-use roadstead_server::store::{Accepted, Decision};
+use roadstead_server::store::{Accepted, Decision, Redelivery};
 
 on_both_databases!(
     a_push_makes_one_run,
@@ -70,7 +70,10 @@ async fn a_push_makes_one_run(url: &str) {
     let (found, body) = store.get_delivery(listed[2].id).await.unwrap();
     assert_eq!((found.run, body.as_str()), (Some(run), "{}"));
     let mut again = story.delivery("one-again", 1);
-    again.redelivery_of = Some(listed[2].id);
+    again.redelivery = Some(Redelivery {
+        of: listed[2].id,
+        by: "ada".into(),
+    });
     let again = store.accept_delivery(again).await.unwrap();
     assert_eq!(again, Accepted::Run(RunId::new(&story.shop, 2)));
 

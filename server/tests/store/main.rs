@@ -5,10 +5,14 @@
     reason = "a scenario that breaks off is a failed test"
 )]
 
+mod audit;
+mod backup;
 #[path = "../support/databases.rs"]
 mod databases;
 mod intake;
 mod people;
+mod retention;
 mod story;
+mod transfer;
 mod work;
 mod worlds;

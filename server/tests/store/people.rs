@@ -442,6 +442,7 @@ async fn everything_is_told_in_the_history(url: &str) {
         .map(|e| format!("{} {} {} {}", e.actor, e.what, e.subject, e.detail))
         .collect();
     let expected = [
+        r#"Roadstead project_added project"#,
         r#"boss user_added user boss {"role":"admin"}"#,
         r#"boss user_added user ada {"role":"viewer"}"#,
         r#"ada token_created token laptop"#,

@@ -140,7 +140,7 @@ impl Story {
                 git_ref: "refs/heads/main".into(),
                 commit: commit(number),
             },
-            redelivery_of: None,
+            redelivery: None,
             received_at: self.now,
         }
     }

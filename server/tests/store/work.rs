@@ -302,8 +302,13 @@ async fn a_restart_gives_every_attempt_a_lease(url: &str) {
         .await
         .unwrap()
         .unwrap();
+    // Whoever only looks changes nothing.
+    let before = story.store.get_run(&run).await.unwrap();
+    Store::probe(url).await.unwrap();
+    assert_eq!(story.store.get_run(&run).await.unwrap(), before);
     // The story's clock is long past: the lease is over when the server comes back.
     let store = Store::open(url).await.unwrap();
+    assert_ne!(store.get_run(&run).await.unwrap(), before);
     assert_eq!(
         store
             .expire_attempts(roadstead_server::clock::now())

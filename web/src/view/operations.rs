@@ -95,6 +95,8 @@ pub struct AuditPage {
     pub frame: Frame,
     /// Newest first.
     pub entries: Vec<AuditEntry>,
+    /// The whole of it is to be had: for admins.
+    pub export: bool,
     /// Where the list stands.
     pub paging: Paging,
 }
@@ -114,6 +116,8 @@ pub struct AuditEntry {
     pub subject: String,
     /// Its page, if it has one; an address made by [`crate::urls`].
     pub url: Option<String>,
+    /// How it stood and how it stands: `queued → rolling_out`. May be empty.
+    pub change: String,
     /// Why, in the person's words. May be empty.
     pub reason: String,
 }

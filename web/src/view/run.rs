@@ -71,6 +71,8 @@ pub struct LogPanel {
     pub total_bytes: u64,
     /// Whether more may come.
     pub live: bool,
+    /// When retention removed it, if it did.
+    pub removed: Option<Time>,
 }
 
 /// One line of a log.
@@ -211,6 +213,7 @@ mod tests {
             total_lines: 9000,
             total_bytes: 0,
             live: false,
+            removed: None,
         };
         assert_eq!(
             (panel(7001).earlier(), panel(7001).next_line()),

@@ -161,10 +161,16 @@ pub(crate) fn audit() -> AuditPage {
         action: action.into(),
         subject: subject.into(),
         url,
+        change: match action {
+            "user.role" => "viewer → deployer".into(),
+            "promote" => "→ queued".into(),
+            _ => String::new(),
+        },
         reason: reason.into(),
     };
     AuditPage {
         frame: frame(),
+        export: true,
         entries: vec![
             entry(
                 430,

@@ -253,6 +253,7 @@ pub(crate) fn run_failed() -> RunPage {
             total_lines: 2_233,
             total_bytes: 184_220,
             live: false,
+            removed: None,
         }),
         release: None,
         deployments: Vec::new(),
@@ -323,6 +324,7 @@ pub(crate) fn run_running() -> RunPage {
             total_lines: 5,
             total_bytes: 3_410,
             live: true,
+            removed: None,
         }),
         release: Some(Release {
             id: "r41".into(),

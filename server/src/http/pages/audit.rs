@@ -1,4 +1,4 @@
-//! Who did what.
+//! Who did what, read off the audit trail.
 
 use super::super::App;
 use super::super::auth::{Allowed, Viewer};
@@ -8,6 +8,7 @@ use crate::store::Event;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use roadstead_pipelines::id::{DeploymentId, RunId};
+use roadstead_pipelines::spec::Role;
 use roadstead_web::urls;
 use roadstead_web::view::{AuditEntry, AuditPage};
 use serde_json::Value;
@@ -28,6 +29,7 @@ pub(super) async fn show(
     let page = AuditPage {
         frame: frame::of(&app, &who.actor, &request).await?,
         entries: shown.iter().map(entry).collect(),
+        export: who.actor.role == Role::Admin,
         paging,
     };
     frame::send(&request, StatusCode::OK, &page)
@@ -47,7 +49,8 @@ fn entry(event: &Event) -> AuditEntry {
         action: event.what.clone(),
         url: url(event),
         subject,
-        reason: reason(&event.detail),
+        change: change(event),
+        reason: view_of::clip(&event.reason, 500).to_owned(),
     }
 }
 
@@ -63,14 +66,17 @@ fn url(event: &Event) -> Option<String> {
     Some(urls::service(project.as_str(), environment, service))
 }
 
-/// The reason in a person's words, the message of what failed, or what a role became.
-fn reason(detail: &Value) -> String {
-    if let (Some(from), Some(to)) = (detail["from"].as_str(), detail["to"].as_str()) {
-        return format!("from {from} to {to}");
+/// How it stood and how it stands, for what has a word for that; holds say more, and say it as reason.
+fn change(event: &Event) -> String {
+    match (word(&event.before), word(&event.after)) {
+        (Some(before), Some(after)) if before == after => String::new(),
+        (Some(before), Some(after)) => format!("{before} → {after}"),
+        (None, Some(after)) => format!("→ {after}"),
+        (_, None) => String::new(),
     }
-    let places = ["/reason", "/trigger/reason", "/failure/message"];
-    let said = places
-        .iter()
-        .find_map(|place| detail.pointer(place)?.as_str());
-    view_of::clip(said.unwrap_or_default(), 500).to_owned()
+}
+
+/// What a state is called; a digest is long and says nothing to people.
+fn word(value: &Value) -> Option<&str> {
+    value.as_str().filter(|word| !word.starts_with("sha256:"))
 }

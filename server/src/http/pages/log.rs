@@ -61,12 +61,17 @@ pub(super) async fn panel(
     let last_page = (to + 1).saturating_sub(LINES_ON_A_PAGE).max(1);
     let from = from.map_or(last_page, |from| from.clamp(1, to.max(1)));
     let count = (to + 1).saturating_sub(from).min(LINES_ON_A_PAGE);
+    let removed = match state.bytes {
+        0 => app.store.logs_removed_at(run).await?,
+        _ => None,
+    };
     Ok(LogPanel {
         lines: lines_of(app, &key, from, count).await?,
         step: step.to_owned(),
         attempt: attempt.number,
         total_lines: state.lines,
         total_bytes: state.bytes,
+        removed: removed.map(view_of::time),
         live,
     })
 }

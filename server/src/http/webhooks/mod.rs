@@ -93,7 +93,7 @@ async fn receive(
         event: event.to_owned(),
         body: text_of(&body),
         decision,
-        redelivery_of: None,
+        redelivery: None,
         received_at: crate::clock::now(),
     };
     match app.store.accept_delivery(delivery).await? {

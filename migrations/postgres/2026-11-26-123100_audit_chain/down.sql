@@ -1,0 +1,11 @@
+DROP TRIGGER events_are_not_truncated ON events;
+DROP TRIGGER events_are_not_removed ON events;
+DROP TRIGGER events_are_not_changed ON events;
+DROP FUNCTION refuse_to_touch_events();
+DROP TABLE audit_heads;
+DROP INDEX events_position;
+ALTER TABLE events DROP COLUMN hash;
+ALTER TABLE events DROP COLUMN after;
+ALTER TABLE events DROP COLUMN before;
+ALTER TABLE events DROP COLUMN reason;
+ALTER TABLE events DROP COLUMN "position";

@@ -1,0 +1,198 @@
+//! Takes away what the configuration's policies let go, at the start and every hour.
+//!
+//! Files first, rows after: a run's logs are gone before a row says so, so a server that is killed in
+//! between finds the row again and goes on. Batches are small and rest between each other, so webhooks
+//! and runners do not notice. While somebody backs the logs up nothing goes.
+//!
+//! What goes is decided by [`roadstead_pipelines::retention`], what names what is the store's to know.
+
+use crate::config;
+use crate::logs::Lock;
+use crate::logs::{LogError, LogStore};
+use crate::store::{Store, StoreError};
+use jiff::Timestamp;
+use roadstead_pipelines::id::ProjectName;
+use roadstead_pipelines::retention::Policy;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How often it is looked for what goes.
+const EVERY: Duration = Duration::from_secs(3_600);
+/// How soon it is looked again when a backup was in the way, or something failed.
+const AGAIN: Duration = Duration::from_secs(60);
+/// Rest after each batch: others write meanwhile.
+const REST: Duration = Duration::from_millis(50);
+/// Runs in one transaction.
+const RUNS: usize = 20;
+/// Deliveries in one transaction: their bodies are up to 5 MB each.
+const DELIVERIES: u32 = 50;
+
+/// Why a sweep stopped before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// Somebody reads the logs.
+    #[error("a backup is being made")]
+    Backup,
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The logs.
+    #[error(transparent)]
+    Logs(#[from] LogError),
+    /// The data folder.
+    #[error("the data folder: {0}")]
+    Data(#[from] io::Error),
+}
+
+/// What a sweep took away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Runs.
+    pub runs: usize,
+    /// Runs that stay, without their logs.
+    pub logs: usize,
+    /// Deliveries.
+    pub deliveries: usize,
+}
+
+/// What is swept, and by which policies.
+pub struct Retention {
+    /// Rows.
+    pub store: Store,
+    /// Files.
+    pub logs: LogStore,
+    /// The data folder, where backups say that they are being made.
+    pub data: PathBuf,
+    /// The policies.
+    pub policies: config::Retention,
+}
+
+impl Retention {
+    /// Sweeps until it is told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        let policies = [
+            self.policies.runs.policy(),
+            self.policies.logs.policy(),
+            self.policies.deliveries.policy(),
+        ];
+        if policies.iter().all(Policy::keeps_all) {
+            return;
+        }
+        loop {
+            let swept = stop.run_until_cancelled(self.sweep(crate::clock::now()));
+            let wait = match swept.await {
+                None => return,
+                Some(Ok(swept)) => {
+                    if swept != Swept::default() {
+                        tracing::info!(?swept, "retention");
+                    }
+                    EVERY
+                }
+                Some(Err(Stopped::Backup)) => AGAIN,
+                Some(Err(error)) => {
+                    tracing::warn!("retention goes on in a minute: {error}");
+                    AGAIN
+                }
+            };
+            let rest = tokio::time::sleep(wait);
+            if stop.run_until_cancelled(rest).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Takes away all that goes now. Stopped at any moment, the next one goes on.
+    ///
+    /// # Errors
+    /// What kept it from its end; what it took away before stays away.
+    pub async fn sweep(&self, now: Timestamp) -> Result<Swept, Stopped> {
+        let mut swept = Swept::default();
+        for project in self.store.list_projects().await? {
+            let name = project.name;
+            self.sweep_runs(&name, &mut swept, now).await?;
+            self.sweep_logs(&name, &mut swept, now).await?;
+            self.sweep_deliveries(&name, &mut swept, now).await?;
+        }
+        Ok(swept)
+    }
+
+    fn lock(&self) -> Result<Lock, Stopped> {
+        Lock::exclusive(&self.data)?.ok_or(Stopped::Backup)
+    }
+
+    async fn sweep_runs(
+        &self,
+        project: &ProjectName,
+        swept: &mut Swept,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let policy = self.policies.runs.policy();
+        let mut after = (!policy.keeps_all()).then_some(0);
+        while let Some(from) = after {
+            let (ids, more) = self.store.runs_to_go(project, policy, from, now).await?;
+            for batch in ids.chunks(RUNS) {
+                let lock = self.lock()?;
+                for id in batch {
+                    self.logs.remove(id.as_str()).await?;
+                }
+                let removing = self.store.remove_runs(project, batch.to_vec(), policy, now);
+                swept.runs += removing.await?;
+                drop(lock);
+                tokio::time::sleep(REST).await;
+            }
+            after = more;
+        }
+        Ok(())
+    }
+
+    async fn sweep_logs(
+        &self,
+        project: &ProjectName,
+        swept: &mut Swept,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let policy = self.policies.logs.policy();
+        while !policy.keeps_all() {
+            let ids = self.store.logs_to_go(project, policy, now).await?;
+            if ids.is_empty() {
+                break;
+            }
+            for batch in ids.chunks(RUNS) {
+                let lock = self.lock()?;
+                for id in batch {
+                    self.logs.remove(id.as_str()).await?;
+                }
+                let noting = self
+                    .store
+                    .note_removed_logs(project, batch.to_vec(), policy, now);
+                noting.await?;
+                swept.logs += batch.len();
+                drop(lock);
+                tokio::time::sleep(REST).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn sweep_deliveries(
+        &self,
+        project: &ProjectName,
+        swept: &mut Swept,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let policy = self.policies.deliveries.policy();
+        loop {
+            let removing = self
+                .store
+                .remove_deliveries(project, DELIVERIES, policy, now);
+            let gone = removing.await?;
+            if gone == 0 {
+                return Ok(());
+            }
+            swept.deliveries += gone;
+            tokio::time::sleep(REST).await;
+        }
+    }
+}
