@@ -1,0 +1,267 @@
+//! Signed pushes at a fixed rate, whether the server keeps up or not; then the server is killed, and
+//! what was acknowledged is looked for in its database.
+
+use crate::child::{self, PROJECTS, SECRET, Server};
+use crate::floors;
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use sha2::Sha256;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Connections that the load comes over, as from a proxy that keeps them.
+const CONNECTIONS: u64 = 128;
+
+/// What one push was answered.
+struct Sent {
+    number: u64,
+    status: u16,
+    /// Since it should have been sent, so that a server that stalls is told every push that waited.
+    took: Duration,
+}
+
+/// What a whole load came to.
+struct Load {
+    sent: Vec<Sent>,
+    seconds: f64,
+}
+
+impl Load {
+    fn acknowledged(&self) -> impl Iterator<Item = &Sent> {
+        self.sent
+            .iter()
+            .filter(|sent| (200..300).contains(&sent.status))
+    }
+
+    fn rate(&self) -> f64 {
+        self.acknowledged().count() as f64 / self.seconds
+    }
+
+    /// The latency that this part of the pushes did not exceed, in milliseconds.
+    fn quantile(&self, part: f64) -> f64 {
+        let mut all: Vec<_> = self.sent.iter().map(|sent| sent.took).collect();
+        all.sort();
+        let at = ((all.len() as f64 * part) as usize).min(all.len().saturating_sub(1));
+        all.get(at)
+            .map_or(f64::NAN, |took| took.as_secs_f64() * 1e3)
+    }
+}
+
+/// What GitHub tells of a push to a repository of an organization: 6 to 7 kB, most of it addresses.
+fn body(number: u64) -> String {
+    let commit = commit(number);
+    let name = child::project(number as usize % PROJECTS);
+    let repository_urls: serde_json::Map<String, serde_json::Value> = [
+        "archive",
+        "assignees",
+        "blobs",
+        "branches",
+        "collaborators",
+        "comments",
+        "commits",
+        "compare",
+        "contents",
+        "contributors",
+        "deployments",
+        "downloads",
+        "events",
+        "forks",
+        "git_commits",
+        "git_refs",
+        "git_tags",
+        "hooks",
+        "issue_comment",
+        "issue_events",
+        "issues",
+        "keys",
+        "labels",
+        "languages",
+        "merges",
+        "milestones",
+        "notifications",
+        "pulls",
+        "releases",
+        "stargazers",
+        "statuses",
+        "subscribers",
+        "subscription",
+        "tags",
+        "teams",
+        "trees",
+    ]
+    .iter()
+    .map(|kind| {
+        let url =
+            format!("https://api.example.com/repos/load/{name}/{kind}{{/something_optional}}");
+        (format!("{kind}_url"), json!(url))
+    })
+    .collect();
+    let person = json!({"name": "A Developer", "email": "a.developer@example.com", "username": "a-developer"});
+    let told = json!({
+        "id": commit, "tree_id": commit, "distinct": true,
+        "message": "Give the basket a total that rounds as the shop's tax office wants it to round",
+        "timestamp": "2026-11-26T10:00:00+00:00", "author": person, "committer": person,
+        "url": format!("https://example.com/load/{name}/commit/{commit}"),
+        "added": [], "removed": [], "modified": ["src/basket.rs", "src/total.rs", "tests/rounding.rs"],
+    });
+    json!({
+        "ref": "refs/heads/main", "before": "0".repeat(39) + "1", "after": commit,
+        "repository": {"id": 1, "name": name, "urls": repository_urls},
+        "pusher": person, "created": false, "deleted": false, "forced": false,
+        "compare": format!("https://example.com/load/{name}/compare/{commit}"),
+        "commits": [told, told], "head_commit": told,
+    })
+    .to_string()
+}
+
+fn commit(number: u64) -> String {
+    format!("{:040x}", number + 0x1000_0000_0000)
+}
+
+fn delivery(number: u64) -> String {
+    format!("load-{number}")
+}
+
+async fn connect(address: &str) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+    let host = address.trim_start_matches("http://");
+    let stream = tokio::net::TcpStream::connect(host).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// Sends push `n` at `n / rate` seconds after the start, for as long as `length`.
+async fn load(address: &str, rate: u64, length: Duration) -> anyhow::Result<Load> {
+    let all = (length.as_secs_f64() * rate as f64) as u64;
+    let next = Arc::new(AtomicU64::new(0));
+    let begun = Instant::now();
+    let mut senders = vec![];
+    for _ in 0..CONNECTIONS.min(all) {
+        let (next, address) = (Arc::clone(&next), address.to_owned());
+        senders.push(tokio::spawn(async move {
+            let mut connection = connect(&address).await?;
+            let mut sent = vec![];
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= all {
+                    return anyhow::Ok(sent);
+                }
+                let due = begun + Duration::from_secs_f64(number as f64 / rate as f64);
+                tokio::time::sleep_until(due.into()).await;
+                let request = push(number)?;
+                connection.ready().await?;
+                let response = connection.send_request(request).await?;
+                let status = response.status().as_u16();
+                response.into_body().collect().await?;
+                let took = due.elapsed();
+                sent.push(Sent {
+                    number,
+                    status,
+                    took,
+                });
+            }
+        }));
+    }
+    let mut sent = vec![];
+    for sender in senders {
+        sent.extend(sender.await??);
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    Ok(Load { sent, seconds })
+}
+
+fn push(number: u64) -> anyhow::Result<Request<Full<Bytes>>> {
+    let body = body(number);
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())?;
+    mac.update(body.as_bytes());
+    let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
+    let project = child::project(number as usize % PROJECTS);
+    Ok(Request::post(format!("/webhooks/github/{project}"))
+        .header("host", "127.0.0.1")
+        .header("content-type", "application/json")
+        .header("x-github-event", "push")
+        .header("x-github-delivery", delivery(number))
+        .header("x-hub-signature-256", signature)
+        .body(Full::new(Bytes::from(body)))?)
+}
+
+/// The ids of the deliveries that a database holds, each as often as it is there.
+fn stored(database: &Path) -> anyhow::Result<Vec<String>> {
+    let output = std::process::Command::new("python3")
+        .args(["-c", "import sqlite3,sys\nfor row in sqlite3.connect(sys.argv[1]).execute('select delivery_id from deliveries'): print(row[0])"])
+        .arg(database)
+        .output()
+        .context("python3 reads the database from outside")?;
+    ensure!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout)?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+pub(crate) async fn measure(rate: u64, length: Duration) -> anyhow::Result<()> {
+    let size = body(0).len();
+    println!(
+        "webhooks: {rate}/s for {} s, bodies of {size} bytes, {PROJECTS} projects",
+        length.as_secs()
+    );
+    ensure!(size >= 6_000, "bodies of {size} bytes are too small");
+
+    let folder = tempfile::tempdir()?;
+    let syncs = floors::syncs(folder.path(), 8_192)?;
+    println!("  floor: {syncs:.0} appends of 8 kB with fdatasync a second, one after the other");
+    let (address, handle) = floors::bare_handler().await?;
+    let bare = load(&address, rate, length.min(Duration::from_secs(10))).await?;
+    handle.stop(false).await;
+    tell("floor: a bare actix handler", &bare);
+
+    let server = Server::start()?;
+    let before = server.processor_seconds()?;
+    let load = load(&server.address, rate, length).await?;
+    let used = (server.processor_seconds()? - before) / load.seconds;
+    tell("roadstead", &load);
+    let (resident, own) = server.memory()?;
+    println!(
+        "    {:.2} processors, {:.1} MB resident, {:.1} MB of it its own",
+        used,
+        resident as f64 / 1e6,
+        own as f64 / 1e6
+    );
+    let folder = server.kill()?;
+    let stored = stored(&folder.path().join("data/roadstead.db"))?;
+    let distinct: BTreeSet<&str> = stored.iter().map(String::as_str).collect();
+    let lost = load
+        .acknowledged()
+        .filter(|sent| !distinct.contains(delivery(sent.number).as_str()))
+        .count();
+    let doubled = stored.len() - distinct.len();
+    println!(
+        "    killed; {} acknowledged, {} stored, {lost} lost, {doubled} doubled",
+        load.acknowledged().count(),
+        distinct.len()
+    );
+    ensure!(
+        lost == 0 && doubled == 0,
+        "acknowledged webhooks were lost or doubled"
+    );
+    Ok(())
+}
+
+fn tell(who: &str, load: &Load) {
+    let refused = load.sent.len() - load.acknowledged().count();
+    println!(
+        "  {who}: {:.0}/s acknowledged, p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms, {refused} refused",
+        load.rate(),
+        load.quantile(0.5),
+        load.quantile(0.99),
+        load.quantile(1.0)
+    );
+}
