@@ -1,6 +1,7 @@
 //! What the store takes and gives besides the core's own types.
 
 use jiff::Timestamp;
+use roadstead_pipelines::authorship::Addresses;
 use roadstead_pipelines::deployment::Deployment;
 use roadstead_pipelines::effect::Effect;
 use roadstead_pipelines::fact::Change;
@@ -336,6 +337,8 @@ pub struct User {
     pub disabled_at: Option<Timestamp>,
     /// When they last signed in.
     pub last_sign_in_at: Option<Timestamp>,
+    /// The addresses that they commit with, in the form in which they are compared.
+    pub emails: Addresses,
 }
 
 /// A token for the command line, without its secret.
