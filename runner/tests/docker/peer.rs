@@ -62,6 +62,8 @@ struct State {
     drain: bool,
     away: bool,
     damages_packs: bool,
+    /// So many more registrations find their name taken.
+    names_taken: u32,
     /// So many more requests for sources are sent away.
     busy: u32,
     /// When one was, as long as nobody has asked again.
@@ -164,6 +166,11 @@ impl Peer {
     /// Spoils a byte in the middle of each stored pack from now on, or does so no more.
     pub(crate) fn set_damages_packs(&self, damages_packs: bool) {
         self.change(|state| state.damages_packs = damages_packs);
+    }
+
+    /// Refuses so many registrations because of the name.
+    pub(crate) fn set_names_taken(&self, names_taken: u32) {
+        self.change(|state| state.names_taken = names_taken);
     }
 
     /// Sends so many requests for sources away, for [`BUSY_FOR`] each.
@@ -346,6 +353,10 @@ fn register(state: &Mutex<State>, body: &[u8]) -> Answer {
         );
     }
     let mut state = state.lock().unwrap();
+    if state.names_taken > 0 {
+        state.names_taken -= 1;
+        return problem(StatusCode::CONFLICT, "there is a runner of this name");
+    }
     state.known = true;
     json(&Registered {
         runner_id: state.runner_id.clone(),
