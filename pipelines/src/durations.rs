@@ -87,6 +87,34 @@ impl FromStr for Seconds {
     }
 }
 
+/// A length of time in a sentence: `45 s`, `3 min 20 s`, `52 min`, `5 h 20 min`, `3 d`. The second
+/// unit is told as long as it says something; what is below it is cut off, never rounded up.
+#[must_use]
+pub fn in_words(seconds: u64) -> String {
+    const WORDS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)];
+    let largest = WORDS
+        .iter()
+        .position(|(_, length)| seconds >= *length)
+        .unwrap_or(WORDS.len() - 1);
+    let (word, length) = WORDS[largest];
+    let whole = seconds / length;
+    let (rest, next) = match WORDS.get(largest + 1) {
+        Some((next, shorter)) => (seconds % length / shorter, *next),
+        None => (0, ""),
+    };
+    if whole < 10 && rest > 0 {
+        format!("{whole} {word} {rest} {next}")
+    } else {
+        format!("{whole} {word}")
+    }
+}
+
+/// How long ago something was, as [`in_words`]; nothing at all when the clocks disagree.
+#[must_use]
+pub fn since(then: jiff::Timestamp, now: jiff::Timestamp) -> String {
+    in_words(u64::try_from(now.duration_since(then).as_secs()).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +154,24 @@ mod tests {
                 Err(InvalidDuration::TooLong(text.to_owned())),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_sentence_tells_a_length_in_what_says_something() {
+        for (seconds, words) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (200, "3 min 20 s"),
+            (3_115, "51 min"),
+            (3_600, "1 h"),
+            (19_200, "5 h 20 min"),
+            (86_399, "23 h"),
+            (100_000, "1 d 3 h"),
+            (864_000, "10 d"),
+        ] {
+            assert_eq!(in_words(seconds), words);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What may happen to a run or a deployment. Webhooks, buttons, runners and finished effects only
 //! record facts; `apply` on the run or deployment decides what a fact means.
 
+use crate::authorship::Authorship;
 use crate::deployment::{EcsRollout, Trigger};
 use crate::id::{DeploymentId, ImageName, Place, ReleaseId, RunId};
 use crate::release::{Release, Variables};
@@ -33,6 +34,8 @@ pub struct SourcesRead {
     pub message: String,
     /// Who wrote it.
     pub author: String,
+    /// Who made its commits, as `not_author` needs it.
+    pub authorship: Authorship,
     /// Variables per environment: those of the file over those of its `env_file`.
     pub variables: Variables,
     /// Why the trigger does not want this push, if so.

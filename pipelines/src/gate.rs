@@ -1,5 +1,7 @@
 //! Gates, evaluated live from the world: each is open, or says what it waits for.
 
+use crate::authorship;
+use crate::durations::{self, in_words};
 use crate::id::{Place, ReleaseId};
 use crate::observation::{Health, LONGEST_GAP};
 use crate::report::WhoActs;
@@ -17,7 +19,7 @@ pub enum GateVerdict {
     },
     /// Not yet, or not ever unless something changes.
     Closed {
-        /// For what it waits, in words.
+        /// For what it waits: completes "it waits for …".
         reason: String,
         /// Earliest time at which it can open by itself.
         until: Option<Timestamp>,
@@ -75,68 +77,77 @@ fn healthy(
 ) -> GateVerdict {
     let state = world.place(upstream);
     if !state.has_verified(release) {
-        let reason = format!("{release} is not verified in {upstream}");
+        let reason = format!("{release} to be verified in {upstream}");
         return GateVerdict::closed(reason, WhoActs::Role(Role::Deployer));
     }
     let Some(status) = &state.status else {
-        return GateVerdict::closed(
-            format!("{upstream} was not observed yet"),
-            WhoActs::Roadstead,
-        );
+        return GateVerdict::closed(format!("the first look at {upstream}"), WhoActs::Roadstead);
     };
     let soaked = status.soaked.get(release).copied().unwrap_or(0);
+    let needed = in_words(soak);
     if status.release.as_ref() != Some(release) {
         return if soaked >= soak {
             GateVerdict::Open {
-                because: format!("it was healthy in {upstream} for {soaked} s"),
+                because: format!("it was healthy in {upstream} for {}", in_words(soaked)),
             }
         } else {
             let reason = format!(
-                "{upstream} left {release} after {soaked} s of health; {soak} s are needed"
+                "{release} to be healthy in {upstream} for {needed}: after {} something else took its \
+                 place there",
+                in_words(soaked)
             );
             GateVerdict::closed(reason, WhoActs::Role(Role::Deployer))
         };
     }
     if let Some((since, reason)) = &status.unseen {
-        let reason = format!("{upstream} is out of sight since {since}: {reason}");
+        let lost = durations::since(*since, now);
+        let reason = format!("{upstream} to be seen again, out of sight for {lost}: {reason}");
         return GateVerdict::closed(reason, WhoActs::Roadstead);
     }
     if now.duration_since(status.observed_at) > LONGEST_GAP {
-        let reason = format!("{upstream} was last observed at {}", status.observed_at);
+        let ago = durations::since(status.observed_at, now);
+        let reason = format!("a new look at {upstream}: the last one was {ago} ago");
         return GateVerdict::closed(reason, WhoActs::Roadstead);
     }
     match &status.health {
         Health::Fail { reason } => {
-            let reason = format!("{upstream} is unhealthy: {reason}");
+            let reason = format!("{upstream} to be healthy again: {reason}");
             return GateVerdict::closed(reason, WhoActs::Role(Role::Deployer));
         }
         Health::Inconclusive { reason } => {
-            let reason = format!("the health of {upstream} cannot be told: {reason}");
+            let reason = format!("{upstream} to show whether it is healthy: {reason}");
             return GateVerdict::closed(reason, WhoActs::Ecs);
         }
         Health::Pass => {}
     }
     let running = status.service.running;
     if running < min_running {
-        let reason = format!("{running} of at least {min_running} tasks run in {upstream}");
+        let reason = format!(
+            "{} to run in {upstream}: {running} now",
+            counted(min_running, "task", "tasks")
+        );
         return GateVerdict::closed(reason, WhoActs::Ecs);
     }
     if soaked >= soak {
         return GateVerdict::Open {
-            because: format!("{upstream} is healthy, for {soaked} s, with {running} tasks"),
+            because: format!(
+                "{upstream} has been healthy for {}, with {}",
+                in_words(soaked),
+                counted(running, "task", "tasks")
+            ),
         };
     }
     let held = status
         .healthy_since
-        .map_or(0, |since| now.duration_since(since).as_secs().max(0));
+        .map_or_else(|| in_words(0), |since| durations::since(since, now));
     let seconds = i64::try_from(soak).unwrap_or(i64::MAX);
     let broke = status
         .last_break
         .as_ref()
-        .map(|(at, why)| format!("; broken at {at} by: {why}"))
+        .map(|(at, why)| format!("; it broke {} ago: {why}", durations::since(*at, now)))
         .unwrap_or_default();
     GateVerdict::Closed {
-        reason: format!("{upstream} has to stay healthy: {held} of {soak} s{broke}"),
+        reason: format!("{upstream} to stay healthy for {needed}: {held} so far{broke}"),
         until: status
             .healthy_since
             .map(|since| since + SignedDuration::from_secs(seconds)),
@@ -144,9 +155,42 @@ fn healthy(
     }
 }
 
-/// No two users differ in case alone, and git takes a name as it is typed.
+/// `1 task`, `2 tasks`.
+fn counted(number: u32, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// No two users differ in case alone.
 fn same_person(one: &str, other: &str) -> bool {
     one.to_lowercase() == other.to_lowercase()
+}
+
+/// Why somebody's yes to a release does not count at a gate with `not_author`, if so.
+///
+/// Compared are e-mail addresses: those of the user with those of everybody behind what the release
+/// changes in the place. Whoever has none may be anybody, and so an author, too.
+#[must_use]
+pub fn is_no_stranger(
+    world: &World,
+    place: &Place,
+    release: &ReleaseId,
+    name: &str,
+) -> Option<String> {
+    let state = world.place(place);
+    let deployed = state.last_verified().map(|verified| &verified.release);
+    let behind = match authorship::people_behind(world, release, deployed) {
+        Ok(behind) => behind,
+        Err(unknown) => return Some(unknown.to_string()),
+    };
+    let addresses = world.addresses.get(name).filter(|known| !known.is_empty());
+    let Some(addresses) = addresses else {
+        return Some(format!(
+            "{name} has no e-mail address here and so may be the author; an admin gives it on the \
+             page Users"
+        ));
+    };
+    let own = addresses.intersection(&behind).next()?;
+    Some(format!("{name} wrote or committed part of it, as {own}"))
 }
 
 fn approval(
@@ -157,22 +201,21 @@ fn approval(
     count: u32,
     not_author: bool,
 ) -> GateVerdict {
-    let author = world
-        .releases
-        .get(release)
-        .map(|r| r.author.as_str())
-        .unwrap_or_default();
     let lowest = from.iter().min().copied().unwrap_or(Role::Deployer);
     let state = world.place(place);
     // People, not clicks: whoever says it twice is one.
     let mut given: Vec<&str> = vec![];
+    let mut passed_over: Vec<String> = vec![];
     for approval in &state.approvals {
-        let counts = approval.release == *release
-            && approval.role >= lowest
-            && !(not_author && same_person(&approval.by, author))
-            && !given.iter().any(|by| same_person(by, &approval.by));
-        if counts {
-            given.push(&approval.by);
+        let again = given.iter().any(|by| same_person(by, &approval.by));
+        if approval.release != *release || approval.role < lowest || again {
+            continue;
+        }
+        let known = not_author.then(|| is_no_stranger(world, place, release, &approval.by));
+        match known.flatten() {
+            None => given.push(&approval.by),
+            Some(why) if passed_over.contains(&why) => {}
+            Some(why) => passed_over.push(why),
         }
     }
     if given.len() >= count as usize {
@@ -180,11 +223,19 @@ fn approval(
             because: format!("approved by {}", given.join(", ")),
         };
     }
-    let but = if not_author {
-        ", not by its author"
-    } else {
-        ""
+    let article = if lowest == Role::Admin { "an" } else { "a" };
+    let whose = match (count, not_author) {
+        (1, false) => format!("{article} {lowest}"),
+        (1, true) => format!("{article} {lowest} who wrote none of it"),
+        (_, false) => format!("{count} {lowest}s"),
+        (_, true) => format!("{count} {lowest}s who wrote none of it"),
     };
-    let reason = format!("approval: {} of {count} given{but}", given.len());
+    let mut reason = format!("approval by {whose}");
+    if !given.is_empty() {
+        reason.push_str(&format!(", so far by {}", given.join(", ")));
+    }
+    if !passed_over.is_empty() {
+        reason.push_str(&format!(" (not counted: {})", passed_over.join("; ")));
+    }
     GateVerdict::closed(reason, WhoActs::Role(lowest))
 }

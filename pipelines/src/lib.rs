@@ -9,6 +9,7 @@
 //! values. It must not know tokio, diesel, actix, git2, bollard or AWS.
 
 pub mod action;
+pub mod authorship;
 pub mod deployment;
 pub mod durations;
 pub mod effect;

@@ -175,7 +175,7 @@ pub fn judge_health(service: &ServiceSeen, probes: &[ProbeSeen]) -> Health {
         };
     }
     if primary.running < service.desired {
-        let reason = format!("{} of {} tasks run", primary.running, service.desired);
+        let reason = format!("{} of {} tasks running", primary.running, service.desired);
         return if primary.rollout_state.as_deref() == Some("IN_PROGRESS") {
             Health::Inconclusive {
                 reason: format!("{reason}; a rollout is in progress"),
@@ -192,7 +192,7 @@ pub fn judge_health(service: &ServiceSeen, probes: &[ProbeSeen]) -> Health {
             .map(|t| format!(": target {} {}", t.target, t.reason))
             .unwrap_or_default();
         return Health::Fail {
-            reason: format!("{healthy} of {} tasks are healthy{why}", service.desired),
+            reason: format!("{healthy} of {} tasks healthy{why}", service.desired),
         };
     }
     Health::Pass

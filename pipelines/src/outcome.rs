@@ -4,7 +4,7 @@
 //! rollout is recognised by the id of the deployment that our update made.
 
 use crate::deployment::EcsRollout;
-use crate::observation::{ServiceSeen, StoppedTask};
+use crate::observation::{EcsDeployment, ServiceSeen, StoppedTask};
 use crate::report::{Failure, FailureKind};
 use crate::spec::DoneWhen;
 
@@ -143,18 +143,25 @@ pub fn judge(
         return Verdict::FailingEarly { failure };
     }
     let note = match no_capacity(service) {
-        Some(event) => format!("no capacity for its tasks, which is not its fault: {event}"),
-        None => format!(
-            "{} of {} new tasks run, {} start, {} healthy, {} failed",
-            ours.running,
-            service.desired,
-            ours.pending,
-            ours.healthy
-                .map_or_else(|| "unchecked".to_owned(), |n| n.to_string()),
-            ours.failed
-        ),
+        Some(event) => format!("it finds no room for the tasks, which is not their fault: {event}"),
+        None => progress(ours, service.desired),
     };
     Verdict::InProgress { note }
+}
+
+/// How far the new tasks are. Zeros are left out, and so is health that nothing checks.
+fn progress(ours: &EcsDeployment, desired: u32) -> String {
+    let tasks = if desired == 1 { "task" } else { "tasks" };
+    let mut said = format!("{} of {desired} new {tasks} running", ours.running);
+    if let Some(healthy) = ours.healthy {
+        said.push_str(&format!(", {healthy} healthy"));
+    }
+    for (number, what) in [(ours.pending, "starting"), (ours.failed, "failed so far")] {
+        if number > 0 {
+            said.push_str(&format!(", {number} {what}"));
+        }
+    }
+    said
 }
 
 /// The newest event, when it says that tasks found no place.
@@ -277,7 +284,7 @@ fn early_failure(service: &ServiceSeen, ecs: &EcsRollout) -> Option<Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observation::{EcsDeployment, ServiceDeploymentSeen};
+    use crate::observation::ServiceDeploymentSeen;
 
     #[test]
     fn a_rollout_that_is_taken_back_is_not_said_to_be_in_progress() {

@@ -1,5 +1,6 @@
 //! A release: one commit with the digests of its images, made once and never changed.
 
+use crate::authorship::Authorship;
 use crate::id::{CommitSha, EnvironmentName, ImageDigest, ImageName, ReleaseId, RunId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,8 @@ pub struct Release {
     pub author: String,
     /// The images, by name in the pipeline file.
     pub images: BTreeMap<ImageName, ImageRef>,
+    /// Who made its commits; none when it was made before that was noted.
+    pub authorship: Option<Authorship>,
     /// Variables per environment.
     pub variables: Variables,
     /// When it was made.

@@ -108,7 +108,7 @@ pub enum WhoActs {
 pub struct WaitingOn {
     /// What waits.
     pub subject: Subject,
-    /// For what, in words.
+    /// For what: completes the sentence "it waits for …".
     pub reason: String,
     /// Since when.
     pub since: Timestamp,

@@ -4,6 +4,7 @@
 //! A run holds one job; the job is what is claimed, retried and fenced. A lost attempt is never
 //! used again: the job goes back to the queue and the next attempt carries a higher fence.
 
+use crate::authorship::Authorship;
 use crate::fact::{IllegalTransition, RunFact};
 use crate::id::{CommitSha, ImageName, ProjectName, ReleaseId, RunId, StepName};
 use crate::release::{ImageRef, Variables};
@@ -33,6 +34,8 @@ pub struct Run {
     pub message: String,
     /// Who wrote the commit; empty until the sources are read.
     pub author: String,
+    /// Who made its commits; none until the sources are read.
+    pub authorship: Option<Authorship>,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// The file at that commit, once read.
@@ -206,6 +209,7 @@ impl Run {
             git_ref,
             message: String::new(),
             author: String::new(),
+            authorship: None,
             created_at: now,
             pipeline: None,
             variables: Variables::new(),
@@ -232,6 +236,7 @@ impl Run {
             (RunState::Fetching, RunFact::SourcesRead(read)) => {
                 next.message.clone_from(&read.message);
                 next.author.clone_from(&read.author);
+                next.authorship = Some(read.authorship.clone());
                 next.pipeline = Some(read.pipeline.clone());
                 next.variables.clone_from(&read.variables);
                 match &read.skip {

@@ -1,6 +1,7 @@
 //! What a plan is made from: the rows of one project as they were read, and the generations of the
 //! lanes that were read. A plan made on a world whose lanes have moved on is thrown away.
 
+use crate::authorship::{Addresses, Authorship};
 use crate::deployment::{Deployment, DeploymentState, Kind};
 use crate::id::{DeploymentId, Place, ProjectName, ReleaseId, RunId};
 use crate::observation::PlaceStatus;
@@ -94,6 +95,10 @@ pub struct World {
     pub runs: BTreeMap<RunId, Run>,
     /// Releases that a plan may need: the newest, the verified, those of live deployments.
     pub releases: BTreeMap<ReleaseId, Release>,
+    /// Who made releases that are not among those above, as far as a `not_author` gate may ask.
+    pub authorship: BTreeMap<ReleaseId, Authorship>,
+    /// The e-mail addresses of users, by their names, when a `not_author` gate may ask.
+    pub addresses: BTreeMap<String, Addresses>,
     /// Deployments that are not over, and those that a live one waits for.
     pub deployments: BTreeMap<DeploymentId, Deployment>,
     /// The places, by name.
@@ -101,6 +106,33 @@ pub struct World {
 }
 
 impl World {
+    /// A project in which nothing has happened yet.
+    #[must_use]
+    pub fn empty(project: ProjectName) -> Self {
+        Self {
+            project,
+            generations: BTreeMap::new(),
+            next_release: 1,
+            next_deployment: 1,
+            pipeline: None,
+            runs: BTreeMap::new(),
+            releases: BTreeMap::new(),
+            authorship: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            deployments: BTreeMap::new(),
+            places: BTreeMap::new(),
+        }
+    }
+
+    /// Who made a release, when that is known.
+    #[must_use]
+    pub fn authorship(&self, release: &ReleaseId) -> Option<&Authorship> {
+        match self.releases.get(release) {
+            Some(found) => found.authorship.as_ref(),
+            None => self.authorship.get(release),
+        }
+    }
+
     /// Places of the file in promotion order, service by service.
     #[must_use]
     pub fn places_in_order(&self) -> Vec<(Place, &Environment)> {

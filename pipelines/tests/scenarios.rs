@@ -3,6 +3,7 @@
 mod support;
 
 use insta::assert_snapshot;
+use std::collections::BTreeSet;
 use support::{AUTO, Stage, pipeline};
 
 fn stage() -> Stage {
@@ -188,9 +189,57 @@ fn production_waits_for_approval_by_somebody_else() {
     stage.wait(20);
     stage.promote("production/web", &release).unwrap();
     stage.approve("production/web", &release, "maya");
+    // Without an address, a second name of the author looks like a stranger.
+    stage.approve("production/web", &release, "captain");
     stage.approve("production/web", &release, "ole");
     assert_snapshot!(stage.transcript);
     assert_eq!(stage.updates.len(), 2);
+}
+
+#[test]
+fn everybody_since_what_production_runs_counts_as_author() {
+    let gates = r#"[{"approval": {"from": ["deployer"], "count": 1, "not_author": true}}]"#;
+    let healthy = r#"[{"healthy": {"environment": "staging", "soak": 60, "min_running": 2}}]"#;
+    let mut stage = Stage::new(pipeline(&AUTO.replace(healthy, gates)));
+    let first = stage.ship();
+    stage.ecs_completes("staging/web");
+    stage.wait(10);
+    stage.approve("production/web", &first, "ole");
+    stage.ecs_completes("production/web");
+    stage.wait(10);
+    // Maya's change stops in staging; Ole's goes on top of it.
+    stage.ship();
+    stage.ecs_completes("staging/web");
+    stage.wait(10);
+    stage.author = "ole@example.com".into();
+    let third = stage.ship();
+    stage.ecs_completes("staging/web");
+    stage.wait(10);
+    stage.transcript.clear();
+    stage.approve("production/web", &third, "maya");
+    stage.approve("production/web", &third, "ole");
+    assert_eq!(stage.updates.len(), 4, "{}", stage.transcript);
+    let ada = BTreeSet::from(["ada@example.com".to_owned()]);
+    stage.world.addresses.insert("ada".into(), ada);
+    stage.approve("production/web", &third, "ada");
+    assert_snapshot!(stage.transcript);
+    assert_eq!(stage.updates.len(), 5);
+}
+
+#[test]
+fn where_the_authors_are_not_known_nobody_approves() {
+    let gates = r#"[{"approval": {"from": ["deployer"], "count": 1, "not_author": true}}]"#;
+    let healthy = r#"[{"healthy": {"environment": "staging", "soak": 60, "min_running": 2}}]"#;
+    let mut stage = Stage::new(pipeline(&AUTO.replace(healthy, gates)));
+    // A commit without an address.
+    stage.author = String::new();
+    let release = stage.ship();
+    stage.ecs_completes("staging/web");
+    stage.wait(10);
+    stage.transcript.clear();
+    stage.approve("production/web", &release, "ole");
+    assert_snapshot!(stage.transcript);
+    assert_eq!(stage.updates.len(), 1);
 }
 
 #[test]

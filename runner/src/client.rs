@@ -46,6 +46,14 @@ pub(crate) enum CallError {
         /// The server's words.
         message: String,
     },
+    /// 429 or 503 with `Retry-After`: the server answers, and has no turn for this call yet.
+    #[error("the server wants to be asked later: {message}")]
+    Later {
+        /// The server's words.
+        message: String,
+        /// Not sooner than after this time; at most [`LONGEST_PAUSE`] is heeded.
+        after: Duration,
+    },
     /// No usable answer; a second try may get one.
     #[error("the server did not answer: {0}")]
     Unreachable(String),
@@ -53,7 +61,15 @@ pub(crate) enum CallError {
 
 impl CallError {
     pub(crate) fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable(_))
+        matches!(self, Self::Unreachable(_) | Self::Later { .. })
+    }
+
+    /// How long the server wants to be left alone.
+    fn asked_pause(&self) -> Duration {
+        match self {
+            Self::Later { after, .. } => (*after).min(LONGEST_PAUSE),
+            _ => Duration::ZERO,
+        }
     }
 }
 
@@ -70,6 +86,12 @@ impl Backoff {
             pause: FIRST_PAUSE,
             until: Instant::now() + patience,
         }
+    }
+
+    /// The next pause after an error, at least what the server asks for; `None` when patience is at its
+    /// end.
+    pub(crate) fn next_pause_after(&mut self, error: &CallError) -> Option<Duration> {
+        Some(self.next_pause()?.max(error.asked_pause()))
     }
 
     /// The next pause, or `None` when patience is at its end.
@@ -94,7 +116,7 @@ where
     let mut backoff = Backoff::new(patience);
     loop {
         match call().await {
-            Err(error) if error.is_transient() => match backoff.next_pause() {
+            Err(error) if error.is_transient() => match backoff.next_pause_after(&error) {
                 Some(pause) => {
                     tracing::debug!(%error, ?pause, "trying again");
                     tokio::time::sleep(pause).await;
@@ -347,12 +369,20 @@ async fn send(request: RequestBuilder) -> Result<Response, CallError> {
     {
         return Err(CallError::Offset(offset));
     }
+    // The other form, a date, is sent by nobody whom a runner talks to.
+    let after = header(&response, "retry-after").and_then(|text| text.parse().ok());
     let message = match response.bytes().await {
         Ok(body) => serde_json::from_slice::<Problem>(&body)
             .map(|problem| problem.message)
             .unwrap_or_else(|_| String::from_utf8_lossy(&body).chars().take(300).collect()),
         Err(error) => error.without_url().to_string(),
     };
+    if let (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, Some(seconds)) =
+        (status, after)
+    {
+        let after = Duration::from_secs(seconds);
+        return Err(CallError::Later { message, after });
+    }
     Err(match status {
         StatusCode::CONFLICT => CallError::Lost(message),
         StatusCode::UNAUTHORIZED => CallError::Unauthorized(message),

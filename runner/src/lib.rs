@@ -198,6 +198,10 @@ fn assemble(
     }
 }
 
+/// How long a runner waits for its name: somewhat longer than the server keeps one for a runner that is
+/// not heard of any more (45 s).
+const NAME_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Docker Engine takes no relative path for a mount.
 fn absolute(path: &std::path::Path) -> anyhow::Result<PathBuf> {
     std::path::absolute(path)
@@ -230,8 +234,20 @@ async fn sign_in(client: &Client, config: &Config, state: &Arc<State>) -> anyhow
         name: config.name.clone(),
         labels: config.labels.clone(),
     };
-    let registered: Registered = match patiently(|| client.register(&register)).await {
+    let until = tokio::time::Instant::now() + NAME_PATIENCE;
+    let answer = loop {
+        match patiently(|| client.register(&register)).await {
+            // This runner's own past, when its answer or its folder was lost; or really another one.
+            Err(CallError::Lost(message)) if tokio::time::Instant::now() < until => {
+                tracing::warn!(message, "its name is taken; waits for it to be free");
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+            other => break other,
+        }
+    };
+    let registered: Registered = match answer {
         Ok(registered) => registered,
+        Err(CallError::Lost(message)) => bail!("cannot register this runner: {message}"),
         Err(CallError::Unauthorized(message)) => {
             bail!("the server does not accept the registration token: {message}")
         }

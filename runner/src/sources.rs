@@ -153,13 +153,15 @@ async fn fetch_and_write(
     if held.as_deref() != Some(commit) {
         let mut backoff = Backoff::new(PATIENCE);
         while let Err(error) = fetch(turn, client, store, held.as_deref(), commit).await {
-            let transient = error.downcast_ref().is_some_and(CallError::is_transient);
-            match backoff.next_pause() {
-                Some(pause) if transient => {
+            let transient = error
+                .downcast_ref()
+                .filter(|error: &&CallError| error.is_transient());
+            match transient.and_then(|error| backoff.next_pause_after(error)) {
+                Some(pause) => {
                     tracing::warn!(error = format!("{error:#}"), "fetches sources again");
                     tokio::time::sleep(pause).await;
                 }
-                _ => return Err(error),
+                None => return Err(error),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Puts the rooms together, and takes them apart in order.
 
-use crate::adapters::aws::Aws;
+use crate::adapters::aws::{Aws, AwsError};
 use crate::adapters::cluster::Cluster;
 use crate::adapters::probes::Probes;
 use crate::adapters::registry::Registry;
@@ -205,6 +205,17 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     let registry = Registry::new(Aws::new(&config.aws));
     let login = registry.push_credentials().await;
     let seen = login.map(|login| format!("gives a login for {}", login.registry));
-    find("registry".into(), seen.map_err(|error| error.to_string()));
+    let place = match &config.aws.endpoint_url {
+        Some(url) => format!("{url} (`aws.endpoint_url`)"),
+        None => format!("AWS in {} (`aws.region`)", config.aws.region),
+    };
+    let seen = seen.map_err(|error| match error {
+        AwsError::Unavailable { .. } => format!(
+            "{error}; asked was {place}: look whether it runs and can be reached from this machine, \
+             and whether there are credentials"
+        ),
+        other => other.to_string(),
+    });
+    find("registry".into(), seen);
     findings
 }

@@ -4,7 +4,7 @@
 
 use futures_util::TryStreamExt;
 use git2::{FileMode, Oid, Repository, Signature};
-use roadstead_pipelines::id::{CommitSha, ProjectName};
+use roadstead_pipelines::id::{CommitSha, ProjectName, ReleaseId};
 use roadstead_server::adapters::sources::{Remote, Sources, SourcesError};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -178,6 +178,75 @@ async fn a_fetched_commit_can_be_read() {
         .await
         .unwrap();
     assert_eq!(heads, [("main".to_owned(), commit)]);
+}
+
+#[tokio::test]
+async fn everybody_behind_the_commits_between_is_told() {
+    let world = World::new();
+    let release = |number| ReleaseId::new(&world.project, number);
+    let first = world.commit(MAIN, &[file("a", "1")]);
+    let on_top = |of: &CommitSha, (author, committer): (&str, &str), message: &str| {
+        let sign = |email: &str| Signature::now("Somebody", email).unwrap();
+        let parent = world.origin.find_commit(of.as_str().parse().unwrap());
+        let parent = parent.unwrap();
+        let (tree, author, committer) = (parent.tree().unwrap(), sign(author), sign(committer));
+        let id = world
+            .origin
+            .commit(None, &author, &committer, message, &tree, &[&parent]);
+        CommitSha::parse(&id.unwrap().to_string()).unwrap()
+    };
+    let (bob, cat) = (" Bob@Example.org ", "cat@example.org");
+    let second = on_top(&first, (bob, cat), "Second");
+    let branch = on_top(&first, ("zoe@example.org", "zoe@example.org"), "Aside");
+    let message =
+        "Third\n\nco-authored-by: not a trailer\n\nCo-Authored-By: Dan <dan@example.org>\n";
+    let third = on_top(&second, ("eve@example.org", "eve@example.org"), message);
+    let id = third.as_str().parse().unwrap();
+    world.origin.reference(MAIN, id, true, "").unwrap();
+    let id = branch.as_str().parse().unwrap();
+    world
+        .origin
+        .reference("refs/heads/aside", id, true, "")
+        .unwrap();
+    for (commit, git_ref) in [(&third, MAIN), (&branch, "refs/heads/aside")] {
+        world
+            .sources
+            .fetch(&world.project, &world.remote(), commit, git_ref)
+            .await
+            .unwrap();
+    }
+
+    let gone = CommitSha::parse(&"0123456789".repeat(4)).unwrap();
+    let others = vec![
+        (release(1), first),
+        (release(2), second),
+        (release(3), branch),
+        (release(4), third.clone()),
+        (release(5), gone),
+    ];
+    let told = world
+        .sources
+        .read_authorship(&world.project, &third, others)
+        .await
+        .unwrap();
+    let own = ["dan@example.org", "eve@example.org"];
+    assert_eq!(told.commit.iter().collect::<Vec<_>>(), own);
+    let since: Vec<_> = told
+        .since
+        .iter()
+        .map(|s| {
+            let people: Vec<_> = s.people.iter().map(|p| &p[..3]).collect();
+            (s.release.number(), s.contained, people.join(" "))
+        })
+        .collect();
+    // What is not in the mirror is left out: nothing is said of it.
+    let expected = [
+        (1, true, "bob cat dan eve"),
+        (2, true, "dan eve"),
+        (3, false, "bob cat dan eve"),
+        (4, true, ""),
+    ];
+    assert_eq!(since, expected.map(|(n, c, p)| (n, c, p.to_owned())));
 }
 
 #[tokio::test]

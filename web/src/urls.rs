@@ -80,6 +80,8 @@ pub mod route {
     pub const USERS: &str = "/settings/users";
     /// `POST` ([`super::field::ROLE`]).
     pub const USER_ROLE: &str = "/settings/users/{user}/role";
+    /// `POST` ([`super::field::EMAILS`]): sets the addresses that the user commits with.
+    pub const USER_EMAILS: &str = "/settings/users/{user}/emails";
     /// `POST` ([`super::field::PASSWORD`]): sets the password, or makes one when none is given.
     pub const USER_PASSWORD: &str = "/settings/users/{user}/password";
     /// `POST`: ends the user's sessions, revokes their tokens, lets them in no more.
@@ -93,7 +95,7 @@ pub mod route {
 
     /// The patterns that take a `POST` from a form, for the test of the templates and for
     /// the server's test of route × role.
-    pub const POSTS: [&str; 20] = [
+    pub const POSTS: [&str; 21] = [
         LOGIN,
         LOGOUT,
         RUN_CANCEL,
@@ -111,6 +113,7 @@ pub mod route {
         TOKEN_REVOKE,
         USERS,
         USER_ROLE,
+        USER_EMAILS,
         USER_PASSWORD,
         USER_DISABLE,
         USER_ENABLE,
@@ -129,6 +132,8 @@ pub mod field {
     /// Sign-in: where to go afterwards. A path of this site; the server must refuse anything
     /// that does not start with exactly one `/`.
     pub const NEXT: &str = "next";
+    /// E-mail addresses with blanks or commas between: all that a user has.
+    pub const EMAILS: &str = "emails";
     /// The id of a release.
     pub const RELEASE: &str = "release";
     /// Why, in the person's words. May be empty, except for a hold.
@@ -330,6 +335,12 @@ fn user(user: &str, verb: &str) -> String {
 #[must_use]
 pub fn user_role(name: &str) -> String {
     user(name, "role")
+}
+
+/// See [`route::USER_EMAILS`].
+#[must_use]
+pub fn user_emails(name: &str) -> String {
+    user(name, "emails")
 }
 
 /// See [`route::USER_PASSWORD`].

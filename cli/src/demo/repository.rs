@@ -41,9 +41,9 @@ const HOOK: &str = r#"#!/bin/sh
 while read -r old new ref; do
   body="{\"ref\":\"$ref\",\"before\":\"$old\",\"after\":\"$new\"}"
   signature=$(printf '%s' "$body" | openssl dgst -sha256 -hmac 'SECRET' | sed 's/^.* //')
-  printf '%s' "$body" | curl -fsS --max-time 20 -o /dev/null --data-binary @- \
-    -H 'content-type: application/json' -H "x-hub-signature-256: sha256=$signature" 'URL' ||
-    echo "Roadstead did not take the push" >&2
+  said=$(printf '%s' "$body" | curl --fail-with-body -sS --max-time 20 --data-binary @- \
+    -H 'content-type: application/json' -H "x-hub-signature-256: sha256=$signature" 'URL') ||
+    echo "Roadstead did not take the push: $said" >&2
 done
 "#;
 

@@ -71,6 +71,16 @@ pub(crate) enum UserVerb {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Changes the e-mail addresses that a user commits with, to these; none forgets all. A gate with
+    /// `not_author` compares them with git's.
+    Emails {
+        /// The name.
+        name: String,
+        /// The addresses.
+        emails: Vec<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
     /// Gives a user another password, made and printed once, and signs them out.
     ResetPassword {
         /// The name.
@@ -141,6 +151,11 @@ pub(super) async fn users(verb: UserVerb) -> anyhow::Result<()> {
         UserVerb::Role { name, role, server } => {
             act(&server, &name, "role", &json!({"role": role.word()})).await
         }
+        UserVerb::Emails {
+            name,
+            emails,
+            server,
+        } => act(&server, &name, "emails", &json!({"emails": emails})).await,
         UserVerb::ResetPassword {
             name,
             password_stdin,
@@ -186,8 +201,15 @@ fn user_line(user: &Value) -> String {
             None => "never signed in".to_owned(),
         },
     };
+    let emails: Vec<_> = user["emails"].as_array().into_iter().flatten().collect();
+    let emails: Vec<_> = emails.into_iter().map(text).collect();
+    let known = if emails.is_empty() {
+        "no e-mail address".to_owned()
+    } else {
+        emails.join(" ")
+    };
     format!(
-        "{:<24} {:<9} {state}",
+        "{:<24} {:<9} {state}, {known}",
         text(&user["name"]),
         text(&user["role"])
     )

@@ -20,7 +20,7 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
             continue;
         };
         if let Some(hold) = &state.hold {
-            let reason = format!("{place} is held by {}: {}", hold.by, hold.reason);
+            let reason = super::queue::held(&place, hold);
             let who = WhoActs::Role(Role::Deployer);
             wait(draft, candidate, place, reason, hold.since, who);
             continue;

@@ -5,8 +5,10 @@ use super::Draft;
 use crate::deployment::{Deployment, DeploymentState, Rollout, Trigger};
 use crate::fact::{Change, DeploymentFact};
 use crate::gate::{self, GateVerdict};
+use crate::id::Place;
 use crate::report::{Failure, Subject, WaitingOn, WhoActs};
 use crate::spec::Role;
+use crate::world::Hold;
 use std::collections::BTreeSet;
 
 pub(super) fn plan(draft: &mut Draft<'_>) {
@@ -40,7 +42,7 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
             (Some(rollback), forward) => {
                 start_rollback(draft, rollback, occupant);
                 if let Some(forward) = forward {
-                    let reason = format!("rollback {} goes first", rollback.id);
+                    let reason = format!("rollback {}, which goes first", rollback.id);
                     wait(draft, forward, reason, WhoActs::Roadstead);
                 }
             }
@@ -90,7 +92,7 @@ fn start_rollback(draft: &mut Draft<'_>, rollback: &Deployment, occupant: Option
             }
         );
         if early || occupant.is_rollback() {
-            let reason = format!("{} is at work in {}", occupant.id, rollback.place);
+            let reason = format!("{}, which is at work in {}", occupant.id, rollback.place);
             wait(draft, rollback, reason, WhoActs::Roadstead);
             return;
         }
@@ -122,7 +124,11 @@ fn start_rollback(draft: &mut Draft<'_>, rollback: &Deployment, occupant: Option
 fn start_forward(draft: &mut Draft<'_>, forward: &Deployment, occupant: Option<&Deployment>) {
     let place = forward.place.clone();
     if let Some(occupant) = occupant {
-        let reason = format!("{} is {} in {place}", occupant.id, occupant.state.word());
+        let reason = format!(
+            "{}, which is {} in {place}",
+            occupant.id,
+            occupant.state.word().replace('_', " ")
+        );
         wait(draft, forward, reason, WhoActs::Roadstead);
         return;
     }
@@ -131,7 +137,7 @@ fn start_forward(draft: &mut Draft<'_>, forward: &Deployment, occupant: Option<&
         .live_in(&place)
         .find(|d| matches!(d.state, DeploymentState::RollingBack { .. }));
     if let Some(other) = being_rolled_back {
-        let reason = format!("{} is being rolled back in {place}", other.id);
+        let reason = format!("{}, which is being rolled back in {place}", other.id);
         wait(draft, forward, reason, WhoActs::Roadstead);
         return;
     }
@@ -139,12 +145,15 @@ fn start_forward(draft: &mut Draft<'_>, forward: &Deployment, occupant: Option<&
     if forward.trigger == Trigger::Auto
         && let Some(hold) = &state.hold
     {
-        let reason = format!("{place} is held by {}: {}", hold.by, hold.reason);
+        let reason = held(&place, hold);
         wait(draft, forward, reason, WhoActs::Role(Role::Deployer));
         return;
     }
     let Some(environment) = draft.world.environment(&place) else {
-        let reason = format!("the pipeline file has no environment {}", place.environment);
+        let reason = format!(
+            "environment {} to come back: the pipeline file names it no more",
+            place.environment
+        );
         wait(draft, forward, reason, WhoActs::Role(Role::Deployer));
         return;
     };
@@ -172,6 +181,14 @@ fn start_forward(draft: &mut Draft<'_>, forward: &Deployment, occupant: Option<&
             },
         });
     }
+}
+
+/// For what a held place waits.
+pub(super) fn held(place: &Place, hold: &Hold) -> String {
+    format!(
+        "somebody to resume {place}, held by {}: {}",
+        hold.by, hold.reason
+    )
 }
 
 fn wait(draft: &mut Draft<'_>, deployment: &Deployment, reason: String, who: WhoActs) {

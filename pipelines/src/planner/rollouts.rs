@@ -9,6 +9,7 @@ use super::Draft;
 use crate::deployment::{
     Deployment, DeploymentState, EcsRollout, Kind, Rollout, TakenBackBy, Trigger,
 };
+use crate::durations;
 use crate::effect::Effect;
 use crate::fact::{Change, DeploymentFact};
 use crate::observation::{Health, PlaceStatus};
@@ -141,8 +142,8 @@ fn watching(
         }
         Some(Verdict::InProgress { .. }) | None if draft.now >= limit => {
             let mut failure = Failure::timed_out(format!(
-                "the rollout did not end within {} s",
-                limit.duration_since(updated_at).as_secs()
+                "the rollout did not end within {}",
+                durations::since(updated_at, limit)
             ));
             if let Some(status) = status {
                 failure.details = outcome::describe_stopped(&status.service, &ecs.deployment);
@@ -153,7 +154,7 @@ fn watching(
             wait(
                 draft,
                 deployment,
-                &format!("ECS: {note}"),
+                &format!("ECS to finish: {note}"),
                 updated_at,
                 Some(limit),
             );
@@ -161,17 +162,20 @@ fn watching(
         None => wait(
             draft,
             deployment,
-            &unseen(&place.status),
+            &unseen(&place.status, draft.now),
             updated_at,
             Some(limit),
         ),
     }
 }
 
-fn unseen(status: &Option<PlaceStatus>) -> String {
+fn unseen(status: &Option<PlaceStatus>, now: Timestamp) -> String {
     match status.as_ref().and_then(|s| s.unseen.as_ref()) {
-        Some((since, reason)) => format!("ECS to answer; out of sight since {since}: {reason}"),
-        None => "ECS to be looked at".to_owned(),
+        Some((since, reason)) => format!(
+            "ECS to answer, out of sight for {}: {reason}",
+            durations::since(*since, now)
+        ),
+        None => "the next look at ECS".to_owned(),
     }
 }
 
@@ -189,7 +193,8 @@ fn verifying(
     let watch = SignedDuration::from_secs(i64::try_from(watch).unwrap_or(i64::MAX));
     let place = draft.world.place(&deployment.place);
     let Some(status) = place.status.as_ref().filter(|s| s.observed_at > since) else {
-        wait(draft, deployment, &unseen(&place.status), since, None);
+        let reason = unseen(&place.status, draft.now);
+        wait(draft, deployment, &reason, since, None);
         return;
     };
     match outcome::judge(
@@ -223,7 +228,10 @@ fn verifying(
             if status.observed_at >= ready {
                 fact(draft, deployment, DeploymentFact::Verified);
             } else {
-                let reason = format!("verification: healthy since {held_since}");
+                let reason = format!(
+                    "verification: healthy for {} so far",
+                    durations::since(held_since, draft.now)
+                );
                 wait(draft, deployment, &reason, since, Some(ready));
             }
         }
@@ -236,7 +244,10 @@ fn verifying(
                 failure.details = outcome::describe_stopped(&status.service, &ecs.deployment);
                 take_back(draft, deployment, failure, Holds::Yes);
             } else {
-                let reason = format!("verification: unhealthy since {bad_since}: {reason}");
+                let reason = format!(
+                    "verification: unhealthy for {}: {reason}",
+                    durations::since(bad_since, draft.now)
+                );
                 wait(
                     draft,
                     deployment,
@@ -305,7 +316,7 @@ fn rolling_back(
                     wait(
                         draft,
                         deployment,
-                        &format!("rollback {rollback}"),
+                        &format!("rollback {rollback} to end"),
                         since,
                         None,
                     );

@@ -22,7 +22,7 @@ fn one(draft: &mut Draft<'_>, run: &Run) {
             wait(
                 draft,
                 run,
-                "its sources are being read",
+                "its sources to be read",
                 run.created_at,
                 WhoActs::Roadstead,
             );
@@ -32,7 +32,7 @@ fn one(draft: &mut Draft<'_>, run: &Run) {
             wait(
                 draft,
                 run,
-                "its repositories are being prepared",
+                "its image repositories to be prepared",
                 run.created_at,
                 WhoActs::Roadstead,
             );
@@ -63,7 +63,7 @@ fn one(draft: &mut Draft<'_>, run: &Run) {
             } else {
                 let waiting = WaitingOn {
                     subject: Subject::Run { run: id },
-                    reason: format!("cancelled by {by}: the runner stops its containers"),
+                    reason: format!("the runner to stop its containers, cancelled by {by}"),
                     since: draft.now.min(*until),
                     until: Some(*until),
                     who: WhoActs::Runner,
@@ -88,6 +88,7 @@ fn one(draft: &mut Draft<'_>, run: &Run) {
                 commit: run.commit.clone(),
                 message: run.message.clone(),
                 author: run.author.clone(),
+                authorship: run.authorship.clone(),
                 images: images.clone(),
                 variables: run.variables.clone(),
                 created_at: draft.now,

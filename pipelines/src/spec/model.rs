@@ -252,6 +252,23 @@ pub enum Gate {
     },
 }
 
+impl Pipeline {
+    /// Whether a gate of any environment has `not_author`.
+    #[must_use]
+    pub fn asks_for_authors(&self) -> bool {
+        let mut gates = self.environments.values().flat_map(|e| &e.gates);
+        gates.any(|gate| {
+            matches!(
+                gate,
+                Gate::Approval {
+                    not_author: true,
+                    ..
+                }
+            )
+        })
+    }
+}
+
 impl Gate {
     /// Tasks that have to run when the file says nothing.
     pub const DEFAULT_MIN_RUNNING: u32 = 1;

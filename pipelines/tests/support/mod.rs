@@ -13,6 +13,7 @@ mod words;
 
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::action::{self, Actor, Refusal};
+use roadstead_pipelines::authorship::{AuthorsSince, Authorship};
 use roadstead_pipelines::deployment::{DeploymentState, EcsRollout, Rollout, TakenBackBy};
 use roadstead_pipelines::effect::Effect;
 use roadstead_pipelines::fact::{Change, DeploymentFact, RunFact, SourcesRead};
@@ -54,6 +55,10 @@ pub struct Stage {
     pub transcript: String,
     /// Every `update_service` that was performed: deployment, place, digest.
     pub updates: Vec<(DeploymentId, Place, ReleaseId)>,
+    /// Who writes the next commit.
+    pub author: String,
+    /// What git tells of it instead, if a story says so.
+    pub authorship: Option<Authorship>,
     next_run: u64,
     next_ecs: u64,
     pipeline: Pipeline,
@@ -68,28 +73,24 @@ impl Stage {
     pub fn with_planner(pipeline: Pipeline, planner: fn(&World, Timestamp) -> Plan) -> Self {
         let project = ProjectName::parse("shop").unwrap();
         let mut stage = Self {
-            world: World {
-                project,
-                generations: BTreeMap::new(),
-                next_release: 1,
-                next_deployment: 1,
-                pipeline: None,
-                runs: BTreeMap::new(),
-                releases: BTreeMap::new(),
-                deployments: BTreeMap::new(),
-                places: BTreeMap::new(),
-            },
+            world: World::empty(project),
             now: START.parse().unwrap(),
             ecs: BTreeMap::new(),
             definitions: BTreeMap::new(),
             performed: BTreeSet::new(),
             transcript: String::new(),
             updates: vec![],
+            author: "maya@example.com".into(),
+            authorship: None,
             next_run: 1,
             next_ecs: 1,
             pipeline,
             planner,
         };
+        for (name, address) in [("maya", "maya@example.com"), ("ole", "ole@example.com")] {
+            let addresses = BTreeSet::from([address.to_owned()]);
+            stage.world.addresses.insert(name.into(), addresses);
+        }
         stage.world.pipeline = Some(stage.pipeline.clone());
         let places: Vec<_> = stage
             .world
@@ -140,6 +141,21 @@ impl Stage {
     pub fn say(&mut self, text: &str) {
         let clock = self.now.strftime("%H:%M:%S").to_string();
         writeln!(self.transcript, "\n== {clock} {text}").unwrap();
+    }
+
+    /// What git tells of a commit by one person, on top of the newest release.
+    fn by(&self, author: &str) -> Authorship {
+        let people = BTreeSet::from([author.to_owned()]);
+        let newest = self.world.newest_release();
+        let since = newest.map(|release| AuthorsSince {
+            release: release.id.clone(),
+            contained: true,
+            people: people.clone(),
+        });
+        Authorship {
+            commit: people,
+            since: since.into_iter().collect(),
+        }
     }
 
     fn commit_of(number: u64) -> CommitSha {
@@ -253,6 +269,10 @@ impl Stage {
                     pipeline: self.pipeline.clone(),
                     message: format!("change {}", run.number()),
                     author: "maya".into(),
+                    authorship: self
+                        .authorship
+                        .clone()
+                        .unwrap_or_else(|| self.by(&self.author)),
                     variables: Variables::new(),
                     skip: None,
                 })),

@@ -30,6 +30,21 @@ async fn world() -> World {
 }
 
 #[tokio::test]
+async fn a_runner_waits_for_its_turn_to_be_sent_sources() {
+    let world = world().await;
+    let commit = world.repository.commit(&[("a", b"here\n", false)]);
+    let attempt = unique("shop.1.a1");
+    world.peer.set_busy(2);
+    let step = run_step("test", &[], &world.image, "cat a");
+    world.peer.assign(assignment(&attempt, &commit, vec![step]));
+    let seen = world.peer.result(&attempt).await;
+    assert_eq!(seen.log("test"), "here\n");
+    assert!(world.peer.was_left_alone());
+    assert!(left_of(&attempt).is_empty());
+    world.runner.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_step_sees_its_files_and_sidecars_and_its_log_arrives_byte_for_byte() {
     let world = world().await;
     let commit = world.repository.commit(&[

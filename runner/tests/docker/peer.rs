@@ -17,7 +17,7 @@ use std::{
     convert::Infallible,
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{net::TcpListener, sync::watch};
 
@@ -62,9 +62,18 @@ struct State {
     drain: bool,
     away: bool,
     damages_packs: bool,
+    /// So many more registrations find their name taken.
+    names_taken: u32,
+    /// So many more requests for sources are sent away.
+    busy: u32,
+    /// When one was, as long as nobody has asked again.
+    sent_away: Option<Instant>,
+    asked_too_soon: bool,
     running: Vec<AttemptRef>,
     free_slots: Option<u32>,
 }
+
+const BUSY_FOR: Duration = Duration::from_secs(2);
 
 /// A server that listens on a free port of this machine until it is dropped.
 pub(crate) struct Peer {
@@ -157,6 +166,22 @@ impl Peer {
     /// Spoils a byte in the middle of each stored pack from now on, or does so no more.
     pub(crate) fn set_damages_packs(&self, damages_packs: bool) {
         self.change(|state| state.damages_packs = damages_packs);
+    }
+
+    /// Refuses so many registrations because of the name.
+    pub(crate) fn set_names_taken(&self, names_taken: u32) {
+        self.change(|state| state.names_taken = names_taken);
+    }
+
+    /// Sends so many requests for sources away, for [`BUSY_FOR`] each.
+    pub(crate) fn set_busy(&self, busy: u32) {
+        self.change(|state| state.busy = busy);
+    }
+
+    /// Whether nobody has to be sent away any more, and nobody came back before that was over.
+    pub(crate) fn was_left_alone(&self) -> bool {
+        let state = self.state.lock().unwrap();
+        state.busy == 0 && !state.asked_too_soon
     }
 
     pub(crate) fn set_credentials(&self, credentials: RegistryCredentials) {
@@ -328,6 +353,10 @@ fn register(state: &Mutex<State>, body: &[u8]) -> Answer {
         );
     }
     let mut state = state.lock().unwrap();
+    if state.names_taken > 0 {
+        state.names_taken -= 1;
+        return problem(StatusCode::CONFLICT, "there is a runner of this name");
+    }
     state.known = true;
     json(&Registered {
         runner_id: state.runner_id.clone(),
@@ -406,6 +435,18 @@ fn of_attempt(
     body: &[u8],
 ) -> Answer {
     let (_, fence, commit) = state.tokens[attempt].clone();
+    if rest == ["sources"] {
+        let sent_away = state.sent_away.take();
+        state.asked_too_soon |= sent_away.is_some_and(|at| at.elapsed() < BUSY_FOR);
+        if state.busy > 0 {
+            state.busy -= 1;
+            state.sent_away = Some(Instant::now());
+            let mut answer = problem(StatusCode::SERVICE_UNAVAILABLE, "too many packs");
+            let seconds = hyper::header::HeaderValue::from(BUSY_FOR.as_secs());
+            answer.headers_mut().insert("retry-after", seconds);
+            return answer;
+        }
+    }
     let repository = state.repository.clone();
     let credentials = state.credentials.clone();
     let damages_packs = state.damages_packs;

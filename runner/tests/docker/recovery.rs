@@ -344,6 +344,26 @@ async fn a_runner_whose_disk_is_nearly_full_takes_no_work() {
 }
 
 #[tokio::test]
+async fn a_runner_waits_for_its_name_but_not_for_ever() {
+    let repository = Repository::new();
+    let peer = Peer::start(&unique("r"), repository.path()).await;
+    peer.set_names_taken(1);
+    let data = tempfile::tempdir().unwrap();
+    let runner = RunnerUnderTest::start(&peer, data.path());
+    assert_eq!(peer.offered_slots().await, 2);
+    runner.stop().await.unwrap();
+
+    peer.set_names_taken(u32::MAX);
+    let data = tempfile::tempdir().unwrap();
+    let error = RunnerUnderTest::start(&peer, data.path())
+        .ended()
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("there is a runner of this name"), "{error}");
+}
+
+#[tokio::test]
 async fn a_damaged_store_of_sources_is_begun_anew() {
     let image = BaseImage::build();
     let repository = Repository::new();

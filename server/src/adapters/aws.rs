@@ -90,8 +90,11 @@ impl AwsError {
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let SdkError::ServiceError(service) = error else {
-            let message = DisplayErrorContext(error).to_string();
-            return Self::Unavailable { action, message };
+            tracing::debug!(action, "{}", DisplayErrorContext(error));
+            return Self::Unavailable {
+                action,
+                message: unanswered(error),
+            };
         };
         let unwell = service.raw().status().is_server_error();
         let code = service.err().code().unwrap_or("no error code").to_owned();
@@ -135,6 +138,27 @@ impl AwsError {
             .iter()
             .any(|code| self.has_code(code))
     }
+}
+
+/// Why a call brought no answer: what happened, and behind it what the system said. The SDK's own words
+/// for it go on for lines; they are in the log at `debug`.
+fn unanswered<E: std::error::Error + 'static>(error: &SdkError<E>) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    let cause = cause.to_string();
+    let what = match error {
+        SdkError::TimeoutError(_) => "no answer in time",
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => "no answer in time",
+        SdkError::DispatchFailure(failure) if failure.is_io() => "no connection",
+        SdkError::DispatchFailure(_) if cause.contains("redential") => {
+            "no credentials to call with"
+        }
+        SdkError::ResponseError(_) => "an answer that cannot be read",
+        _ => "the call could not be made",
+    };
+    format!("{what} ({cause})")
 }
 
 /// The clients of one Region.
@@ -210,5 +234,33 @@ impl Aws {
             load_balancers: aws_sdk_elasticloadbalancingv2::Client::new(&config),
             logs: aws_sdk_cloudwatchlogs::Client::new(&config),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::registry::Registry;
+
+    #[tokio::test]
+    async fn what_does_not_answer_is_told_in_a_sentence() {
+        // A port that was free a moment ago, and that nobody listens on now.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let settings = config::Aws {
+            endpoint_url: Some(format!("http://{address}")),
+            ..config::Aws::default()
+        };
+        let error = Registry::new(Aws::new(&settings))
+            .push_credentials()
+            .await
+            .unwrap_err();
+        assert!(error.is_transient());
+        assert_eq!(
+            error.to_string(),
+            "AWS does not answer ecr:GetAuthorizationToken: no connection (Connection refused (os \
+             error 111))"
+        );
     }
 }

@@ -4,14 +4,16 @@
 use super::{Executor, Outcome, Tried};
 use crate::adapters::sources::SourcesError;
 use crate::store::RunLine;
+use roadstead_pipelines::authorship::Authorship;
 use roadstead_pipelines::fact::{RunFact, SourcesRead};
-use roadstead_pipelines::id::RunId;
+use roadstead_pipelines::id::{ReleaseId, RunId};
 use roadstead_pipelines::release::Variables;
 use roadstead_pipelines::report::Failure;
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_pipelines::spec::{
     self, Diagnostics, FILE_NAME, LARGEST_FILE, Pipeline, Triggered, triggered_by,
 };
+use std::collections::BTreeSet;
 
 /// Runs of the project that are looked through for the one before on the same branch.
 const RUNS_LOOKED_THROUGH: u32 = 100;
@@ -54,10 +56,32 @@ impl Executor {
             pipeline,
             message: commit.message,
             author: commit.author,
+            authorship: self.authorship(&run).await?,
             variables,
             skip,
         };
         Ok(Outcome::run(&run.id, RunFact::SourcesRead(Box::new(read))))
+    }
+
+    /// Who made the commit, and what is new beside what was released last and what runs somewhere:
+    /// a gate with `not_author` will ask for one of these.
+    async fn authorship(&self, run: &Run) -> Result<Authorship, super::Interrupted> {
+        let world = self.store.load_world(&run.project).await?;
+        let deployed = world
+            .places
+            .values()
+            .filter_map(|place| place.last_verified())
+            .map(|verified| &verified.release);
+        let newest = world.newest_release().map(|release| &release.id);
+        let others: BTreeSet<&ReleaseId> = deployed.chain(newest).collect();
+        let others = others
+            .into_iter()
+            .filter_map(|id| Some((id.clone(), world.releases.get(id)?.commit.clone())))
+            .collect();
+        Ok(self
+            .sources
+            .read_authorship(&run.project, &run.commit, others)
+            .await?)
     }
 
     async fn text(&self, run: &Run, path: &str) -> Read<String> {

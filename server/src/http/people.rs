@@ -9,6 +9,7 @@ use crate::store::{ApiToken, NewApiToken, StoreError, User, hash_secret};
 use actix_web::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::action::Actor;
+use roadstead_pipelines::authorship::{Addresses, address};
 use roadstead_pipelines::spec::Role;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -138,6 +139,40 @@ pub(super) async fn add_user(
         .create_user(name, &hash, role, &by.name, now)
         .await?;
     Ok(made)
+}
+
+/// The most addresses of one person.
+const MOST_EMAILS: usize = 20;
+
+/// Changes the addresses that a user commits with, to all of these.
+///
+/// # Errors
+/// 400 for what is no address or too many of them, 404 for an unknown user, 409 for somebody else's.
+pub(super) async fn set_emails<'a>(
+    app: &App,
+    by: &Actor,
+    name: &str,
+    given: impl Iterator<Item = &'a str>,
+) -> Result<(), HttpError> {
+    let emails: Addresses = given.map(address).filter(|one| !one.is_empty()).collect();
+    let wrong = |one: &&String| {
+        let parts = one.split_once('@');
+        let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '<' | '>' | ',');
+        one.len() > 254
+            || one.contains(odd)
+            || parts.is_none_or(|(a, b)| a.is_empty() || b.is_empty())
+    };
+    if let Some(wrong) = emails.iter().find(wrong) {
+        let message =
+            format!("`{wrong}` is no e-mail address: write them as in git, `ada@example.com`");
+        return Err(HttpError::bad_request(message));
+    }
+    if emails.len() > MOST_EMAILS {
+        let message = format!("one person has at most {MOST_EMAILS} addresses");
+        return Err(HttpError::bad_request(message));
+    }
+    let now = crate::clock::now();
+    Ok(app.store.set_emails(name, &emails, &by.name, now).await?)
 }
 
 /// Gives a user another password and ends their sessions; gives the password when one had to be made.
@@ -328,6 +363,7 @@ mod tests {
             created_at: Timestamp::UNIX_EPOCH,
             disabled_at: Some(Timestamp::UNIX_EPOCH),
             last_sign_in_at: None,
+            emails: Addresses::new(),
         };
         assert_eq!(known(Some(&ada)), "ada");
     }

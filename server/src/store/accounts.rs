@@ -8,12 +8,14 @@
 use super::codec::{Row, micros};
 use super::conn::AnyConnection;
 use super::events::Line;
-use super::schema::{sessions, users};
+use super::schema::{sessions, user_emails, users};
 use super::{Result, Store, StoreError, User, audit, lane, tokens};
 use diesel::prelude::*;
 use jiff::Timestamp;
+use roadstead_pipelines::authorship::Addresses;
 use roadstead_pipelines::spec::Role;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 type UserRecord = (String, String, String, i64, Option<i64>, Option<i64>);
 
@@ -27,7 +29,26 @@ fn read_user(record: UserRecord) -> Result<User> {
         last_sign_in_at: row.maybe_time(last_sign_in_at)?,
         name,
         password_hash,
+        emails: Addresses::new(),
     })
+}
+
+/// The addresses of every user, by name.
+pub(super) fn addresses(connection: &mut AnyConnection) -> Result<BTreeMap<String, Addresses>> {
+    let found: Vec<(String, String)> = user_emails::table.load(connection)?;
+    let mut all = BTreeMap::<String, Addresses>::new();
+    for (email, user) in found {
+        all.entry(user).or_default().insert(email);
+    }
+    Ok(all)
+}
+
+fn addresses_of(connection: &mut AnyConnection, name: &str) -> Result<Addresses> {
+    let found: Vec<String> = user_emails::table
+        .filter(user_emails::user_name.eq(name))
+        .select(user_emails::email)
+        .load(connection)?;
+    Ok(found.into_iter().collect())
 }
 
 /// A user whose row nobody else changes until the transaction ends.
@@ -138,6 +159,52 @@ impl Store {
                 turn,
                 &json!({"role": role}),
             )
+        })
+        .await
+    }
+
+    /// Changes the addresses that a user commits with: all of them, to these. Approvals count by them
+    /// from the next plan on. Nothing happens when they are just these already.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] when one of them is somebody else's.
+    pub async fn set_emails(
+        &self,
+        name: &str,
+        emails: &Addresses,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<()> {
+        let (name, emails, by) = (name.to_owned(), emails.clone(), by.to_owned());
+        self.write(move |c| {
+            locked(c, &name)?;
+            let before = addresses_of(c, &name)?;
+            if before == emails {
+                return Ok(());
+            }
+            let others: Option<(String, String)> = user_emails::table
+                .filter(user_emails::email.eq_any(&emails))
+                .filter(user_emails::user_name.ne(&name))
+                .first(c)
+                .optional()?;
+            if let Some((email, user)) = others {
+                let message = format!("{email} is the address of `{user}` already");
+                return Err(StoreError::conflict(message));
+            }
+            diesel::delete(user_emails::table.filter(user_emails::user_name.eq(&name)))
+                .execute(c)?;
+            for email in &emails {
+                diesel::insert_into(user_emails::table)
+                    .values((
+                        user_emails::email.eq(email),
+                        user_emails::user_name.eq(&name),
+                    ))
+                    .execute(c)?;
+            }
+            lane::bump_all(c)?;
+            let detail = json!({"from": before, "to": emails});
+            let turn = (json!(before), json!(emails));
+            tell(c, &name, (&by, now), "emails_changed", turn, &detail)
         })
         .await
     }
@@ -254,7 +321,11 @@ impl Store {
         let name = name.to_owned();
         self.read(move |c| {
             let found: Option<UserRecord> = users::table.find(&name).first(c).optional()?;
-            found.map(read_user).transpose()
+            let Some(mut user) = found.map(read_user).transpose()? else {
+                return Ok(None);
+            };
+            user.emails = addresses_of(c, &name)?;
+            Ok(Some(user))
         })
         .await
     }
@@ -266,7 +337,13 @@ impl Store {
     pub async fn list_users(&self) -> Result<Vec<User>> {
         self.read(|c| {
             let found: Vec<UserRecord> = users::table.order(users::name).load(c)?;
-            found.into_iter().map(read_user).collect()
+            let mut emails = addresses(c)?;
+            let with_emails = |record| {
+                let mut user = read_user(record)?;
+                user.emails = emails.remove(&user.name).unwrap_or_default();
+                Ok(user)
+            };
+            found.into_iter().map(with_emails).collect()
         })
         .await
     }

@@ -50,6 +50,7 @@ use writer::Writer;
 pub use conn::AnyConnection;
 pub use error::StoreError;
 pub use projects::LaneMark;
+pub use runners::A_NAME_IS_HELD_FOR;
 pub use types::*;
 
 /// What every call answers.

@@ -5,9 +5,10 @@ use super::conn::AnyConnection;
 use super::schema::releases;
 use super::{Result, Store, StoreError};
 use diesel::prelude::*;
+use roadstead_pipelines::authorship::Authorship;
 use roadstead_pipelines::id::{ProjectName, ReleaseId};
 use roadstead_pipelines::release::Release;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Queryable, Insertable)]
 #[diesel(table_name = releases, treat_none_as_default_value = false)]
@@ -22,6 +23,7 @@ struct Record {
     images: String,
     variables: String,
     created_at: i64,
+    authorship: Option<String>,
 }
 
 impl Record {
@@ -38,6 +40,11 @@ impl Record {
             images: row.json("images", &self.images)?,
             variables: row.json("variables", &self.variables)?,
             created_at: row.time(self.created_at)?,
+            authorship: self
+                .authorship
+                .as_deref()
+                .map(|text| row.json("authorship", text))
+                .transpose()?,
             message: self.message,
             author: self.author,
         })
@@ -56,6 +63,7 @@ pub(super) fn insert(connection: &mut AnyConnection, release: &Release) -> Resul
         images: json(&release.images)?,
         variables: json(&release.variables)?,
         created_at: micros(release.created_at),
+        authorship: release.authorship.as_ref().map(json).transpose()?,
     };
     diesel::insert_into(releases::table)
         .values(record)
@@ -99,6 +107,31 @@ pub(super) fn newest(
         .limit(i64::from(limit))
         .load(connection)?;
     found.into_iter().map(Record::read).collect()
+}
+
+/// Who made releases, from number `from` on; those of which it is not known are left out.
+pub(super) fn authorship(
+    connection: &mut AnyConnection,
+    project: &ProjectName,
+    from: u64,
+    limit: i64,
+) -> Result<BTreeMap<ReleaseId, Authorship>> {
+    let found: Vec<(String, Option<String>)> = releases::table
+        .filter(releases::project.eq(project.as_str()))
+        .filter(releases::number.ge(signed(from)))
+        .filter(releases::authorship.is_not_null())
+        .order(releases::number.desc())
+        .limit(limit)
+        .select((releases::id, releases::authorship))
+        .load(connection)?;
+    let mut all = BTreeMap::new();
+    for (id, text) in found {
+        let row = Row("release", &id);
+        if let Some(text) = &text {
+            all.insert(row.word("id", &id)?, row.json("authorship", text)?);
+        }
+    }
+    Ok(all)
 }
 
 impl Store {

@@ -1,12 +1,17 @@
 //! Runners as rows. A runner's id is its name: one that registers again under its name takes the
-//! place of the one before, whose credential then ends.
+//! place of the one before, whose credential then ends; but not while that one is still heard of. Two
+//! that were started with one name would otherwise throw each other out for ever.
 
 use super::codec::{Row, json, micros};
 use super::conn::AnyConnection;
 use super::schema::{attempts, runners};
 use super::{Result, Runner, Store, StoreError};
 use diesel::prelude::*;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+
+/// So long after its last sign of life a runner's name is its own: an idle one is heard of at the latest
+/// when its long poll of 25 s ends.
+pub const A_NAME_IS_HELD_FOR: SignedDuration = SignedDuration::from_secs(45);
 
 type Record = (String, String, String, i64, i64, Option<i64>, i64, bool);
 
@@ -41,7 +46,7 @@ impl Store {
     /// Makes a runner, or gives the one with this name a new credential.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
+    /// [`StoreError::Conflict`] when one of this name was heard of within [`A_NAME_IS_HELD_FOR`].
     pub async fn register_runner(
         &self,
         name: &str,
@@ -59,7 +64,17 @@ impl Store {
                 runners::free_slots.eq(0_i64),
                 runners::drain.eq(false),
             );
-            if find(c, &id)?.is_some() {
+            if let Some(known) = find(c, &id)? {
+                let quiet = now.duration_since(known.last_seen_at);
+                if quiet < A_NAME_IS_HELD_FOR {
+                    return Err(StoreError::conflict(format!(
+                        "there is a runner `{id}` already, last heard of {} s ago: give this one another \
+                         name (`--name`), or stop that one; {} s after it was last heard of, its name is \
+                         free",
+                        quiet.as_secs().max(0),
+                        A_NAME_IS_HELD_FOR.as_secs()
+                    )));
+                }
                 diesel::update(runners::table.find(&id))
                     .set(values)
                     .execute(c)?;

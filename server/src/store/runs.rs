@@ -28,6 +28,7 @@ pub(super) struct Record {
     pipeline: Option<String>,
     variables: String,
     repositories: String,
+    authorship: Option<String>,
 }
 
 /// When a run was over.
@@ -65,6 +66,7 @@ impl Record {
             pipeline: run.pipeline.as_ref().map(json).transpose()?,
             variables: json(&run.variables)?,
             repositories: json(&run.repositories)?,
+            authorship: run.authorship.as_ref().map(json).transpose()?,
         })
     }
 
@@ -81,6 +83,11 @@ impl Record {
                 .map(|text| row.json("pipeline", text))
                 .transpose()?,
             variables: row.json("variables", &self.variables)?,
+            authorship: self
+                .authorship
+                .as_deref()
+                .map(|text| row.json("authorship", text))
+                .transpose()?,
             repositories: row.json("repositories", &self.repositories)?,
             state: row.json("state", &self.state)?,
             git_ref: self.git_ref,

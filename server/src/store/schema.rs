@@ -36,6 +36,7 @@ diesel::table! {
         pipeline -> Nullable<Text>,
         variables -> Text,
         repositories -> Text,
+        authorship -> Nullable<Text>,
     }
 }
 
@@ -94,6 +95,7 @@ diesel::table! {
         images -> Text,
         variables -> Text,
         created_at -> BigInt,
+        authorship -> Nullable<Text>,
     }
 }
 
@@ -190,6 +192,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    user_emails (email) {
+        email -> Text,
+        user_name -> Text,
+    }
+}
+
+diesel::table! {
     sessions (token_hash) {
         token_hash -> Text,
         user_name -> Text,
@@ -249,6 +258,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     audit_heads,
     removed_logs,
     users,
+    user_emails,
     sessions,
     api_tokens,
     runners

@@ -2,6 +2,7 @@
 
 use crate::audit::{Entry, Head};
 use jiff::Timestamp;
+use roadstead_pipelines::authorship::Addresses;
 use roadstead_pipelines::deployment::Deployment;
 use roadstead_pipelines::effect::Effect;
 use roadstead_pipelines::fact::Change;
@@ -375,6 +376,8 @@ pub struct User {
     pub disabled_at: Option<Timestamp>,
     /// When they last signed in.
     pub last_sign_in_at: Option<Timestamp>,
+    /// The addresses that they commit with, in the form in which they are compared.
+    pub emails: Addresses,
 }
 
 /// A token for the command line, without its secret.

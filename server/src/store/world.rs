@@ -4,18 +4,23 @@ use super::codec::{Row, json, micros};
 use super::conn::AnyConnection;
 use super::lane::{self, Lane};
 use super::schema::{approvals, places, runs, users};
-use super::{Overview, Result, Store, deployments, projects, releases, runs as run_rows};
+use super::{Overview, Result, Store, accounts, deployments, projects, releases, runs as run_rows};
 use diesel::prelude::*;
 use roadstead_pipelines::deployment::{DeploymentState, Kind, TakenBackBy};
 use roadstead_pipelines::id::{DeploymentId, Place, ProjectName, ReleaseId};
 use roadstead_pipelines::observation::PlaceStatus;
-use roadstead_pipelines::spec::Role;
+use roadstead_pipelines::spec::{Pipeline, Role};
 use roadstead_pipelines::world::{Approval, Hold, PlaceState, World};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// So many of the newest releases are candidates or may be promoted by a button.
 pub(super) const NEWEST_RELEASES: u32 = 50;
+/// Of so many releases before the oldest one that runs somewhere it is read who made them: one that
+/// was built beside others may have been compared with an older one.
+const RELEASES_BEFORE: u64 = 100;
+/// Of so many releases at most. What lies further back is unknown then, and a gate that asks says so.
+const MOST_AUTHORSHIP: i64 = 2_000;
 
 /// Reads a project.
 pub(super) fn load(connection: &mut AnyConnection, project: &ProjectName) -> Result<World> {
@@ -89,16 +94,32 @@ pub(super) fn load(connection: &mut AnyConnection, project: &ProjectName) -> Res
         ..
     } = lane;
     let row = Row("lane", &name);
+    let pipeline: Option<Pipeline> = pipeline
+        .map(|text| row.json("pipeline", &text))
+        .transpose()?;
+    let (authorship, addresses) = if pipeline.as_ref().is_some_and(Pipeline::asks_for_authors) {
+        let deployed = found_places
+            .values()
+            .filter_map(|place| place.last_verified());
+        let oldest = deployed.map(|verified| verified.release.number()).min();
+        let from = oldest.unwrap_or(0).saturating_sub(RELEASES_BEFORE);
+        (
+            releases::authorship(connection, project, from, MOST_AUTHORSHIP)?,
+            accounts::addresses(connection)?,
+        )
+    } else {
+        <_>::default()
+    };
     Ok(World {
         project: project.clone(),
         generations: BTreeMap::from([(project.clone(), generation)]),
         next_release: row.number("next_release", next_release)?,
         next_deployment: row.number("next_deployment", next_deployment)?,
-        pipeline: pipeline
-            .map(|text| row.json("pipeline", &text))
-            .transpose()?,
+        pipeline,
         runs: found_runs,
         releases: found_releases,
+        authorship,
+        addresses,
         deployments: found_deployments,
         places: found_places,
     })

@@ -164,6 +164,7 @@ impl Server {
             commit: CommitSha::parse(&"c".repeat(40)).unwrap(),
             message: "Change".into(),
             author: "Ada Lovelace".into(),
+            authorship: None,
             images: BTreeMap::from([(ImageName::parse("app").unwrap(), image)]),
             variables: Variables::from([(EnvironmentName::parse("staging").unwrap(), variables)]),
             created_at: clock::now(),

@@ -11,6 +11,7 @@ mod people;
 mod roles;
 mod sessions;
 mod site;
+mod sources;
 #[path = "../store/story.rs"]
 mod story;
 mod streams;

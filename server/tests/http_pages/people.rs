@@ -97,6 +97,48 @@ async fn an_admin_looks_after_people_by_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_admin_says_how_people_commit() {
+    let site = Site::start().await;
+    let path = "/settings/users/deployer/emails";
+    let sent = [("emails", "Dep@Example.com\n dep@home.example, ")];
+    let answer = site.submit(ADMIN, path, &sent).await;
+    assert_eq!(location(&answer), "/settings/users");
+    let page = site.page(ADMIN, "/settings/users").await;
+    assert!(page.contains("dep@example.com, dep@home.example"), "{page}");
+    for (path, emails, said) in [
+        (path, "dep@", "`dep@` is no e-mail address"),
+        (
+            "/settings/users/viewer/emails",
+            "DEP@example.com",
+            "is the address of `deployer` already",
+        ),
+    ] {
+        let answer = site.submit(ADMIN, path, &[("emails", emails)]).await;
+        assert!(answer.status().is_client_error(), "{emails}");
+        let html = answer.text().await.unwrap();
+        assert!(html.contains(said), "{said}: {html}");
+    }
+    let request = site.request(ADMIN, Method::POST, "/api/v1/users/deployer/emails");
+    let user = json_of(
+        request.json(&json!({"emails": ["d@example.com"]})),
+        StatusCode::OK,
+    )
+    .await;
+    assert_eq!(user["emails"], json!(["d@example.com"]));
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_offered_what_is_refused() {
+    let site = Site::start().await;
+    let page = site.page(ADMIN, "/settings/users").await;
+    assert!(!page.contains("/settings/users/admin/password"), "{page}");
+    assert!(page.contains("/settings/users/viewer/password"), "{page}");
+    assert!(page.contains("Change your password"), "{page}");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mistakes_are_told_beside_the_form() {
     let site = Site::start().await;
     for (name, role, password, said) in [

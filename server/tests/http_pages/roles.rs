@@ -59,7 +59,7 @@ fn table() -> Vec<(Method, String, Role)> {
         "/api/v1/tokens",
         "/api/v1/tokens/0123456789ab/revoke",
     ];
-    let user_verbs = ["role", "password", "disable", "enable"];
+    let user_verbs = ["role", "emails", "password", "disable", "enable"];
     let user_verbs = user_verbs.iter().flat_map(|verb| {
         [
             format!("/settings/users/nobody/{verb}"),
@@ -124,6 +124,7 @@ async fn every_route_asks_for_its_role() {
                         "/api/v1/users" => {
                             json!({"name": format!("x of {who:?}"), "role": "viewer"})
                         }
+                        "/api/v1/users/nobody/emails" => json!({"emails": []}),
                         "/api/v1/users/nobody/role" => json!({"role": "viewer"}),
                         _ => json!({}),
                     };

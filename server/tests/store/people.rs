@@ -5,7 +5,10 @@ use crate::databases::{self, on_both_databases};
 use crate::story::{Story, place};
 use jiff::SignedDuration;
 use roadstead_pipelines::action::{self, Actor};
-use roadstead_pipelines::spec::Role;
+use roadstead_pipelines::authorship::Addresses;
+use roadstead_pipelines::fact::Change;
+use roadstead_pipelines::gate;
+use roadstead_pipelines::spec::{Gate, Role};
 use roadstead_pipelines::world::World;
 use roadstead_server::store::{NewApiToken, Store, StoreError, User, hash_secret};
 
@@ -22,6 +25,8 @@ on_both_databases!(
     nobody_has_tokens_without_end,
     one_person_approves_once,
     an_approval_is_worth_what_its_person_is,
+    an_address_is_one_persons,
+    whoever_plans_knows_the_addresses,
     everything_is_told_in_the_history,
 );
 
@@ -407,6 +412,67 @@ async fn an_approval_is_worth_what_its_person_is(url: &str) {
     assert_eq!(counted(&mut before).await, Some(Role::Admin));
 }
 
+fn addresses(all: &[&str]) -> Addresses {
+    all.iter().map(|one| (*one).to_owned()).collect()
+}
+
+async fn an_address_is_one_persons(url: &str) {
+    let story = Story::begin(url).await;
+    let (store, now) = (&story.store, story.now);
+    add(&story, "ada", Role::Viewer).await;
+    add(&story, "bob", Role::Viewer).await;
+    let two = addresses(&["ada@example.com", "ada@home.example"]);
+    store.set_emails("ada", &two, "boss", now).await.unwrap();
+    assert_eq!(store.get_user("ada").await.unwrap().unwrap().emails, two);
+    let taken = addresses(&["bob@example.com", "ada@home.example"]);
+    is_conflict(store.set_emails("bob", &taken, "boss", now).await);
+    let users = store.list_users().await.unwrap();
+    let bob = users.iter().find(|user| user.name == "bob").unwrap();
+    assert_eq!(bob.emails, addresses(&[]), "all or nothing");
+    // What somebody gives up is free.
+    let one = addresses(&["ada@example.com"]);
+    store.set_emails("ada", &one, "boss", now).await.unwrap();
+    store.set_emails("bob", &taken, "boss", now).await.unwrap();
+    let unknown = store.set_emails("zoe", &one, "boss", now).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound { .. })));
+}
+
+async fn whoever_plans_knows_the_addresses(url: &str) {
+    let mut story = Story::begin(url).await;
+    let release = story.verified_in_staging().await;
+    add(&story, "ada", Role::Deployer).await;
+    let (store, now, shop) = (&story.store, story.now, story.shop.clone());
+    let mut world = store.load_world(&shop).await.unwrap();
+    // No gate asks, so nobody is looked up; what git told is with the release.
+    assert!(world.addresses.is_empty());
+    let told = world.authorship(&release).unwrap().commit.clone();
+    assert_eq!(told, addresses(&["ada@example.com"]));
+    let before = world.generations[&shop];
+    let mut pipeline = world.pipeline.take().unwrap();
+    let production = pipeline.environments.values_mut().last().unwrap();
+    production.gates = vec![Gate::Approval {
+        from: vec![Role::Deployer],
+        count: 1,
+        not_author: true,
+    }];
+    let adopted = store.record(&shop, "ada", now, |_| {
+        let pipeline = Box::new(pipeline.clone());
+        Ok(vec![Change::AdoptPipeline { pipeline }])
+    });
+    adopted.await.unwrap();
+    let own = addresses(&["ada@example.com"]);
+    store.set_emails("ada", &own, "boss", now).await.unwrap();
+    let world = store.load_world(&shop).await.unwrap();
+    // A plan that was made before is thrown away.
+    assert!(world.generations[&shop] > before + 1);
+    assert_eq!(world.addresses["ada"], own);
+    assert!(world.authorship.contains_key(&release));
+    let why = gate::is_no_stranger(&world, &place("production"), &release, "ada").unwrap();
+    assert!(why.contains("as ada@example.com"), "{why}");
+    let why = gate::is_no_stranger(&world, &place("production"), &release, "zoe").unwrap();
+    assert!(why.contains("has no e-mail address"), "{why}");
+}
+
 async fn everything_is_told_in_the_history(url: &str) {
     let story = Story::begin(url).await;
     let (store, now) = (&story.store, story.now);
@@ -423,6 +489,9 @@ async fn everything_is_told_in_the_history(url: &str) {
         .await
         .unwrap();
     store.enable_user("ada", "boss", now).await.unwrap();
+    let emails = addresses(&["ada@example.com"]);
+    store.set_emails("ada", &emails, "boss", now).await.unwrap();
+    store.set_emails("ada", &emails, "boss", now).await.unwrap();
     store.set_password("ada", "x", "ada", now).await.unwrap();
     store.set_password("ada", "y", "boss", now).await.unwrap();
     store.end_sessions("ada", "ada", now).await.unwrap();
@@ -447,6 +516,7 @@ async fn everything_is_told_in_the_history(url: &str) {
         r#"boss user_added user ada {"role":"viewer"}"#,
         r#"ada token_created token laptop"#,
         r#"boss role_changed user ada {"from":"viewer","to":"deployer"}"#,
+        r#"boss emails_changed user ada {"from":[],"to":["ada@example.com"]}"#,
         r#"ada password_changed user ada {"sessions":0}"#,
         r#"boss password_reset user ada {"sessions":0}"#,
         r#"ada sessions_ended user ada {"sessions":0}"#,

@@ -1,6 +1,7 @@
 //! One project on a store, and a world outside that does as the test says.
 
 use jiff::{SignedDuration, Timestamp};
+use roadstead_pipelines::authorship::Authorship;
 use roadstead_pipelines::deployment::EcsRollout;
 use roadstead_pipelines::effect::Effect;
 use roadstead_pipelines::fact::{Change, DeploymentFact, RunFact, SourcesRead};
@@ -261,6 +262,10 @@ fn success_of(effect: &Effect) -> Change {
                 pipeline: pipeline(),
                 message: "Change the sails".into(),
                 author: "Ada".into(),
+                authorship: Authorship {
+                    commit: ["ada@example.com".to_owned()].into(),
+                    since: vec![],
+                },
                 variables: Variables::new(),
                 skip: None,
             };

@@ -7,7 +7,7 @@ use roadstead_pipelines::action::{self, Actor};
 use roadstead_pipelines::run::{AttemptOutcome, RunState};
 use roadstead_pipelines::spec::Role;
 use roadstead_protocol::{ACCEPT_SECONDS, AttemptRef, LEASE_SECONDS, StepState};
-use roadstead_server::store::{Offer, Report, Store, hash_secret};
+use roadstead_server::store::{A_NAME_IS_HELD_FOR, Offer, Report, Store, StoreError, hash_secret};
 use std::collections::BTreeSet;
 
 on_both_databases!(
@@ -407,7 +407,17 @@ async fn a_draining_runner_gets_nothing(url: &str) {
     );
     assert_eq!(found.running, ["shop.1.a1"]);
 
+    // Another one of that name has to wait until nothing was heard of this one for a while.
+    let again = store.register_runner("a", hash_secret("new key"), vec![], story.now);
+    let refused = again.await.unwrap_err();
+    assert!(matches!(refused, StoreError::Conflict { .. }), "{refused}");
+    assert!(refused.to_string().contains("give this one another name"));
+    let key = hash_secret("key");
+    let known = store.runner_by_credential(&key).await.unwrap();
+    assert!(known.is_some());
+
     // Registering again under the name ends the old credential.
+    story.wait(A_NAME_IS_HELD_FOR.as_secs());
     store
         .register_runner("a", hash_secret("new key"), vec![], story.now)
         .await

@@ -66,6 +66,10 @@ pub struct User {
     pub disabled: Option<Time>,
     /// How many API tokens of theirs can be used.
     pub tokens: u64,
+    /// The addresses that they commit with.
+    pub emails: Vec<String>,
+    /// Whether this is whoever looks at the page.
+    pub is_viewer: bool,
     /// Whether their role may be changed.
     pub change_role: Permission,
     /// Whether they may be disabled; absent when they are.

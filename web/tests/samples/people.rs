@@ -70,6 +70,11 @@ pub(crate) fn users() -> UsersPage {
         last_sign_in,
         disabled,
         tokens: 1,
+        emails: match name {
+            "zoe" => vec![],
+            _ => vec![format!("{name}@example.com")],
+        },
+        is_viewer: name == "ole",
         change_role: Permission::Allowed,
         disable: if disabled.is_some() {
             Permission::Absent

@@ -1,5 +1,6 @@
 //! Brings commits into a mirror.
 
+use super::consolidate::consolidate;
 use super::{Mirror, Sources, SourcesError, local, oid};
 use git2::{
     AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions,
@@ -131,6 +132,7 @@ impl Sources {
     ) -> Result<(), SourcesError> {
         remote.check()?;
         check_ref(git_ref)?;
+        let remote_is_elsewhere = remote.folder().is_none();
         let mirror = self.mirror(project);
         let lock = self.fetch_lock(project).lock_owned();
         let (remote, commit, git_ref) = (remote.clone(), commit.clone(), git_ref.to_owned());
@@ -142,12 +144,40 @@ impl Sources {
             })
             .await
         };
-        tokio::time::timeout(LONGEST_FETCH, work)
+        let done = tokio::time::timeout(LONGEST_FETCH, work)
             .await
             .unwrap_or_else(|_| {
                 let reason = format!("no end after {} s", LONGEST_FETCH.as_secs());
                 Err(SourcesError::Unreachable { reason })
+            });
+        // What is taken from this machine is linked there, and that repository is packed by its owner.
+        if done.is_ok() && remote_is_elsewhere {
+            self.consolidate(project);
+        }
+        done
+    }
+
+    /// Makes one pack of many, if there are: after a fetch, and without anybody waiting for it but the
+    /// next fetch.
+    fn consolidate(&self, project: &ProjectName) {
+        let (mirror, lock) = (self.mirror(project), self.fetch_lock(project));
+        tokio::spawn(async move {
+            let held = lock.lock_owned().await;
+            super::blocking(move || {
+                let _held = held;
+                let project = &mirror.project;
+                match consolidate(&mirror) {
+                    Ok(0) => {}
+                    Ok(packs) => {
+                        tracing::info!(%project, packs, "packs of the mirror were made one");
+                    }
+                    Err(error) => {
+                        tracing::warn!(%project, "the mirror's packs stay many: {error:#}");
+                    }
+                }
             })
+            .await;
+        });
     }
 
     /// The branches of the repository itself, by name without `refs/heads/`.

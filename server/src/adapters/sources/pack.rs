@@ -236,7 +236,7 @@ impl Sources {
                 project: mirror.project.to_string(),
                 reason: error.to_string(),
             };
-            let folder = lone_pack(mirror, &stored).map_err(io)?;
+            let folder = lone_packs(mirror, [&stored]).map_err(io)?;
             let path = folder.path().display().to_string();
             let build = || {
                 let id = super::oid(&commit)?;
@@ -321,16 +321,21 @@ fn open_stored(mirror: &Mirror) -> Option<(PackName, [File; 2], u64)> {
     Some((name, [index, File::open(pack).ok()?], index_bytes))
 }
 
-/// A folder of objects that holds one of the mirror's packs and nothing else.
-fn lone_pack(mirror: &Mirror, name: &PackName) -> io::Result<tempfile::TempDir> {
+/// A folder of objects that holds these packs of the mirror and nothing else.
+pub(super) fn lone_packs<'a>(
+    mirror: &Mirror,
+    names: impl IntoIterator<Item = &'a PackName>,
+) -> io::Result<tempfile::TempDir> {
     let folder = tempfile::tempdir()?;
     let packs = folder.path().join("pack");
     fs::create_dir(&packs)?;
-    for ending in ["pack", "idx"] {
-        let file = format!("pack-{}.{ending}", name.as_str());
-        let stored = std::path::absolute(mirror.path.join("objects/pack").join(&file))?;
-        if stored.exists() {
-            symlink(stored, packs.join(&file))?;
+    for name in names {
+        for ending in ["pack", "idx"] {
+            let file = format!("pack-{}.{ending}", name.as_str());
+            let stored = std::path::absolute(mirror.path.join("objects/pack").join(&file))?;
+            if stored.exists() {
+                symlink(stored, packs.join(&file))?;
+            }
         }
     }
     Ok(folder)

@@ -2,9 +2,12 @@
 
 use super::{Mirror, Sources, SourcesError, oid};
 use git2::{ObjectType, Oid, Repository, Tree};
-use roadstead_pipelines::id::{CommitSha, ProjectName};
+use roadstead_pipelines::authorship::{Addresses, AuthorsSince, Authorship, address};
+use roadstead_pipelines::id::{CommitSha, ProjectName, ReleaseId};
 use std::collections::BTreeSet;
 
+/// Of so many commits between two releases it is read who made them.
+const MOST_COMMITS: usize = 10_000;
 const MODE_SYMLINK: i32 = 0o120_000;
 
 /// What a commit says of itself.
@@ -60,6 +63,38 @@ impl Sources {
             .await
     }
 
+    /// Who made a commit, and the commits that it has and each of `others` has not. One of these that
+    /// the mirror does not hold, or that is [`MOST_COMMITS`] or more commits away, is left out.
+    ///
+    /// # Errors
+    /// [`SourcesError::NoCommit`] when the mirror does not hold the commit.
+    pub async fn read_authorship(
+        &self,
+        project: &ProjectName,
+        commit: &CommitSha,
+        others: Vec<(ReleaseId, CommitSha)>,
+    ) -> Result<Authorship, SourcesError> {
+        let commit = commit.clone();
+        self.mirror(project)
+            .with(move |mirror, repository| {
+                let mut authorship = Authorship {
+                    commit: people_of(&mirror.commit(repository, &commit)?),
+                    since: vec![],
+                };
+                for (release, other) in others {
+                    if mirror.commit(repository, &other).is_err() {
+                        continue;
+                    }
+                    let since = since(repository, &commit, release, &other);
+                    authorship
+                        .since
+                        .extend(since.map_err(|error| mirror.error(&error))?);
+                }
+                Ok(authorship)
+            })
+            .await
+    }
+
     /// Reads a file of a commit that was fetched. `path` is relative to the repository's root.
     ///
     /// # Errors
@@ -111,6 +146,55 @@ impl Sources {
             })
             .await
     }
+}
+
+/// Author, committer and co-authors of a commit. One without an address leaves an empty one.
+fn people_of(commit: &git2::Commit<'_>) -> Addresses {
+    let text = |bytes: &[u8]| address(&String::from_utf8_lossy(bytes));
+    let mut people = Addresses::from([
+        text(commit.author().email_bytes()),
+        text(commit.committer().email_bytes()),
+    ]);
+    let message = String::from_utf8_lossy(commit.message_bytes()).into_owned();
+    // What is no trailer is prose: `Co-authored-by` counts where git and forges read it.
+    if let Ok(trailers) = git2::message_trailers_strs(&message) {
+        for (key, value) in trailers.iter() {
+            if key.eq_ignore_ascii_case("co-authored-by") {
+                let inside = value
+                    .rsplit_once('<')
+                    .and_then(|(_, rest)| rest.split_once('>'))
+                    .map(|(email, _)| email);
+                people.extend(inside.map(address));
+            }
+        }
+    }
+    people
+}
+
+/// Who made what `commit` has and `other` has not; `None` when that is too much to read.
+fn since(
+    repository: &Repository,
+    commit: &CommitSha,
+    release: ReleaseId,
+    other: &CommitSha,
+) -> Result<Option<AuthorsSince>, git2::Error> {
+    let (to, from) = (oid(commit)?, oid(other)?);
+    let mut walk = repository.revwalk()?;
+    walk.push(to)?;
+    walk.hide(from)?;
+    let mut people = Addresses::new();
+    for (number, id) in walk.enumerate() {
+        if number >= MOST_COMMITS {
+            return Ok(None);
+        }
+        people.extend(people_of(&repository.find_commit(id?)?));
+    }
+    let contained = to == from || repository.graph_descendant_of(to, from)?;
+    Ok(Some(AuthorsSince {
+        release,
+        contained,
+        people,
+    }))
 }
 
 impl Mirror {

@@ -18,6 +18,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .route("/users", web::get().to(list))
         .route("/users", web::post().to(add))
         .route("/users/{user}/role", web::post().to(set_role))
+        .route("/users/{user}/emails", web::post().to(set_emails))
         .route("/users/{user}/password", web::post().to(reset_password))
         .route("/users/{user}/disable", web::post().to(disable))
         .route("/users/{user}/enable", web::post().to(enable))
@@ -38,7 +39,7 @@ async fn account(who: Allowed<Viewer>) -> HttpResponse {
 
 fn user(user: &User) -> Value {
     json!({
-        "name": user.name, "role": user.role, "created_at": user.created_at,
+        "name": user.name, "role": user.role, "emails": user.emails, "created_at": user.created_at,
         "disabled_at": user.disabled_at, "last_sign_in_at": user.last_sign_in_at,
     })
 }
@@ -102,6 +103,23 @@ async fn set_role(
     app.store
         .set_role(&path, who.sent.role, &who.actor.name, now)
         .await?;
+    answer(&app, StatusCode::OK, &path, None).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewEmails {
+    /// All of them: those that are not named are forgotten.
+    emails: Vec<String>,
+}
+
+async fn set_emails(
+    app: web::Data<App>,
+    who: Allowed<Admin, web::Json<NewEmails>>,
+    path: web::Path<String>,
+) -> Result<HttpResponse, HttpError> {
+    let given = who.sent.emails.iter().map(String::as_str);
+    people::set_emails(&app, &who.actor, &path, given).await?;
     answer(&app, StatusCode::OK, &path, None).await
 }
 

@@ -98,6 +98,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
                     .route(web::post().to(users::add)),
             )
             .route(route::USER_ROLE, web::post().to(users::set_role))
+            .route(route::USER_EMAILS, web::post().to(users::set_emails))
             .route(route::USER_PASSWORD, web::post().to(users::reset_password))
             .route(route::USER_DISABLE, web::post().to(users::disable))
             .route(route::USER_ENABLE, web::post().to(users::enable))

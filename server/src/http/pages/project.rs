@@ -71,7 +71,10 @@ pub(super) fn run_line(scene: &Scene, line: &RunLine) -> RunSummary {
     let mut summary = view_of::summary_of_line(line, "push", scene.commits.as_deref());
     if summary.reason.is_empty() || !line.state.is_over() {
         let waiting = scene.run_waits(&line.id);
-        summary.reason = waiting.map_or(summary.reason, |waiting| waiting.reason);
+        summary.reason = match waiting {
+            Some(waiting) => format!("waits for {}", waiting.reason),
+            None => summary.reason,
+        };
     }
     summary
 }

@@ -56,6 +56,8 @@ async fn page(app: &App, actor: &Actor, request: &HttpRequest) -> Result<UsersPa
             last_sign_in: user.last_sign_in_at.map(view_of::time),
             disabled: user.disabled_at.map(view_of::time),
             tokens: own.count() as u64,
+            emails: user.emails.iter().cloned().collect(),
+            is_viewer: user.name == actor.name,
             disable: match user.disabled_at {
                 Some(_) => Permission::Absent,
                 None => permission.clone(),
@@ -161,6 +163,31 @@ pub(super) async fn set_role(
     let leaves = *path == who.actor.name && role < Role::Admin;
     let page = if leaves { route::HOME } else { route::USERS };
     Ok(back_to(page, Tone::Good, &text))
+}
+
+/// Changes the addresses that a user commits with.
+///
+/// # Errors
+/// 404 for an unknown user. Mistakes are told on the page.
+pub(super) async fn set_emails(
+    app: web::Data<App>,
+    who: Sent,
+    request: HttpRequest,
+    path: web::Path<String>,
+) -> Result<HttpResponse, HttpError> {
+    let text = who.sent.get(field::EMAILS).map_or("", String::as_str);
+    let given = text.split([',', ' ', '\n', '\r', '\t']);
+    let done = people::set_emails(&app, &who.actor, &path, given).await;
+    let said = format!("The e-mail addresses of {path} are noted.");
+    answer(
+        &app,
+        &who.actor,
+        &request,
+        &path,
+        done.map(|()| None),
+        &said,
+    )
+    .await
 }
 
 /// Lets a user in no more.

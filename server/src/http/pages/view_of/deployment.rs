@@ -74,7 +74,7 @@ fn ended_at(state: &DeploymentState) -> Option<Timestamp> {
 /// Why it waits or how it ended.
 fn reason(deployment: &Deployment, waiting: Option<&str>) -> String {
     match &deployment.state {
-        DeploymentState::Queued => waiting.unwrap_or("waits for its turn").to_owned(),
+        DeploymentState::Queued => format!("waits for {}", waiting.unwrap_or("its turn")),
         DeploymentState::RollingOut { rollout, .. } => match rollout {
             Progress::Registering => "registering its task definition".to_owned(),
             Progress::Updating { .. } => "asking ECS for the update".to_owned(),

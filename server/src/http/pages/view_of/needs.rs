@@ -148,7 +148,7 @@ fn approvals(scene: &Scene) -> Vec<Need> {
             needs.push(Need {
                 kind: NeedKind::Approval,
                 title: title(scene, place, &deployment.release),
-                reason: format!("{reason}; {} can", super::who_acts(&who)),
+                reason: format!("waits for {reason}; {} can", super::who_acts(&who)),
                 since: time(deployment.created_at),
                 url: urls::deployment(deployment.id.as_str()),
             });
@@ -173,7 +173,11 @@ fn promotions(scene: &Scene) -> Vec<Need> {
             needs.push(Need {
                 kind: NeedKind::Promotion,
                 title: title(scene, place, release),
-                reason: format!("{}; {} can", waiting.reason, super::who_acts(&waiting.who)),
+                reason: format!(
+                    "waits for {}; {} can",
+                    waiting.reason,
+                    super::who_acts(&waiting.who)
+                ),
                 since: time(waiting.since),
                 url: url(scene, place),
             });

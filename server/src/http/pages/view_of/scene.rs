@@ -142,9 +142,10 @@ impl Scene {
                     "you have approved it; somebody else has to, too".into(),
                 );
             }
-            let author = self.world.releases.get(release).map(|r| r.author.as_str());
-            if *not_author && author == Some(self.actor.name.as_str()) {
-                return Permission::Denied("its author cannot approve it".into());
+            let known = not_author
+                .then(|| gate::is_no_stranger(&self.world, place, release, &self.actor.name));
+            if let Some(why) = known.flatten() {
+                return Permission::Denied(format!("not by its author: {why}"));
             }
             return super::needs_role(&self.actor, least.max(Role::Deployer));
         }

@@ -1,0 +1,3 @@
+DROP TABLE user_emails;
+ALTER TABLE releases DROP COLUMN authorship;
+ALTER TABLE runs DROP COLUMN authorship;
