@@ -18,11 +18,17 @@ use std::time::{Duration, Instant};
 /// one.
 const LARGE: u64 = 32 << 20;
 /// How long the writer waits for readers of before, in milliseconds; as long nothing is written.
-const PATIENCE_MS: u32 = 50;
+const PATIENCE_MS: u32 = 100;
 /// What a connection waits for others otherwise (see `conn`), in milliseconds.
 const USUAL_PATIENCE_MS: u32 = 5_000;
-/// How soon a failed try is made again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// A try that failed is made again once the log has grown by so many bytes; by twice as many after each
+/// further one, because a reader that stays is not to cost others their time again and again.
+const FIRST_STEP: u64 = 4 << 20;
+const LARGEST_STEP: u64 = 256 << 20;
+/// How soon it is made again when nobody writes.
+const AGAIN_AT_REST: Duration = Duration::from_secs(1);
+/// How soon it is made again at the latest.
+const AGAIN: Duration = Duration::from_secs(10);
 
 #[derive(QueryableByName)]
 struct Outcome {
@@ -30,11 +36,19 @@ struct Outcome {
     busy: i32,
 }
 
+/// A try that a reader was in the way of.
+struct Failed {
+    at: Instant,
+    step: u64,
+    /// The log's length that makes it worth another one.
+    next: u64,
+}
+
 /// The log of one database.
 pub(super) struct Checkpoints {
     /// None beside PostgreSQL.
     log: Option<PathBuf>,
-    failed_at: Option<Instant>,
+    failed: Option<Failed>,
 }
 
 impl Checkpoints {
@@ -47,43 +61,51 @@ impl Checkpoints {
             }
             Address::Postgres(_) => None,
         };
-        Self {
-            log,
-            failed_at: None,
-        }
+        Self { log, failed: None }
     }
 
     /// How long the writer may rest before it has to come here again; none: until there is work.
     pub(super) fn rest(&self) -> Option<Duration> {
-        self.is_large().then_some(AGAIN)
+        (self.length() >= LARGE).then_some(AGAIN_AT_REST)
     }
 
-    fn is_large(&self) -> bool {
-        let length = self
-            .log
+    fn length(&self) -> u64 {
+        self.log
             .as_ref()
             .and_then(|log| std::fs::metadata(log).ok())
-            .map_or(0, |log| log.len());
-        length >= LARGE
+            .map_or(0, |log| log.len())
     }
 
-    /// Takes the log back if it is large, and if the last try was not just now.
-    pub(super) fn take_back(&mut self, connection: &mut AnyConnection) {
-        let just_failed = self.failed_at.is_some_and(|at| at.elapsed() < AGAIN);
-        if just_failed || !self.is_large() {
+    /// Takes the log back if it is large, unless that has just failed. `at_rest`: nobody waits.
+    pub(super) fn take_back(&mut self, connection: &mut AnyConnection, at_rest: bool) {
+        let length = self.length();
+        let pause = if at_rest { AGAIN_AT_REST } else { AGAIN };
+        let too_soon = self
+            .failed
+            .as_ref()
+            .is_some_and(|failed| length < failed.next && failed.at.elapsed() < pause);
+        if length < LARGE || too_soon {
             return;
         }
         match truncate(connection) {
-            Ok(true) => self.failed_at = None,
-            Ok(false) => {
-                tracing::debug!("the write-ahead log stays: somebody reads in it");
-                self.failed_at = Some(Instant::now());
+            Ok(true) => {
+                self.failed = None;
+                return;
             }
+            Ok(false) => tracing::debug!("the write-ahead log stays: somebody reads in it"),
             Err(error) => {
                 tracing::warn!("the write-ahead log could not be taken back: {error}");
-                self.failed_at = Some(Instant::now());
             }
         }
+        let step = self
+            .failed
+            .as_ref()
+            .map_or(FIRST_STEP, |failed| (failed.step * 2).min(LARGEST_STEP));
+        self.failed = Some(Failed {
+            at: Instant::now(),
+            step,
+            next: length + step,
+        });
     }
 }
 

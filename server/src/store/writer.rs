@@ -93,7 +93,7 @@ fn serve(address: &Address, first: AnyConnection, jobs: &mpsc::Receiver<Box<dyn 
             Ok(job) => vec![job],
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(connection) = &mut connection {
-                    checkpoints.take_back(connection);
+                    checkpoints.take_back(connection, true);
                 }
                 continue;
             }
@@ -118,7 +118,7 @@ fn serve(address: &Address, first: AnyConnection, jobs: &mpsc::Receiver<Box<dyn 
         }
         // Those of this batch have their answer already.
         if let Some(connection) = &mut connection {
-            checkpoints.take_back(connection);
+            checkpoints.take_back(connection, false);
         }
     }
 }

@@ -128,6 +128,6 @@ async fn readers_without_a_gap_between_them_do_not_make_the_log_grow() {
     for writer in writers {
         writer.await.unwrap();
     }
-    assert!(readers > 50, "only {readers} readers");
+    assert!(readers > 20, "only {readers} readers");
     assert!(largest < BOUND, "the log grew to {largest} bytes");
 }
