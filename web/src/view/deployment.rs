@@ -102,7 +102,7 @@ pub struct Gate {
     pub name: String,
     /// What it says now.
     pub verdict: GateVerdict,
-    /// Why, as a phrase: `7 of 10 m; reset 14:02 by target health`.
+    /// Why, as a phrase; while it waits, for what: `staging/web to stay healthy for 10 min: 7 min so far`.
     pub reason: String,
     /// Since when it says so.
     pub since: Option<Time>,

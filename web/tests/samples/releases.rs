@@ -38,7 +38,7 @@ fn cell(environment: &str, health: Health, detail: &str, live: Option<LiveReleas
 fn soak() -> Waiting {
     Waiting {
         what: "production".into(),
-        reason: "3 m more of healthy staging (7 of 10 m; reset 13:52 by target health)".into(),
+        reason: "staging/web to stay healthy for 10 min: 7 min so far; it broke 10 min ago: target health".into(),
         since: ago(430),
         until: Some(NOW.plus_seconds(175)),
         who: "nobody needs to act".into(),
@@ -333,7 +333,7 @@ pub(crate) fn gates() -> Vec<Gate> {
         Gate {
             name: "healthy in staging for 10 m".into(),
             verdict: GateVerdict::Wait,
-            reason: "7 of 10 m; reset 13:52 by target health".into(),
+            reason: "staging/web to stay healthy for 10 min: 7 min so far; it broke 10 min ago: target health".into(),
             since: Some(ago(430)),
             until: Some(NOW.plus_seconds(175)),
             who: "nobody needs to act".into(),
@@ -349,7 +349,7 @@ pub(crate) fn gates() -> Vec<Gate> {
         Gate {
             name: "approval by a deployer".into(),
             verdict: GateVerdict::Wait,
-            reason: "none yet; the author cannot approve".into(),
+            reason: "approval by a deployer who wrote none of it".into(),
             since: Some(ago(400)),
             until: None,
             who: "ole or ines can approve".into(),
@@ -501,7 +501,7 @@ pub(crate) fn deployment_waiting() -> DeploymentPage {
             name: "d30".into(),
             kind: DeploymentKind::Promote,
             state: DeploymentState::Queued,
-            reason: String::new(),
+            reason: "waits for staging/web to stay healthy for 10 min: 7 min so far".into(),
             release: "r14".into(),
             commit: commit("9c1d2e3", "Charge the card once", "Maya"),
             actor: Actor {
