@@ -132,6 +132,9 @@ pub fn server(app: web::Data<App>, listener: TcpListener) -> io::Result<actix_we
     // Each worker has a pool of its own, and actix's size depends on the machine. Packs under way may
     // take eight of these threads (see `adapters::sources`); the store has to find some free.
     .worker_max_blocking_threads(64)
+    // Whoever is gone is not served on: the long poll of a runner that was killed would take a job that
+    // nobody then accepts, and cost its run one of its attempts.
+    .h1_allow_half_closed(false)
     .shutdown_timeout(5)
     .disable_signals()
     .listen(listener)?

@@ -8,6 +8,7 @@
 
 mod pages;
 mod people;
+mod polls;
 mod roles;
 mod sessions;
 mod site;
