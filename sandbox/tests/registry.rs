@@ -390,6 +390,38 @@ async fn pulls_and_uploads_of_layers_meet_faults() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lifecycle_policy_is_kept_also_over_a_restart_until_it_is_deleted() {
+    let mut bench = Bench::new().await;
+    bench.create("web", "MUTABLE").await;
+    let web = json!({"repositoryName": "web"});
+    let none = bench.sandbox.ecr("GetLifecyclePolicy", web.clone()).await;
+    assert_eq!(none.unwrap_err().code, "LifecyclePolicyNotFoundException");
+    let policy = json!({"rules": [{
+        "rulePriority": 1,
+        "description": "keep two",
+        "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 2},
+        "action": {"type": "expire"},
+    }]})
+    .to_string();
+    let put = json!({"repositoryName": "web", "lifecyclePolicyText": policy});
+    let answer = bench.sandbox.ecr("PutLifecyclePolicy", put).await.unwrap();
+    assert_eq!(answer["lifecyclePolicyText"], policy);
+    let elsewhere = json!({"repositoryName": "api", "lifecyclePolicyText": policy});
+    let refused = bench.sandbox.ecr("PutLifecyclePolicy", elsewhere).await;
+    assert_eq!(refused.unwrap_err().code, "RepositoryNotFoundException");
+
+    bench.sandbox.halt().await;
+    bench.sandbox.resume().await;
+    let kept = bench.sandbox.ecr("GetLifecyclePolicy", web.clone()).await;
+    assert_eq!(kept.unwrap()["lifecyclePolicyText"], policy);
+    let gone = bench.sandbox.ecr("DeleteLifecyclePolicy", web.clone());
+    assert_eq!(gone.await.unwrap()["lifecyclePolicyText"], policy);
+    let none = bench.sandbox.ecr("DeleteLifecyclePolicy", web).await;
+    assert_eq!(none.unwrap_err().code, "LifecyclePolicyNotFoundException");
+    bench.sandbox.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_scan_finds_what_was_told_and_nothing_is_scanned() {
     let bench = Bench::new().await;
     bench.create("web", "MUTABLE").await;

@@ -3,6 +3,7 @@
 //! Digests, tags and manifests are what the real registry answers at the moment of the call; only
 //! push times come from the records.
 
+mod lifecycle;
 pub(crate) mod scans;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,9 @@ pub(crate) async fn handle(app: &App, operation: &str, input: &Value) -> JsonRes
         "BatchGetImage" => ecr.batch_get_image().await.map(Reply::read),
         "StartImageScan" => ecr.start_image_scan().await.map(Reply::changed),
         "DescribeImageScanFindings" => ecr.describe_image_scan_findings().await.map(Reply::read),
+        "PutLifecyclePolicy" => ecr.put_lifecycle_policy().await.map(Reply::changed),
+        "GetLifecyclePolicy" => ecr.get_lifecycle_policy().map(Reply::read),
+        "DeleteLifecyclePolicy" => ecr.delete_lifecycle_policy().await.map(Reply::changed),
         "BatchDeleteImage" => ecr.batch_delete_image().await.map(Reply::changed),
         _ => Err(AwsError::unsupported_operation(operation)),
     }
@@ -100,6 +104,7 @@ impl Ecr<'_> {
             mutability: self.mutability()?,
             images: BTreeMap::new(),
             scans: BTreeMap::new(),
+            lifecycle_policy: None,
         };
         let answer = json!({ "repository": self.repository_value(name, &repository) });
         self.registry
