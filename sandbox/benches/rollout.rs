@@ -25,6 +25,8 @@ const PAIRS: usize = 10;
 /// AWS's five seconds between checks are this many milliseconds.
 const SCALE: f64 = 20.0;
 const INTERVAL: Duration = Duration::from_millis(250);
+/// Bounds a failure; a start by hand takes about a second.
+const PATIENCE: Duration = Duration::from_secs(60);
 const COMMAND: [&str; 3] = [
     "sh",
     "-c",
@@ -145,14 +147,19 @@ async fn start_by_hand(image: &str) -> Vec<String> {
             .build();
         let made = engine.create_container(Some(options), body.clone()).await?;
         engine.start_container(&made.id, None).await?;
-        loop {
-            let seen = engine.inspect_container(&made.id, None).await?;
-            let health = seen.state.and_then(|state| state.health?.status);
-            if health == Some(HealthStatusEnum::HEALTHY) {
-                return Ok::<_, bollard::errors::Error>(made.id);
+        let healthy = async {
+            loop {
+                let seen = engine.inspect_container(&made.id, None).await?;
+                let health = seen.state.and_then(|state| state.health?.status);
+                if health == Some(HealthStatusEnum::HEALTHY) {
+                    return Ok::<_, bollard::errors::Error>(made.id);
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        };
+        tokio::time::timeout(PATIENCE, healthy)
+            .await
+            .expect("a container that answers its check becomes healthy")
     });
     try_join_all(started)
         .await

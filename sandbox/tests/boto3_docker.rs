@@ -80,3 +80,8 @@ async fn a_task_runs_to_its_end() {
 async fn requests_through_the_load_balancer_never_see_a_rollout_or_a_rollback() {
     story("load-balancer").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_shares_requests_between_two_services_by_weight() {
+    story("weights").await;
+}

@@ -312,6 +312,116 @@ async fn pushes_meet_faults_and_are_in_the_call_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pulls_and_uploads_of_layers_meet_faults() {
+    let bench = Bench::new().await;
+    bench.create("web", "MUTABLE").await;
+    bench.push("one", "web", "v1").await.unwrap();
+    let own = |path: &str| format!("{}/_sandbox/{path}", bench.sandbox.endpoint);
+    let login = bench.login();
+    let ask = async |method: &Method, path: &str| {
+        let url = format!("http://{}/v2/web/{path}", bench.registry);
+        let headers = [("authorization", &*login), ("accept", MANIFEST)];
+        http(method.clone(), &url, &headers, "").await.unwrap()
+    };
+    let manifest: Value =
+        serde_json::from_slice(&ask(&Method::GET, "manifests/v1").await.body).unwrap();
+    let digest = manifest["layers"][0]["digest"].as_str().unwrap();
+    let begin = async || {
+        let begun = ask(&Method::POST, "blobs/uploads/").await;
+        let location = begun.headers["location"].to_str().unwrap().to_owned();
+        location.strip_prefix("/v2/web/").unwrap().to_owned()
+    };
+    let upload = begin().await;
+    let layer = format!("blobs/{digest}");
+    let complete = format!("{upload}&digest={digest}");
+    for (operation, method, path, healthy) in [
+        ("BatchGetImage", Method::GET, "manifests/v1", 200),
+        ("GetDownloadUrlForLayer", Method::GET, &*layer, 200),
+        ("BatchCheckLayerAvailability", Method::HEAD, &*layer, 200),
+        ("InitiateLayerUpload", Method::POST, "blobs/uploads/", 202),
+        ("UploadLayerPart", Method::PATCH, &*upload, 202),
+        // The upload is empty, so its digest is another; the fault comes before the registry says so.
+        ("CompleteLayerUpload", Method::PUT, &*complete, 400),
+    ] {
+        for (kind, status) in [("fail_before", 500), ("throttle", 429), ("deny", 403)] {
+            let fault = json!({"operation": operation, "kind": kind}).to_string();
+            let told = http(Method::POST, &own("faults"), &[], fault).await;
+            assert_eq!(told.unwrap().status, StatusCode::CREATED);
+            let met = ask(&method, path).await;
+            assert_eq!(met.status.as_u16(), status, "{operation} {kind}");
+            let calls = own(&format!("calls?operation={operation}"));
+            let calls = http(Method::GET, &calls, &[], "").await.unwrap();
+            let calls: Value = serde_json::from_slice(&calls.body).unwrap();
+            let last = calls.as_array().unwrap().last().unwrap();
+            assert_eq!(last["fault"], kind);
+            assert_eq!(last["request"]["repositoryName"], "web");
+            assert_eq!(last["effective"], false);
+        }
+        let well = ask(&method, path).await;
+        assert_eq!(well.status.as_u16(), healthy, "{operation}");
+    }
+
+    // A task whose image the registry does not hand out, as ECS tells of it. Docker Engine may ask
+    // more than once.
+    let fault = json!({"operation": "BatchGetImage", "kind": "fail_before", "times": 1000});
+    http(Method::POST, &own("faults"), &[], fault.to_string())
+        .await
+        .unwrap();
+    let image = format!("{}/web:v1", bench.registry);
+    let container = json!({"name": "app", "image": image, "memory": 32});
+    let definition = json!({"family": "web", "containerDefinitions": [container]});
+    for (operation, input) in [
+        ("CreateCluster", json!({})),
+        ("RegisterTaskDefinition", definition),
+        ("RunTask", json!({"taskDefinition": "web"})),
+    ] {
+        bench.sandbox.ecs(operation, input).await.unwrap();
+    }
+    let reason = eventually("the task to stop", async || {
+        let stopped = json!({"desiredStatus": "STOPPED"});
+        let listed = bench.sandbox.ecs("ListTasks", stopped).await.ok()?;
+        let asked = json!({"tasks": [listed["taskArns"].get(0)?]});
+        let described = bench.sandbox.ecs("DescribeTasks", asked).await.ok()?;
+        Some(described["tasks"][0]["stoppedReason"].as_str()?.to_owned())
+    })
+    .await;
+    assert!(reason.contains("CannotPullContainerError"), "{reason}");
+    bench.sandbox.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lifecycle_policy_is_kept_also_over_a_restart_until_it_is_deleted() {
+    let mut bench = Bench::new().await;
+    bench.create("web", "MUTABLE").await;
+    let web = json!({"repositoryName": "web"});
+    let none = bench.sandbox.ecr("GetLifecyclePolicy", web.clone()).await;
+    assert_eq!(none.unwrap_err().code, "LifecyclePolicyNotFoundException");
+    let policy = json!({"rules": [{
+        "rulePriority": 1,
+        "description": "keep two",
+        "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 2},
+        "action": {"type": "expire"},
+    }]})
+    .to_string();
+    let put = json!({"repositoryName": "web", "lifecyclePolicyText": policy});
+    let answer = bench.sandbox.ecr("PutLifecyclePolicy", put).await.unwrap();
+    assert_eq!(answer["lifecyclePolicyText"], policy);
+    let elsewhere = json!({"repositoryName": "api", "lifecyclePolicyText": policy});
+    let refused = bench.sandbox.ecr("PutLifecyclePolicy", elsewhere).await;
+    assert_eq!(refused.unwrap_err().code, "RepositoryNotFoundException");
+
+    bench.sandbox.halt().await;
+    bench.sandbox.resume().await;
+    let kept = bench.sandbox.ecr("GetLifecyclePolicy", web.clone()).await;
+    assert_eq!(kept.unwrap()["lifecyclePolicyText"], policy);
+    let gone = bench.sandbox.ecr("DeleteLifecyclePolicy", web.clone());
+    assert_eq!(gone.await.unwrap()["lifecyclePolicyText"], policy);
+    let none = bench.sandbox.ecr("DeleteLifecyclePolicy", web).await;
+    assert_eq!(none.unwrap_err().code, "LifecyclePolicyNotFoundException");
+    bench.sandbox.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_scan_finds_what_was_told_and_nothing_is_scanned() {
     let bench = Bench::new().await;
     bench.create("web", "MUTABLE").await;

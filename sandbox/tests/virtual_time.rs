@@ -167,6 +167,22 @@ impl Simulation {
         described["tasks"].as_array().unwrap().clone()
     }
 
+    /// Defines a role and assumes it; the answer with its keys.
+    async fn assume_role(&self) -> String {
+        let role = json!({"name": "deployer", "allow": ["ecs:*"]}).to_string();
+        let told = self.own(Method::POST, "roles", &role).await;
+        assert!(told.status.is_success(), "{}", told.text());
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let call = "Action=AssumeRole&Version=2011-06-15&RoleSessionName=me\
+                    &RoleArn=arn:aws:iam::000000000000:role/deployer";
+        let answer = http(Method::POST, &self.endpoint, &headers, call).await;
+        let text = answer.unwrap().text();
+        assert!(text.contains("<SecretAccessKey>"), "{text}");
+        // The id of the request, which follows, is another each time.
+        let (keys, _) = text.split_once("<ResponseMetadata>").unwrap();
+        keys.to_owned()
+    }
+
     /// How the service's newest service deployment stands.
     async fn outcome(&self, name: &str) -> String {
         let listed = self.ecs("ListServiceDeployments", json!({"service": name}));
@@ -182,7 +198,10 @@ async fn story(seed: u64) -> Vec<String> {
     let shaky = "simulated:20p-missing_start-1s..5s_healthy-5s..20s";
     sandbox.create("web", shaky, 4).await;
     sandbox.create("worker", "simulated:flapping-10m", 2).await;
-    let mut seen = vec![sandbox.advance("until settled").await.to_string()];
+    let mut seen = vec![
+        sandbox.advance("until settled").await.to_string(),
+        sandbox.assume_role().await,
+    ];
     sandbox
         .update("web", "simulated:healthy-30s_exit-1-5s..9s")
         .await;
@@ -206,7 +225,8 @@ async fn story(seed: u64) -> Vec<String> {
 async fn the_same_seed_tells_the_same_story_to_the_byte() {
     let (first, second, other) = (story(7).await, story(7).await, story(8).await);
     assert_eq!(first, second);
-    assert_ne!(first[2], other[2], "another seed, the same events");
+    assert_ne!(first[1], other[1], "another seed, the same keys");
+    assert_ne!(first[3], other[3], "another seed, the same events");
 }
 
 #[tokio::test]

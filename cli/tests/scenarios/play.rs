@@ -132,11 +132,13 @@ async fn perform(scenario: &Scenario, stage: &mut Stage, client: &mut impl Clien
             client.stop().await;
         }
     }
-    until_seen("the client", scenario, stage, async || client.look().await).await;
+    // First on the wire, whose looks cost nothing: a client may be a process for each call, and once
+    // the outcome is there it is to see all of it.
     until_seen("the wire", scenario, stage, async || {
         look::look(&mut &*stage).await
     })
     .await;
+    until_seen("the client", scenario, stage, async || client.look().await).await;
 }
 
 /// Has the client roll out what was registered last.

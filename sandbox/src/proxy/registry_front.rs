@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::http::{Body, answer as answer_with, full};
 use crate::calls::Call;
@@ -21,9 +21,6 @@ use crate::registry::Registry;
 /// The registry refuses larger manifests, too.
 const LARGEST_MANIFEST: usize = 4 << 20;
 
-/// AWS's name for the push of a manifest, as its own log has it.
-const PUSH: &str = "PutImage";
-
 const DIGEST_HEADER: HeaderName = HeaderName::from_static("docker-content-digest");
 const VERSION_HEADER: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
@@ -31,8 +28,19 @@ const VERSION_HEADER: HeaderName = HeaderName::from_static("docker-distribution-
 #[derive(Debug, PartialEq, Eq)]
 struct Route<'a> {
     repository: &'a str,
-    /// Tag or digest, when it is about a manifest.
-    reference: Option<&'a str>,
+    about: About<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum About<'a> {
+    /// A manifest by its tag or digest.
+    Manifest(&'a str),
+    /// A layer or a configuration by its digest.
+    Blob(&'a str),
+    /// An upload of a blob by its id; empty before it has begun.
+    Upload(&'a str),
+    /// Lists, which AWS has no call of this kind for.
+    Other,
 }
 
 impl<'a> Route<'a> {
@@ -46,10 +54,46 @@ impl<'a> Route<'a> {
                 Some((repository, kind, rest))
             })
             .min_by_key(|(repository, ..)| repository.len())?;
-        Some(Self {
-            repository,
-            reference: (kind == "/manifests/").then_some(rest),
-        })
+        let about = match (kind, rest.strip_prefix("uploads/")) {
+            ("/manifests/", _) => About::Manifest(rest),
+            ("/blobs/", Some(upload)) => About::Upload(upload),
+            ("/blobs/", None) => About::Blob(rest),
+            _ => About::Other,
+        };
+        Some(Self { repository, about })
+    }
+
+    /// The call that this is in AWS's own log, which its clients make in its place: the operation and
+    /// the request. None for what AWS logs nothing of.
+    fn call(&self, method: &Method) -> Option<(&'static str, Value)> {
+        let (operation, mut request) = match (self.about, method) {
+            (About::Manifest(reference), &Method::PUT) => ("PutImage", image_id(reference)),
+            (About::Manifest(reference), &Method::GET | &Method::HEAD) => (
+                "BatchGetImage",
+                json!({ "imageIds": [image_id(reference)] }),
+            ),
+            (About::Blob(digest), &Method::GET) => {
+                ("GetDownloadUrlForLayer", json!({ "layerDigest": digest }))
+            }
+            (About::Blob(digest), &Method::HEAD) => (
+                "BatchCheckLayerAvailability",
+                json!({ "layerDigests": [digest] }),
+            ),
+            (About::Upload(_), &Method::POST) => ("InitiateLayerUpload", json!({})),
+            (About::Upload(id), &Method::PATCH) => ("UploadLayerPart", json!({ "uploadId": id })),
+            (About::Upload(id), &Method::PUT) => ("CompleteLayerUpload", json!({ "uploadId": id })),
+            _ => return None,
+        };
+        request["repositoryName"] = json!(self.repository);
+        Some((operation, request))
+    }
+}
+
+fn image_id(reference: &str) -> Value {
+    if reference.contains(':') {
+        json!({ "imageDigest": reference })
+    } else {
+        json!({ "imageTag": reference })
     }
 }
 
@@ -84,31 +128,44 @@ pub(crate) async fn answer(
             ),
         ));
     }
-    match (request.method(), route.reference) {
-        (&Method::PUT, Some(reference)) => push(&registry, &route, reference, request).await,
-        (&Method::DELETE, Some(_)) => Ok(refusal(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "UNSUPPORTED",
-            "Images are deleted with ECR's BatchDeleteImage",
-        )),
-        _ => Ok(forward(&registry, request.map(BodyExt::boxed_unsync)).await),
+    let call = route.call(request.method());
+    let answered = async {
+        match (request.method(), route.about) {
+            (&Method::PUT, About::Manifest(reference)) => {
+                put_manifest(&registry, &route, reference, request).await
+            }
+            (&Method::DELETE, About::Manifest(_)) => {
+                let refused = refusal(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "UNSUPPORTED",
+                    "Images are deleted with ECR's BatchDeleteImage",
+                );
+                (refused, false)
+            }
+            (method, _) => {
+                let reads = matches!(*method, Method::GET | Method::HEAD);
+                let response = forward(&registry, request.map(BodyExt::boxed_unsync)).await;
+                let changed = !reads && response.status().is_success();
+                (response, changed)
+            }
+        }
+    };
+    match call {
+        Some((operation, asked)) => perform(&registry, operation, asked, answered).await,
+        None => Ok(answered.await.0),
     }
 }
 
-/// A push as the call that it is: it may meet a fault, and the call log tells of it.
-async fn push(
+/// Answers a request as the call that it is: it may meet a fault. The call log tells of every push, and
+/// of what else met a fault; whoever pulls or uploads makes too many requests to have them all there.
+/// `answered` is the answer, and whether it changed anything; a fault may leave it undone.
+async fn perform(
     registry: &Registry,
-    route: &Route<'_>,
-    reference: &str,
-    request: Request<Incoming>,
+    operation: &str,
+    asked: Value,
+    answered: impl Future<Output = (Response<Body>, bool)>,
 ) -> Result<Response<Body>, Dropped> {
-    let by = if reference.contains(':') {
-        "imageDigest"
-    } else {
-        "imageTag"
-    };
-    let asked = json!({ "repositoryName": route.repository, by: reference });
-    let fault = registry.faults().meet(PUSH);
+    let fault = registry.faults().meet(operation);
     fault.begin(&asked).await;
     let injected = |message| refusal(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", message);
     let (response, effective) = match fault.kind {
@@ -116,32 +173,37 @@ async fn push(
             let refused = StatusCode::TOO_MANY_REQUESTS;
             (refusal(refused, "TOOMANYREQUESTS", "Rate exceeded"), false)
         }
-        Some(FaultKind::FailBefore) => (injected("An injected failure."), false),
-        _ => {
-            let (response, changed) = put_manifest(registry, route, reference, request).await;
-            if fault.kind == Some(FaultKind::FailAfter) {
-                (injected("An injected failure after the effect."), changed)
-            } else {
-                (response, changed)
-            }
+        Some(FaultKind::Deny) => {
+            let message = format!("User is not authorized to perform: ecr:{operation}");
+            let refused = refusal(StatusCode::FORBIDDEN, "DENIED", &message);
+            (refused, false)
         }
+        Some(FaultKind::FailBefore) => (injected("An injected failure."), false),
+        Some(FaultKind::FailAfter) => {
+            let (_, changed) = answered.await;
+            (injected("An injected failure after the effect."), changed)
+        }
+        // The others are about the answer's way, or about answers that only the API has.
+        _ => answered.await,
     };
     let status = response.status();
-    let entry = Call {
-        at: registry.clock().now().epoch_seconds(),
-        service: "ecr".to_owned(),
-        operation: PUSH.to_owned(),
-        request: asked,
-        status: status.as_u16(),
-        error: (!status.is_success()).then(|| status.to_string()),
-        effective,
-        fault: fault.kind.map(|kind| kind.word().to_owned()),
-        answer: None,
-    };
-    if let Err(error) = registry.calls().append(&entry) {
-        tracing::error!(%error, "cannot write the call log");
+    if operation == "PutImage" || fault.kind.is_some() {
+        let entry = Call {
+            at: registry.clock().now().epoch_seconds(),
+            service: "ecr".to_owned(),
+            operation: operation.to_owned(),
+            request: asked.clone(),
+            status: status.as_u16(),
+            error: (!status.is_success()).then(|| status.to_string()),
+            effective,
+            fault: fault.kind.map(|kind| kind.word().to_owned()),
+            answer: None,
+        };
+        if let Err(error) = registry.calls().append(&entry) {
+            tracing::error!(%error, "cannot write the call log");
+        }
     }
-    fault.end(&entry.request).await?;
+    fault.end(&asked).await?;
     Ok(response)
 }
 
@@ -291,19 +353,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_name_repositories_and_manifests() {
+    fn paths_name_repositories_and_what_they_are_about() {
         for (path, expected) in [
             ("/v2/", None),
             ("/v2/_catalog", None),
-            ("/v2/web/manifests/v1", Some(("web", Some("v1")))),
+            ("/v2/web/manifests/v1", Some(("web", About::Manifest("v1")))),
             (
                 "/v2/team/web/manifests/sha256:ab",
-                Some(("team/web", Some("sha256:ab"))),
+                Some(("team/web", About::Manifest("sha256:ab"))),
             ),
-            ("/v2/team/web/blobs/uploads/", Some(("team/web", None))),
-            ("/v2/web/tags/list", Some(("web", None))),
+            (
+                "/v2/team/web/blobs/uploads/",
+                Some(("team/web", About::Upload(""))),
+            ),
+            ("/v2/web/blobs/uploads/7", Some(("web", About::Upload("7")))),
+            (
+                "/v2/web/blobs/sha256:ab",
+                Some(("web", About::Blob("sha256:ab"))),
+            ),
+            ("/v2/web/tags/list", Some(("web", About::Other))),
         ] {
-            let route = Route::parse(path).map(|it| (it.repository, it.reference));
+            let route = Route::parse(path).map(|it| (it.repository, it.about));
             assert_eq!(route, expected, "{path}");
         }
     }

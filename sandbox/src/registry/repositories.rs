@@ -25,6 +25,9 @@ pub(crate) struct Repository {
     /// What was told of scans, by digest.
     #[serde(default)]
     pub scans: BTreeMap<String, Scan>,
+    /// The text of its lifecycle policy as it came.
+    #[serde(default)]
+    pub lifecycle_policy: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -47,6 +47,7 @@ impl Bench {
                     mutability: TagMutability::default(),
                     images: Default::default(),
                     scans: Default::default(),
+                    lifecycle_policy: None,
                 };
                 records.repositories.insert((*name).to_owned(), repository);
             }

@@ -215,9 +215,10 @@ impl Role {
     }
 }
 
-/// Gives out keys for a role until `expires`.
+/// Gives out keys for a role until `expires`, drawn from `ids`.
 pub(crate) fn open_session(
     state: &mut State,
+    ids: &mut Ids<'_>,
     role: &str,
     name: &str,
     now: Time,
@@ -232,8 +233,6 @@ pub(crate) fn open_session(
     for key in forgotten {
         state.sessions.shift_remove(&key);
     }
-    let mut random = rand::random::<u128>;
-    let mut ids = Ids(&mut random);
     let key = format!("{KEY_PREFIX}{}", ids.hex()[..9].to_ascii_uppercase());
     let session = Session {
         role: role.to_owned(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{AwsError, JsonResult, Reply};
+use super::{AwsError, JsonResult, Reply, paging};
 use crate::app::App;
 use crate::clock::Time;
 use crate::scheduler::AlarmSight;
@@ -221,13 +221,7 @@ fn describe(app: &App, input: &Map<String, Value>) -> JsonResult {
     let wanted = text(input, "StateValue")?;
     let action = text(input, "ActionPrefix")?;
     let most = whole(input, "MaxRecords")?.map_or(50, |most| most as usize);
-    let from: usize = match text(input, "NextToken")?.filter(|token| !token.is_empty()) {
-        None => 0,
-        Some(token) => token
-            .parse()
-            .map_err(|_| AwsError::client("InvalidNextToken", "The next token is not valid."))?,
-    };
-    let mut shown = app.store.read(|state| -> Vec<Value> {
+    let shown = app.store.read(|state| -> Vec<Value> {
         let mut found: Vec<(&String, &Alarm)> = state
             .alarms
             .iter()
@@ -245,10 +239,10 @@ fn describe(app: &App, input: &Map<String, Value>) -> JsonResult {
             .map(|(name, alarm)| show(app, name, alarm))
             .collect()
     });
-    let most = most.clamp(1, MOST_RECORDS);
-    let next = (from + most < shown.len()).then(|| (from + most).to_string());
-    shown = shown.into_iter().skip(from).take(most).collect();
-    let mut reply = json!({"MetricAlarms": shown, "CompositeAlarms": []});
+    let token = text(input, "NextToken")?;
+    let (page, next) = paging::page(shown, token, most.clamp(1, MOST_RECORDS))
+        .ok_or_else(|| AwsError::client("InvalidNextToken", "The next token is not valid."))?;
+    let mut reply = json!({"MetricAlarms": page, "CompositeAlarms": []});
     if let Some(next) = next {
         reply["NextToken"] = json!(next);
     }

@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{AwsError, JsonResult, Reply};
+use super::{AwsError, JsonResult, Reply, paging};
 use crate::app::App;
 use crate::backends::{LogLine, LogStream};
 
@@ -215,17 +215,10 @@ impl Logs<'_> {
         usize::try_from(limit).unwrap_or(usize::MAX)
     }
 
-    /// One page of a list. The token is the number of items that earlier pages gave.
+    /// One page of a list.
     fn page(&self, member: &str, items: Vec<Value>, most: u64) -> Result<Value, AwsError> {
-        let start: usize = match self.text("nextToken") {
-            Some(token) => token
-                .parse()
-                .map_err(|_| invalid("The specified nextToken is invalid."))?,
-            None => 0,
-        };
-        let end = start.saturating_add(self.limit(most));
-        let next = (end < items.len()).then(|| end.to_string());
-        let page: Vec<Value> = items.into_iter().take(end).skip(start).collect();
+        let (page, next) = paging::page(items, self.text("nextToken"), self.limit(most))
+            .ok_or_else(|| invalid("The specified nextToken is invalid."))?;
         Ok(without_nulls(json!({ member: page, "nextToken": next })))
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod ecr;
 pub(crate) mod ecs;
 pub(crate) mod elbv2;
 pub(crate) mod logs;
+mod paging;
 pub(crate) mod sts;
 
 use serde_json::Value;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::access::{self, Caller};
 use super::{AwsError, QueryResult, Reply};
 use crate::app::App;
+use crate::scheduler::Ids;
 use crate::wire::query::{Params, reply_body};
 
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
@@ -68,7 +69,11 @@ async fn assume_role(app: &App, caller: &Caller, params: &Params) -> Result<Valu
                 let denial = access::not_allowed(&caller.arn(app), action, arn, &why);
                 return Err(denial.into_error(true));
             }
-            Ok(access::open_session(state, role, name, now, expires))
+            let mut random = || app.clock.draw();
+            let mut ids = Ids(&mut random);
+            Ok(access::open_session(
+                state, &mut ids, role, name, now, expires,
+            ))
         })
         .await?;
     let assumed = Caller::Role {

@@ -41,5 +41,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "repositoryName imageId nextToken maxResults",
         "registryId",
     ),
+    // A policy is kept and shown; no image expires by it.
+    Operation::new(
+        "PutLifecyclePolicy",
+        "repositoryName",
+        "registryId lifecyclePolicyText",
+    ),
+    Operation::new("GetLifecyclePolicy", "repositoryName", "registryId"),
+    Operation::new("DeleteLifecyclePolicy", "repositoryName", "registryId"),
     Operation::new("BatchDeleteImage", "repositoryName imageIds", "registryId"),
 ];

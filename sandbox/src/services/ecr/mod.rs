@@ -3,6 +3,7 @@
 //! Digests, tags and manifests are what the real registry answers at the moment of the call; only
 //! push times come from the records.
 
+mod lifecycle;
 pub(crate) mod scans;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::{AwsError, JsonResult, Reply};
+use super::{AwsError, JsonResult, Reply, paging};
 use crate::app::App;
 use crate::clock::Time;
 use crate::registry::{Manifest, Registry, Repository, TOKEN_USER, TagMutability};
@@ -38,6 +39,9 @@ pub(crate) async fn handle(app: &App, operation: &str, input: &Value) -> JsonRes
         "BatchGetImage" => ecr.batch_get_image().await.map(Reply::read),
         "StartImageScan" => ecr.start_image_scan().await.map(Reply::changed),
         "DescribeImageScanFindings" => ecr.describe_image_scan_findings().await.map(Reply::read),
+        "PutLifecyclePolicy" => ecr.put_lifecycle_policy().await.map(Reply::changed),
+        "GetLifecyclePolicy" => ecr.get_lifecycle_policy().map(Reply::read),
+        "DeleteLifecyclePolicy" => ecr.delete_lifecycle_policy().await.map(Reply::changed),
         "BatchDeleteImage" => ecr.batch_delete_image().await.map(Reply::changed),
         _ => Err(AwsError::unsupported_operation(operation)),
     }
@@ -100,6 +104,7 @@ impl Ecr<'_> {
             mutability: self.mutability()?,
             images: BTreeMap::new(),
             scans: BTreeMap::new(),
+            lifecycle_policy: None,
         };
         let answer = json!({ "repository": self.repository_value(name, &repository) });
         self.registry
@@ -450,19 +455,12 @@ impl Ecr<'_> {
         self.list(member).iter().filter_map(Value::as_str).collect()
     }
 
-    /// One page of a list. The token is the number of items that earlier pages gave.
+    /// One page of a list: 100 items unless `maxResults` says, at most 1,000.
     fn page(&self, member: &str, items: Vec<Value>) -> Result<Value, AwsError> {
-        let start = match self.input["nextToken"].as_str() {
-            Some(token) => token
-                .parse()
-                .map_err(|_| invalid_parameter("Invalid parameter at 'nextToken'"))?,
-            None => 0_usize,
-        };
         let most = self.input["maxResults"].as_u64().unwrap_or(100);
         let most = usize::try_from(most).unwrap_or(100).clamp(1, 1000);
-        let end = start.saturating_add(most);
-        let next = (end < items.len()).then(|| end.to_string());
-        let page: Vec<Value> = items.into_iter().skip(start).take(most).collect();
+        let (page, next) = paging::page(items, self.input["nextToken"].as_str(), most)
+            .ok_or_else(|| invalid_parameter("Invalid parameter at 'nextToken'"))?;
         Ok(without_nulls(json!({ member: page, "nextToken": next })))
     }
 

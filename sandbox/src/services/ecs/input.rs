@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
-use crate::services::AwsError;
+use crate::services::{AwsError, paging};
 
 /// A request's members.
 pub(super) struct Input<'a>(pub(super) &'a Map<String, Value>);
@@ -127,17 +127,10 @@ impl<'a> Input<'a> {
         items: Vec<String>,
         most: usize,
     ) -> Result<(Vec<String>, Option<String>), AwsError> {
-        let from = match self.text("nextToken")?.filter(|token| !token.is_empty()) {
-            None => 0,
-            Some(token) => token
-                .parse::<usize>()
-                .map_err(|_| invalid("Invalid token."))?,
-        };
         let size = self
             .number("maxResults")?
             .map_or(most, |wanted| (wanted as usize).clamp(1, most));
-        let next = (from + size < items.len()).then(|| (from + size).to_string());
-        Ok((items.into_iter().skip(from).take(size).collect(), next))
+        paging::page(items, self.text("nextToken")?, size).ok_or_else(|| invalid("Invalid token."))
     }
 }
 
@@ -155,28 +148,4 @@ pub(super) fn show_tags(tags: &IndexMap<String, String>) -> Value {
         .into_iter()
         .map(|(key, value)| serde_json::json!({"key": key, "value": value}))
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::Input;
-
-    #[test]
-    fn pages_follow_each_other_without_loss() {
-        let items: Vec<String> = (0..5).map(|number| number.to_string()).collect();
-        let mut seen = Vec::new();
-        let mut token = None;
-        loop {
-            let body = json!({"maxResults": 2, "nextToken": token});
-            let (page, next) = Input::new(&body).unwrap().page(items.clone(), 100).unwrap();
-            seen.extend(page);
-            token = next;
-            if token.is_none() {
-                break;
-            }
-        }
-        assert_eq!(seen, items);
-    }
 }

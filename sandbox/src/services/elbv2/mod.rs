@@ -17,7 +17,7 @@ use target_groups::{
 
 use serde_json::{Value, json};
 
-use super::{AwsError, QueryResult, Reply};
+use super::{AwsError, QueryResult, Reply, paging};
 use crate::app::App;
 use crate::proxy::PortError;
 use crate::wire::query::{Params, reply_body};
@@ -60,18 +60,15 @@ fn validation(message: impl Into<String>) -> AwsError {
 /// The largest page, and the one without `PageSize`.
 const MOST_ON_PAGE: u32 = 400;
 
-/// One page of a list. The marker is the number of items that earlier pages gave.
+/// One page of a list.
 fn page(params: &Params, member: &str, items: Vec<Value>) -> Result<Value, AwsError> {
-    let start: usize = match params.get("Marker").filter(|marker| !marker.is_empty()) {
-        None => 0,
-        Some(marker) => marker
-            .parse()
-            .map_err(|_| validation(format!("The marker '{marker}' is not valid")))?,
-    };
     let size = params.number("PageSize", 1, MOST_ON_PAGE)?;
-    let end = start.saturating_add(size.unwrap_or(MOST_ON_PAGE) as usize);
-    let next = (end < items.len()).then(|| end.to_string());
-    let page: Vec<Value> = items.into_iter().take(end).skip(start).collect();
+    let size = size.unwrap_or(MOST_ON_PAGE) as usize;
+    let marker = params.get("Marker");
+    let (page, next) = paging::page(items, marker, size).ok_or_else(|| {
+        let marker = marker.unwrap_or_default();
+        validation(format!("The marker '{marker}' is not valid"))
+    })?;
     Ok(json!({ member: page, "NextMarker": next }))
 }
 
