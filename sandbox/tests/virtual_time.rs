@@ -81,20 +81,31 @@ impl Simulation {
         self.directory
     }
 
-    async fn text(&self, operation: &str, input: Value) -> String {
+    async fn ask(&self, operation: &str, input: Value) -> Answer {
         let target = format!("AmazonEC2ContainerServiceV20141113.{operation}");
         let headers = [
             ("content-type", "application/x-amz-json-1.1"),
             ("x-amz-target", target.as_str()),
         ];
         let answer = http(Method::POST, &self.endpoint, &headers, input.to_string()).await;
-        let answer = answer.unwrap();
+        answer.unwrap()
+    }
+
+    async fn text(&self, operation: &str, input: Value) -> String {
+        let answer = self.ask(operation, input).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
         answer.text()
     }
 
     async fn ecs(&self, operation: &str, input: Value) -> Value {
         serde_json::from_str(&self.text(operation, input).await).unwrap()
+    }
+
+    /// What ECS refuses a call with.
+    async fn refused(&self, operation: &str, input: Value) -> String {
+        let answer = self.ask(operation, input).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text());
+        answer.text()
     }
 
     async fn own(&self, method: Method, path: &str, body: &str) -> Answer {
@@ -227,6 +238,38 @@ async fn the_same_seed_tells_the_same_story_to_the_byte() {
     assert_eq!(first, second);
     assert_ne!(first[1], other[1], "another seed, the same keys");
     assert_ne!(first[3], other[3], "another seed, the same events");
+}
+
+#[tokio::test]
+async fn there_is_no_service_deployment_to_continue_because_none_pauses() {
+    let sandbox = Simulation::start(1).await;
+    sandbox.ecs("CreateCluster", json!({})).await;
+    sandbox.create("web", "simulated:healthy-30s", 1).await;
+    sandbox.advance("1s").await;
+    let listed = json!({"service": "web"});
+    let listed = sandbox.ecs("ListServiceDeployments", listed).await;
+    let arn = listed["serviceDeployments"][0]["serviceDeploymentArn"].as_str();
+    let arn = arn.unwrap();
+    let refused = async |arn: &str, action: &str| {
+        let input = json!({"serviceDeploymentArn": arn, "hookId": "hook-1", "action": action});
+        sandbox.refused("ContinueServiceDeployment", input).await
+    };
+    for action in ["CONTINUE", "ROLLBACK"] {
+        let refusal = refused(arn, action).await;
+        assert!(refusal.contains("InvalidParameterException"), "{refusal}");
+        assert!(refusal.contains("hook-1"), "{refusal}");
+    }
+    let refusal = refused(arn, "SKIP").await;
+    assert!(refusal.contains("Unknown action SKIP"), "{refusal}");
+    let refusal = refused(&format!("{arn}x"), "CONTINUE").await;
+    assert!(
+        refusal.contains("ServiceDeploymentNotFoundException"),
+        "{refusal}"
+    );
+    // What was refused has changed nothing.
+    sandbox.advance("until settled").await;
+    assert_eq!(sandbox.outcome("web").await, "SUCCESSFUL");
+    sandbox.end().await;
 }
 
 #[tokio::test]

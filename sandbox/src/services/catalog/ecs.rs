@@ -104,6 +104,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation::new("DescribeServiceDeployments", "serviceDeploymentArns", ""),
     Operation::new("DescribeServiceRevisions", "serviceRevisionArns", ""),
     Operation::new("StopServiceDeployment", "serviceDeploymentArn stopType", ""),
+    // There is never anything to continue, because lifecycle hooks are refused.
+    Operation::new(
+        "ContinueServiceDeployment",
+        "serviceDeploymentArn hookId action",
+        "",
+    ),
     Operation::new("TagResource", "resourceArn tags", ""),
     Operation::new("UntagResource", "resourceArn tagKeys", ""),
     Operation::new("ListTagsForResource", "resourceArn", ""),

@@ -53,6 +53,7 @@ pub(crate) async fn handle(app: &App, operation: &str, body: &Value) -> JsonResu
         "DescribeServiceDeployments" => service_deployments::describe(app, &input),
         "DescribeServiceRevisions" => service_deployments::describe_revisions(app, &input),
         "StopServiceDeployment" => service_deployments::stop(app, &input).await,
+        "ContinueServiceDeployment" => service_deployments::resume(app, &input),
         "TagResource" => tags::tag(app, &input).await,
         "UntagResource" => tags::untag(app, &input).await,
         "ListTagsForResource" => tags::list(app, &input),

@@ -104,6 +104,33 @@ pub(super) fn describe_revisions(app: &App, input: &Input<'_>) -> JsonResult {
     })))
 }
 
+/// Refuses: services with lifecycle hooks are refused at their creation, so no service deployment
+/// ever waits at one. AWS's model has the errors; their texts are the sandbox's own.
+pub(super) fn resume(app: &App, input: &Input<'_>) -> JsonResult {
+    let arn = input.required("serviceDeploymentArn")?;
+    let hook = input.required("hookId")?;
+    let action = input.text("action")?.unwrap_or("CONTINUE");
+    if !["CONTINUE", "ROLLBACK"].contains(&action) {
+        return Err(invalid(format!("Unknown action {action}.")));
+    }
+    app.store.read(|state| {
+        let (service, id) = locate(state, arn, "service-deployment").ok_or_else(missing)?;
+        let mut records = service.service_deployments.iter();
+        records.find(|record| record.id == id).ok_or_else(missing)?;
+        Err(invalid(format!(
+            "The service deployment is not paused at the lifecycle hook {hook}: there is nothing to \
+             continue or to roll back. StopServiceDeployment ends a service deployment in progress."
+        )))
+    })
+}
+
+fn missing() -> AwsError {
+    AwsError::client(
+        "ServiceDeploymentNotFoundException",
+        "The service deployment could not be found.",
+    )
+}
+
 pub(super) async fn stop(app: &App, input: &Input<'_>) -> JsonResult {
     let arn = input.required("serviceDeploymentArn")?;
     let request = match input.text("stopType")?.unwrap_or("ROLLBACK") {
@@ -115,12 +142,6 @@ pub(super) async fn stop(app: &App, input: &Input<'_>) -> JsonResult {
     let reply = app
         .store
         .change(|state| {
-            let missing = || {
-                AwsError::client(
-                    "ServiceDeploymentNotFoundException",
-                    "The service deployment could not be found.",
-                )
-            };
             let (key, id) = locate(state, arn, "service-deployment")
                 .filter(|(service, id)| {
                     service
