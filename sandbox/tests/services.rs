@@ -29,7 +29,12 @@ fn found(answer: &Answer, name: &str) -> String {
 }
 
 impl Bench {
+    /// With targets that are addresses.
     async fn new() -> Self {
+        Self::with_targets("ip").await
+    }
+
+    async fn with_targets(target_type: &str) -> Self {
         let sandbox = Sandbox::start().await;
         let input = json!({ "repositoryName": "web" });
         let created = sandbox.ecr("CreateRepository", input).await.unwrap();
@@ -41,7 +46,7 @@ impl Bench {
                 ("Protocol", "HTTP"),
                 ("Port", "80"),
                 ("VpcId", "vpc-1"),
-                ("TargetType", "ip"),
+                ("TargetType", target_type),
                 ("HealthCheckPath", "/index.html"),
                 ("HealthCheckIntervalSeconds", "61"),
                 ("HealthCheckTimeoutSeconds", "60"),
@@ -217,6 +222,48 @@ async fn a_service_rolls_behind_its_listener_and_survives_a_restart() {
         element(&health, "State").is_none().then_some(())
     })
     .await;
+    bench.sandbox.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_of_type_instance_is_the_instance_that_its_task_is_on() {
+    let bench = Bench::with_targets("instance").await;
+    let sandbox = &bench.sandbox;
+    let definition = bench.register(&bench.release("v1").await).await;
+    sandbox.ecs("CreateCluster", json!({})).await.unwrap();
+    let service = json!({
+        "serviceName": "web",
+        "taskDefinition": definition,
+        "desiredCount": 1,
+        "loadBalancers": [{
+            "targetGroupArn": bench.target_group, "containerName": "web", "containerPort": 80,
+        }],
+    });
+    sandbox.ecs("CreateService", service).await.unwrap();
+    bench.until_completed().await;
+    let tasks = sandbox.ecs("ListTasks", json!({})).await.unwrap();
+    let tasks = json!({ "tasks": tasks["taskArns"] });
+    let tasks = sandbox.ecs("DescribeTasks", tasks).await.unwrap();
+    let below = json!({ "containerInstances": [tasks["tasks"][0]["containerInstanceArn"]] });
+    let below = sandbox.ecs("DescribeContainerInstances", below).await;
+    let instance = below.unwrap()["containerInstances"][0]["ec2InstanceId"].take();
+    let instance = instance.as_str().unwrap();
+    assert_eq!(found(&bench.target_health().await, "Id"), instance);
+    let asked = async |id: &str| {
+        sandbox
+            .elb(&[
+                ("Action", "DescribeTargetHealth"),
+                ("TargetGroupArn", &bench.target_group),
+                ("Targets.member.1.Id", id),
+            ])
+            .await
+    };
+    assert_eq!(found(&asked(instance).await, "State"), "healthy");
+    assert_eq!(found(&asked("i-0").await, "State"), "unused");
+    let refused = asked("127.0.0.1").await.text();
+    assert!(refused.contains("not an instance id"), "{refused}");
+    let gone = json!({ "service": "web", "force": true });
+    sandbox.ecs("DeleteService", gone).await.unwrap();
     bench.sandbox.finish().await;
 }
 

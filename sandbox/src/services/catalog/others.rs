@@ -36,8 +36,8 @@ pub(super) const ELBV2: &[Operation] = &[
         "CreateTargetGroup",
         "Name Protocol Port HealthCheckProtocol HealthCheckPort HealthCheckEnabled \
          HealthCheckPath HealthCheckIntervalSeconds HealthCheckTimeoutSeconds \
-         HealthyThresholdCount UnhealthyThresholdCount Matcher.HttpCode",
-        "VpcId TargetType Tags IpAddressType",
+         HealthyThresholdCount UnhealthyThresholdCount Matcher.HttpCode TargetType",
+        "VpcId Tags IpAddressType",
     ),
     Operation::new(
         "ModifyTargetGroup",

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{checked_name, new_id, page, validation};
 use crate::app::App;
-use crate::proxy::{BalancerRecords, HealthCheckSettings, Matcher, TargetGroup};
+use crate::proxy::{BalancerRecords, HealthCheckSettings, Matcher, TargetGroup, TargetView};
 use crate::services::AwsError;
 use crate::targets::TargetState;
 use crate::wire::query::Params;
@@ -281,44 +281,59 @@ pub(super) fn describe_target_health(app: &App, params: &Params) -> Result<Value
     let arn = params.required("TargetGroupArn")?;
     let targets = app.balancer.targets(arn);
     let targets = targets.ok_or_else(|| no_target_group(arn))?;
-    let wanted: Vec<(IpAddr, Option<u16>)> = params
-        .structures("Targets")
+    let of_instances = target_type(app, arn).as_deref() == Some("instance");
+    let asked = params.structures("Targets");
+    let wanted: Vec<(&str, Option<u16>)> = asked
         .iter()
         .map(|target| {
             let id = target.required("Id")?;
-            let address = id
-                .parse()
-                .map_err(|_| validation(format!("The target id '{id}' is not an IP address")))?;
+            if of_instances && !id.starts_with("i-") {
+                return Err(validation(format!(
+                    "The target id '{id}' is not an instance id"
+                )));
+            }
+            if !of_instances && id.parse::<IpAddr>().is_err() {
+                return Err(validation(format!(
+                    "The target id '{id}' is not an IP address"
+                )));
+            }
             let port = target.number("Port", 1, 65_535)?;
-            Ok((address, port.and_then(|port| u16::try_from(port).ok())))
+            Ok((id, port.and_then(|port| u16::try_from(port).ok())))
         })
         .collect::<Result<_, AwsError>>()?;
+    let targets: Vec<(String, TargetView)> = targets
+        .into_iter()
+        .map(|target| {
+            let instance = of_instances.then(|| instance_below(app, &target.task_id));
+            let id = instance.flatten();
+            (
+                id.unwrap_or_else(|| target.address.ip().to_string()),
+                target,
+            )
+        })
+        .collect();
+    let is_meant = |(id, port): &(&str, Option<u16>), (own, target): &(String, TargetView)| {
+        *id == own && port.is_none_or(|it| it == target.address.port())
+    };
     let mut descriptions: Vec<Value> = targets
         .iter()
-        .filter(|target| {
-            wanted.is_empty()
-                || wanted.iter().any(|(ip, port)| {
-                    *ip == target.address.ip() && port.is_none_or(|it| it == target.address.port())
-                })
-        })
-        .map(|target| {
+        .filter(|target| wanted.is_empty() || wanted.iter().any(|one| is_meant(one, target)))
+        .map(|(id, target)| {
             let state = state_name(&target.health.state);
             let (reason, description) = target.health.reason.clone().unzip();
             target_value(
-                target.address.ip(),
+                id,
                 Some(target.address.port()),
                 &json!({ "State": state, "Reason": reason, "Description": description }),
             )
         })
         .collect();
-    let unknown = wanted.iter().filter(|(ip, port)| {
-        !targets.iter().any(|target| {
-            *ip == target.address.ip() && port.is_none_or(|it| it == target.address.port())
-        })
-    });
-    descriptions.extend(unknown.map(|(ip, port)| {
+    let unknown = wanted
+        .iter()
+        .filter(|one| !targets.iter().any(|target| is_meant(one, target)));
+    descriptions.extend(unknown.map(|(id, port)| {
         target_value(
-            *ip,
+            id,
             *port,
             &json!({
                 "State": "unused",
@@ -330,9 +345,25 @@ pub(super) fn describe_target_health(app: &App, params: &Params) -> Result<Value
     Ok(json!({ "TargetHealthDescriptions": descriptions }))
 }
 
-fn target_value(ip: IpAddr, port: Option<u16>, health: &Value) -> Value {
+fn target_type(app: &App, arn: &str) -> Option<String> {
+    let records = app.balancer.records();
+    Some(records.target_groups.get(arn)?.target_type.clone())
+}
+
+/// EC2's id of the instance that a task is on; None with Fargate, and when the instance is lost.
+fn instance_below(app: &App, task_id: &str) -> Option<String> {
+    app.store.read(|state| {
+        let found = state.all_tasks().find(|found| found.task.id == task_id)?;
+        let placed = found.task.placed.as_ref()?;
+        let mut instances = state.instances(found.cluster);
+        let instance = instances.find(|instance| instance.id == placed.instance)?;
+        Some(instance.ec2_id.clone())
+    })
+}
+
+fn target_value(id: &str, port: Option<u16>, health: &Value) -> Value {
     json!({
-        "Target": { "Id": ip.to_string(), "Port": port },
+        "Target": { "Id": id, "Port": port },
         "HealthCheckPort": port.map(|port| port.to_string()),
         "TargetHealth": health,
     })
