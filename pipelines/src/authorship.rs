@@ -113,8 +113,8 @@ pub fn people_behind(
             None => return Err(unknown()),
         }
     }
-    // A commit without an address is somebody's, too.
-    if people.contains("") {
+    // A commit without an address is somebody's, too, and no change is nobody's.
+    if people.is_empty() || people.contains("") {
         return Err(Unknown::Nameless {
             release: release.clone(),
         });
