@@ -10,6 +10,10 @@ use support::{Sandbox, eventually, unique};
 const SCALE: f64 = 20.0;
 
 async fn story(name: &'static str) {
+    told_by("ecs_story.py", name).await;
+}
+
+async fn told_by(script: &'static str, name: &'static str) {
     let repository = unique("roadstead-boto3");
     make_image(&repository, "v1", "hello", &[]).await;
     let image = format!("{repository}:v1");
@@ -17,7 +21,7 @@ async fn story(name: &'static str) {
     let (endpoint, wanted) = (sandbox.endpoint.clone(), image.clone());
     let told = tokio::task::spawn_blocking(move || {
         let arguments = ["--backend", "docker", "--image", &wanted, name];
-        clients::tell("ecs_story.py", &endpoint, &arguments);
+        clients::tell(script, &endpoint, &arguments);
     })
     .await;
     let instance = sandbox.instance();
@@ -78,10 +82,10 @@ async fn a_task_runs_to_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_through_the_load_balancer_never_see_a_rollout_or_a_rollback() {
-    story("load-balancer").await;
+    told_by("ecs_balancers.py", "load-balancer").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listener_shares_requests_between_two_services_by_weight() {
-    story("weights").await;
+    told_by("ecs_balancers.py", "weights").await;
 }
