@@ -1,7 +1,7 @@
 # Everything a developer types. `setup` comes first by itself and is quick when nothing is missing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup teardown demo test test-clients check bench
+.PHONY: help setup teardown demo test test-clients check bench bench-load
 # check and test would wait for each other's lock on the target directory anyway.
 .NOTPARALLEL:
 
@@ -32,3 +32,6 @@ check: setup ## format and lints, warnings are errors
 
 bench: setup ## push to image beside a script, and idle memory; about 20 minutes on a quiet machine, ARGS="--pairs 2 --contexts 2" for less
 	cargo bench --package roadstead-cli --bench push -- $(ARGS)
+
+bench-load: ## webhooks and logs that one server takes, beside their floors; two minutes once it is built
+	cargo bench --package roadstead-server --package roadstead-cli --bench load -- $(ARGS)

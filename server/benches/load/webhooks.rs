@@ -118,7 +118,7 @@ fn body(number: u64) -> String {
         "repository": {"id": 1, "name": name, "urls": repository_urls},
         "pusher": person, "created": false, "deleted": false, "forced": false,
         "compare": format!("https://example.com/load/{name}/compare/{commit}"),
-        "commits": [told, told], "head_commit": told,
+        "commits": [told, told, told], "head_commit": told,
     })
     .to_string()
 }
