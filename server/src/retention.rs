@@ -32,8 +32,8 @@ const DELIVERIES: u32 = 50;
 /// Why a sweep stopped before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped {
-    /// Somebody reads the logs.
-    #[error("a backup is being made")]
+    /// Somebody else holds the logs' lock: a backup, or the compressor for a moment.
+    #[error("the logs are being read: a backup is made")]
     Backup,
     /// The database.
     #[error(transparent)]

@@ -7,5 +7,6 @@
 
 mod audit;
 mod backup;
+mod hook;
 #[path = "../support/server.rs"]
 mod server;

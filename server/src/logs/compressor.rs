@@ -1,8 +1,9 @@
 //! Compresses sealed logs, one at a time, on a thread of its own.
 //!
-//! It takes raw files away and so waits for backups, which hold the [`Lock`]. What is to be compressed has a marker, an empty file named for the log, which goes once it is done:
+//! What is to be compressed has a marker, an empty file named for the log, which goes once it is done:
 //! after a restart nobody has to search millions of folders. A marker that a power cut takes leaves a
-//! log as it was sealed, which costs room and nothing else.
+//! log as it was sealed, which costs room and nothing else. Raw files and markers go while no backup
+//! reads them, which the [`Lock`] tells, held for that moment alone.
 
 use super::files::{Files, SMALL};
 use super::lock::Lock;
@@ -64,17 +65,62 @@ impl Compressor {
 }
 
 fn compress(data: &Path, root: &Path, marker: &Path) -> io::Result<()> {
-    let _lock = loop {
-        match Lock::exclusive(data)? {
-            Some(lock) => break lock,
-            None => std::thread::sleep(BETWEEN_LOOKS),
-        }
-    };
     let name = marker.file_name().and_then(|name| name.to_str());
     let parts: Vec<_> = name.unwrap_or_default().split(BETWEEN).collect();
-    if let [run, attempt, step] = parts[..] {
-        let raw = root.join(run).join(attempt).join(format!("{step}.log"));
-        Files::new(raw).compress()?;
+    let files = match parts[..] {
+        [run, attempt, step] => {
+            let raw = root.join(run).join(attempt).join(format!("{step}.log"));
+            let files = Files::new(raw);
+            files.compress()?.then_some(files)
+        }
+        _ => None,
+    };
+    while !finish(data, files.as_ref(), marker)? {
+        std::thread::sleep(BETWEEN_LOOKS);
     }
-    fs::remove_file(marker)
+    Ok(())
+}
+
+/// Takes the raw file and the marker away; `false` while somebody reads them.
+fn finish(data: &Path, files: Option<&Files>, marker: &Path) -> io::Result<bool> {
+    let Some(_lock) = Lock::exclusive(data)? else {
+        return Ok(false);
+    };
+    files.map_or(Ok(()), Files::take_raw_away)?;
+    fs::remove_file(marker)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::Seal;
+    use super::super::index::LineIndex;
+    use super::*;
+    use sha2::{Digest, Sha256};
+
+    #[test]
+    fn the_raw_file_and_the_marker_stay_while_a_backup_reads() {
+        let data = tempfile::tempdir().unwrap();
+        let raw = data.path().join("logs/shop.1/1/test.log");
+        let marker = data.path().join("shop.1~1~test");
+        let bytes = b"a line\n".repeat(1_000);
+        let files = Files::new(raw.clone());
+        files.append(0, &bytes).unwrap();
+        let mut index = LineIndex::default();
+        index.extend(&bytes);
+        let seal = Seal {
+            length: bytes.len() as u64,
+            sha256: hex::encode(Sha256::digest(&bytes)),
+        };
+        files.write_seal(&seal, &index).unwrap();
+        private::file(&marker).unwrap();
+        assert!(files.compress().unwrap());
+        let backup = Lock::shared(data.path()).unwrap();
+        assert!(!finish(data.path(), Some(&files), &marker).unwrap());
+        assert!(raw.exists() && marker.exists());
+        drop(backup);
+        assert!(finish(data.path(), Some(&files), &marker).unwrap());
+        assert!(!raw.exists() && !marker.exists());
+        assert!(files.hold_their_seal().unwrap());
+    }
 }

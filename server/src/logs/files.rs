@@ -199,14 +199,14 @@ impl Files {
         Ok((counted.count, sha256) == (seal.length, seal.sha256))
     }
 
-    /// Compresses a sealed log and takes the raw file away once the compressed one is on the disk and
-    /// was read back whole. Again changes nothing.
-    pub(super) fn compress(&self) -> io::Result<()> {
+    /// Writes the compressed form of a sealed log beside the raw one, and reads it back whole; then the raw
+    /// one may go, which `true` says. A log that grows, is small or is compressed stays as it is.
+    pub(super) fn compress(&self) -> io::Result<bool> {
         let Some((seal, _)) = self.read_seal()? else {
-            return Ok(());
+            return Ok(false);
         };
         if seal.length <= SMALL || !self.raw.exists() {
-            return Ok(());
+            return Ok(false);
         }
         let target = self.compressed();
         self.replace(&target, |file| {
@@ -224,6 +224,11 @@ impl Files {
             let message = format!("{} does not hold what was sealed", self.raw.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
+        Ok(true)
+    }
+
+    /// Takes the raw file away, once [`Files::compress`] allows it.
+    pub(super) fn take_raw_away(&self) -> io::Result<()> {
         fs::remove_file(&self.raw)
     }
 
@@ -348,10 +353,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let bytes = text(100_000);
         let (files, index) = log(&folder, &bytes);
-        files.compress().unwrap();
-        assert!(files.raw.exists(), "a log that grows is not compressed");
+        assert!(!files.compress().unwrap(), "a log that grows stays");
         files.write_seal(&seal(&bytes), &index).unwrap();
-        files.compress().unwrap();
+        assert!(files.compress().unwrap());
+        files.take_raw_away().unwrap();
         assert!(!files.raw.exists());
         let size = fs::metadata(files.compressed()).unwrap().len();
         assert!(size * 4 < bytes.len() as u64, "{size} of {}", bytes.len());
@@ -373,7 +378,7 @@ mod tests {
         assert_eq!(found, seal(&bytes));
         assert_eq!(again.lines(), 100_000);
         assert_eq!(again.before(54_321), index.before(54_321));
-        files.compress().unwrap();
+        assert!(!files.compress().unwrap(), "it is done");
         assert!(files.hold_their_seal().unwrap());
         let mut bytes = fs::read(files.compressed()).unwrap();
         let last = bytes.len() - 30;
@@ -392,7 +397,8 @@ mod tests {
         fs::write(files.beside("log.zst.part"), b"half").unwrap();
         fs::write(files.compressed(), b"another half").unwrap();
         assert_eq!(read(&files, 0), bytes, "the raw file has the word");
-        files.compress().unwrap();
+        assert!(files.compress().unwrap());
+        files.take_raw_away().unwrap();
         assert_eq!(read(&files, 0), bytes);
         assert!(!files.raw.exists() && !files.beside("log.zst.part").exists());
     }
@@ -415,8 +421,7 @@ mod tests {
         let (files, _) = log(&folder, &bytes);
         let Seal { length, sha256 } = seal(&bytes);
         fs::write(files.seal(), format!("{length} {sha256}\n")).unwrap();
-        files.compress().unwrap();
-        assert!(files.raw.exists());
+        assert!(!files.compress().unwrap());
         let (found, index) = files.read_seal().unwrap().unwrap();
         assert_eq!((found, index.lines()), (seal(&bytes), 3));
         for broken in ["", "12", "x y\n", "4 ab\n1 x\n"] {

@@ -15,8 +15,7 @@ impl Lock {
         File::options().write(true).open(path)
     }
 
-    /// For whoever reads logs; waits for a batch of retention, or for a log that is being
-    /// compressed.
+    /// For whoever reads logs; waits for a batch of retention.
     ///
     /// # Errors
     /// When the data folder cannot be written to.
