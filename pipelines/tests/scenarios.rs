@@ -3,6 +3,7 @@
 mod support;
 
 use insta::assert_snapshot;
+use roadstead_pipelines::deployment::DeploymentState;
 use std::collections::BTreeSet;
 use support::{AUTO, Stage, pipeline};
 
@@ -272,6 +273,9 @@ fn what_ecs_takes_back_too_far_is_brought_to_the_last_verified_release_without_a
     stage.transcript.clear();
     // ECS has its own idea of what to return to: not what was verified last, but what ran before it.
     stage.ecs_breaker_to("staging/web", "td-1");
+    stage.wait(1);
+    // Its tasks end a moment after the breaker gave up on them.
+    stage.tasks_crash("staging/web", 1);
     stage.wait(20);
     assert_eq!(stage.running("staging/web").unwrap().as_str(), "shop.r2");
     stage.ecs_completes("staging/web");
@@ -279,6 +283,21 @@ fn what_ecs_takes_back_too_far_is_brought_to_the_last_verified_release_without_a
     assert_snapshot!(stage.transcript);
     let states: Vec<_> = stage.states().into_iter().map(|(_, state)| state).collect();
     assert_eq!(states[4..], ["rolled_back", "deployed"]);
+    let failed = stage
+        .world
+        .deployments
+        .values()
+        .find(|d| d.id.number() == 5);
+    let DeploymentState::RolledBack { failure, .. } = &failed.unwrap().state else {
+        panic!("{failed:?}");
+    };
+    assert_eq!(
+        failure.details,
+        [
+            "task 0: Essential container in task exited (app exited 1)",
+            "  | cannot connect to the database"
+        ]
+    );
     // Without a hold, the next one comes by itself.
     assert_eq!(stage.world.place(&Stage::place("staging/web")).hold, None);
     stage.ship();

@@ -350,6 +350,14 @@ fn taken_back_by_ecs(
 ) {
     let place = draft.world.place(&deployment.place);
     let limit = deadline(draft.world.environment(&deployment.place), since);
+    let evidence = place.status.as_ref().map_or_else(Vec::new, |status| {
+        outcome::describe_stopped(&status.service, &ecs.deployment)
+    });
+    let mut failure = failure.clone();
+    if failure.details.is_empty() {
+        // When ECS gave up its tasks were still on their way down, and had no exit status yet.
+        failure.details.clone_from(&evidence);
+    }
     let verdict = place
         .status
         .as_ref()
@@ -365,16 +373,13 @@ fn taken_back_by_ecs(
                 None => true,
             };
             if back_on_verified {
-                let evidence = place.status.as_ref().map_or_else(Vec::new, |status| {
-                    outcome::describe_stopped(&status.service, &ecs.deployment)
-                });
                 fact(draft, deployment, DeploymentFact::RolledBack { evidence });
             } else {
                 // It never served, and is not tried again: as when ECS finds the way by itself.
-                take_back(draft, deployment, failure.clone(), Holds::No);
+                take_back(draft, deployment, failure, Holds::No);
             }
         }
-        Some(Verdict::Stalled { .. }) => take_back(draft, deployment, failure.clone(), Holds::No),
+        Some(Verdict::Stalled { .. }) => take_back(draft, deployment, failure, Holds::No),
         Some(Verdict::Superseded { task_definition }) => {
             let failure = Failure::failed(format!(
                 "while ECS took it back, somebody moved the service to {task_definition}"

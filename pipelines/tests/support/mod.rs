@@ -384,15 +384,18 @@ impl Stage {
         service.deployments = vec![back, failed];
     }
 
-    /// Tasks of the newest rollout stop with an exit status.
+    /// Tasks of the rollout that failed, else of the newest one, stop with an exit status.
     pub fn tasks_crash(&mut self, place: &str, count: usize) {
         let place = Self::place(place);
         self.say(&format!("{count} tasks crash in {place}"));
         let service = self.ecs.get_mut(&place).unwrap();
+        let failed = |d: &&EcsDeployment| d.rollout_state.as_deref() == Some("FAILED");
+        let rollout = service.deployments.iter().find(failed);
+        let started_by = rollout.unwrap_or(&service.deployments[0]).id.clone();
         for n in 0..count {
             service.stopped.push(StoppedTask {
                 task: format!("arn/task/{n}"),
-                started_by: service.deployments[0].id.clone(),
+                started_by: started_by.clone(),
                 stop_code: "EssentialContainerExited".into(),
                 reason: "Essential container in task exited".into(),
                 exit_codes: BTreeMap::from([("app".to_owned(), 1)]),

@@ -1,6 +1,7 @@
 //! The last log lines of tasks that stopped, from CloudWatch Logs.
 
 use super::Cluster;
+use super::tasks::failed_checks;
 use crate::adapters::aws::{AwsError, Clients};
 use crate::clock;
 use jiff::SignedDuration;
@@ -14,8 +15,8 @@ const LONGEST_LINE: usize = 500;
 const LOGS_LAG: SignedDuration = SignedDuration::from_secs(60);
 
 impl Cluster {
-    /// The last lines of the containers that failed in `task`; empty when their definition does not say
-    /// where they are.
+    /// The last lines of the containers that failed in `task`, or of all when the task failed its checks;
+    /// empty when their definition does not say where they are.
     pub(super) async fn last_words(
         &self,
         clients: &Clients,
@@ -33,7 +34,8 @@ impl Cluster {
                 .exit_codes
                 .get(&container.name)
                 .is_some_and(|code| *code != 0);
-            let Some(log) = container.log.as_ref().filter(|_| failed) else {
+            let heard = failed || failed_checks(task);
+            let Some(log) = container.log.as_ref().filter(|_| heard) else {
                 continue;
             };
             let stream = format!("{}/{}/{task_id}", log.prefix, container.name);

@@ -67,6 +67,20 @@ fn stopped(task: &Task) -> StoppedTask {
     }
 }
 
+/// Whether a stopped task failed a check of its health, by ECS's words: it may have ended well when it
+/// was then asked to.
+pub(super) fn failed_checks(task: &StoppedTask) -> bool {
+    task.reason.starts_with("Task failed")
+}
+
+/// Whether a stopped task's last lines tell something. Scaling in stops good tasks, which then exit by
+/// signal.
+fn has_last_words(task: &StoppedTask) -> bool {
+    let scaled_in = task.reason.starts_with("Scaling activity");
+    let failed = task.exit_codes.values().any(|code| *code != 0);
+    failed_checks(task) || (failed && !scaled_in)
+}
+
 impl Cluster {
     /// The service's tasks that stopped lately, newest first, the newest failed ones with last lines.
     pub(super) async fn stopped(
@@ -91,9 +105,7 @@ impl Cluster {
         all.truncate(MOST_STOPPED);
         let mut heard = 0;
         for (task, definition) in &mut all {
-            let failed = task.exit_codes.values().any(|code| *code != 0);
-            // Scaling in stops good tasks, which then exit by signal.
-            if heard < MOST_HEARD && failed && task.stop_code != "ServiceSchedulerInitiated" {
+            if heard < MOST_HEARD && has_last_words(task) {
                 task.last_lines = self.last_words(clients, task, definition).await?;
                 heard += 1;
             }
