@@ -36,6 +36,9 @@ pub(crate) enum UserVerb {
         /// What they may do.
         #[arg(long, value_enum, default_value = "viewer")]
         role: Role,
+        /// An e-mail address that they commit with; may be given several times.
+        #[arg(long = "email")]
+        emails: Vec<String>,
         /// Read the password from standard input instead.
         #[arg(long)]
         password_stdin: bool,
@@ -130,11 +133,13 @@ pub(super) async fn users(verb: UserVerb) -> anyhow::Result<()> {
         UserVerb::Add {
             name,
             role,
+            emails,
             password_stdin,
             server,
         } => {
             let body = json!({
-                "name": name, "role": role.word(), "password": password(password_stdin)?,
+                "name": name, "role": role.word(), "emails": emails,
+                "password": password(password_stdin)?,
             });
             let added = client(&server)?.post("/users", &body).await?;
             show(&server, &added, |value| {

@@ -124,19 +124,21 @@ async fn chosen(name: &str, given: Option<&str>) -> Result<(String, Option<Strin
 /// Makes a user; gives the password when one had to be made.
 ///
 /// # Errors
-/// 400 for a name or password that is none, 409 when the name is taken.
-pub(super) async fn add_user(
+/// 400 for a name, password or address that is none, 409 when the name or an address is taken.
+pub(super) async fn add_user<'a>(
     app: &App,
     by: &Actor,
     name: &str,
     role: Role,
+    emails: impl Iterator<Item = &'a str>,
     password: Option<&str>,
 ) -> Result<Option<String>, HttpError> {
     check_name(name)?;
+    let emails = checked_emails(emails)?;
     let (hash, made) = chosen(name, password).await?;
     let now = crate::clock::now();
     app.store
-        .create_user(name, &hash, role, &by.name, now)
+        .create_user(name, &hash, role, &emails, &by.name, now)
         .await?;
     Ok(made)
 }
@@ -144,16 +146,8 @@ pub(super) async fn add_user(
 /// The most addresses of one person.
 const MOST_EMAILS: usize = 20;
 
-/// Changes the addresses that a user commits with, to all of these.
-///
-/// # Errors
-/// 400 for what is no address or too many of them, 404 for an unknown user, 409 for somebody else's.
-pub(super) async fn set_emails<'a>(
-    app: &App,
-    by: &Actor,
-    name: &str,
-    given: impl Iterator<Item = &'a str>,
-) -> Result<(), HttpError> {
+/// The addresses among `given`; blanks are none.
+fn checked_emails<'a>(given: impl Iterator<Item = &'a str>) -> Result<Addresses, HttpError> {
     let emails: Addresses = given.map(address).filter(|one| !one.is_empty()).collect();
     let wrong = |one: &&String| {
         let parts = one.split_once('@');
@@ -171,6 +165,20 @@ pub(super) async fn set_emails<'a>(
         let message = format!("one person has at most {MOST_EMAILS} addresses");
         return Err(HttpError::bad_request(message));
     }
+    Ok(emails)
+}
+
+/// Changes the addresses that a user commits with, to all of these.
+///
+/// # Errors
+/// 400 for what is no address or too many of them, 404 for an unknown user, 409 for somebody else's.
+pub(super) async fn set_emails<'a>(
+    app: &App,
+    by: &Actor,
+    name: &str,
+    given: impl Iterator<Item = &'a str>,
+) -> Result<(), HttpError> {
+    let emails = checked_emails(given)?;
     let now = crate::clock::now();
     Ok(app.store.set_emails(name, &emails, &by.name, now).await?)
 }
@@ -335,7 +343,8 @@ pub async fn set_up_admin(
             let made = auth::new_password();
             let password = configured.unwrap_or(&made);
             let hash = auth::hash_password(password).await?;
-            let added = store.create_user(name, &hash, Role::Admin, CONFIGURATION, now);
+            let none = Addresses::new();
+            let added = store.create_user(name, &hash, Role::Admin, &none, CONFIGURATION, now);
             match added.await {
                 Ok(()) => Ok(configured.is_none().then_some(made)),
                 // Another server on the same database was faster.

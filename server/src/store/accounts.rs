@@ -120,20 +120,58 @@ fn tell(
     audit::append(connection, &line)
 }
 
+/// Makes `emails` the addresses of a user, whose row this transaction has.
+fn replace_emails(
+    connection: &mut AnyConnection,
+    name: &str,
+    emails: &Addresses,
+    by: (&str, Timestamp),
+) -> Result<()> {
+    let before = addresses_of(connection, name)?;
+    if before == *emails {
+        return Ok(());
+    }
+    let others: Option<(String, String)> = user_emails::table
+        .filter(user_emails::email.eq_any(emails))
+        .filter(user_emails::user_name.ne(name))
+        .first(connection)
+        .optional()?;
+    if let Some((email, user)) = others {
+        let message = format!("{email} is the address of `{user}` already");
+        return Err(StoreError::conflict(message));
+    }
+    diesel::delete(user_emails::table.filter(user_emails::user_name.eq(name)))
+        .execute(connection)?;
+    for email in emails {
+        diesel::insert_into(user_emails::table)
+            .values((
+                user_emails::email.eq(email),
+                user_emails::user_name.eq(name),
+            ))
+            .execute(connection)?;
+    }
+    lane::bump_all(connection)?;
+    let detail = json!({"from": before, "to": emails});
+    let turn = (json!(before), json!(emails));
+    tell(connection, name, by, "emails_changed", turn, &detail)
+}
+
 impl Store {
-    /// Makes a user. No two names differ in case alone.
+    /// Makes a user, who commits with `emails`. No two names differ in case alone.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the name is taken.
+    /// [`StoreError::Conflict`] when the name is taken, or an address is somebody else's.
     pub async fn create_user(
         &self,
         name: &str,
         password_hash: &str,
         role: Role,
+        emails: &Addresses,
         by: &str,
         now: Timestamp,
     ) -> Result<()> {
         let (name, password_hash, by) = (name.to_owned(), password_hash.to_owned(), by.to_owned());
+        let emails = emails.clone();
         self.write(move |c| {
             let names: Vec<String> = users::table.select(users::name).load(c)?;
             let same = |known: &&String| known.to_lowercase() == name.to_lowercase();
@@ -151,14 +189,9 @@ impl Store {
                 ))
                 .execute(c)?;
             let turn = (Value::Null, json!(role));
-            tell(
-                c,
-                &name,
-                (&by, now),
-                "user_added",
-                turn,
-                &json!({"role": role}),
-            )
+            let detail = json!({"role": role});
+            tell(c, &name, (&by, now), "user_added", turn, &detail)?;
+            replace_emails(c, &name, &emails, (&by, now))
         })
         .await
     }
@@ -178,33 +211,7 @@ impl Store {
         let (name, emails, by) = (name.to_owned(), emails.clone(), by.to_owned());
         self.write(move |c| {
             locked(c, &name)?;
-            let before = addresses_of(c, &name)?;
-            if before == emails {
-                return Ok(());
-            }
-            let others: Option<(String, String)> = user_emails::table
-                .filter(user_emails::email.eq_any(&emails))
-                .filter(user_emails::user_name.ne(&name))
-                .first(c)
-                .optional()?;
-            if let Some((email, user)) = others {
-                let message = format!("{email} is the address of `{user}` already");
-                return Err(StoreError::conflict(message));
-            }
-            diesel::delete(user_emails::table.filter(user_emails::user_name.eq(&name)))
-                .execute(c)?;
-            for email in &emails {
-                diesel::insert_into(user_emails::table)
-                    .values((
-                        user_emails::email.eq(email),
-                        user_emails::user_name.eq(&name),
-                    ))
-                    .execute(c)?;
-            }
-            lane::bump_all(c)?;
-            let detail = json!({"from": before, "to": emails});
-            let turn = (json!(before), json!(emails));
-            tell(c, &name, (&by, now), "emails_changed", turn, &detail)
+            replace_emails(c, &name, &emails, (&by, now))
         })
         .await
     }

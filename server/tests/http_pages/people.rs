@@ -125,6 +125,21 @@ async fn an_admin_says_how_people_commit() {
     )
     .await;
     assert_eq!(user["emails"], json!(["d@example.com"]));
+
+    // With the rest of what is known of somebody new, or not at all.
+    let mut new = [
+        ("name", "Ada"),
+        ("role", "viewer"),
+        ("password", ""),
+        ("emails", "ada@example.com D@example.com"),
+    ];
+    let answer = site.submit(ADMIN, "/settings/users", &new).await;
+    assert_eq!(answer.status(), StatusCode::CONFLICT);
+    new[3].1 = "ada@example.com,ada@home.example";
+    let answer = site.submit(ADMIN, "/settings/users", &new).await;
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    let page = site.page(ADMIN, "/settings/users").await;
+    assert!(page.contains("ada@example.com, ada@home.example"), "{page}");
     site.stop().await;
 }
 

@@ -3,6 +3,7 @@
 use crate::site::{ADMIN, Site, VIEWER, Who, cookie, location, now};
 use jiff::SignedDuration;
 use reqwest::{Method, StatusCode};
+use roadstead_pipelines::authorship::Addresses;
 use roadstead_pipelines::spec::Role;
 use roadstead_server::http::auth;
 use roadstead_server::store::{NewApiToken, hash_secret};
@@ -15,7 +16,14 @@ async fn with_ada() -> Site {
     let hash = auth::hash_password(PASSWORD).await.unwrap();
     let store = &site.story.store;
     store
-        .create_user("ada", &hash, Role::Deployer, "test", now())
+        .create_user(
+            "ada",
+            &hash,
+            Role::Deployer,
+            &Addresses::new(),
+            "test",
+            now(),
+        )
         .await
         .unwrap();
     site

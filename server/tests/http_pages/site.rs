@@ -5,6 +5,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::web;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect};
+use roadstead_pipelines::authorship::Addresses;
 use roadstead_pipelines::id::{ReleaseId, RunId};
 use roadstead_pipelines::spec::Role;
 use roadstead_server::adapters::aws::Aws;
@@ -87,7 +88,14 @@ impl Site {
             let end = now() + SignedDuration::from_hours(12);
             story
                 .store
-                .create_user(name, "no hash: comes by session", role, "test", now())
+                .create_user(
+                    name,
+                    "no hash: comes by session",
+                    role,
+                    &Addresses::new(),
+                    "test",
+                    now(),
+                )
                 .await
                 .unwrap();
             let user = story.store.get_user(name).await.unwrap().unwrap();

@@ -3,6 +3,7 @@
 use crate::databases::{self, on_both_databases};
 use crate::story::{Story, place};
 use roadstead_pipelines::action::{self, Actor};
+use roadstead_pipelines::authorship::Addresses;
 use roadstead_pipelines::id::ProjectName;
 use roadstead_pipelines::spec::Role;
 use roadstead_server::audit::{Chain, Entry, Head, Verifier};
@@ -111,7 +112,7 @@ async fn many_writers_make_chains_that_hold(url: &str) {
             store.accept_delivery(delivery).await.unwrap();
             let name = format!("user-{number}");
             store
-                .create_user(&name, "hash", Role::Viewer, "root", now)
+                .create_user(&name, "hash", Role::Viewer, &Addresses::new(), "root", now)
                 .await
                 .unwrap();
         }));

@@ -33,7 +33,7 @@ on_both_databases!(
 async fn add(story: &Story, name: &str, role: Role) -> User {
     let store = &story.store;
     store
-        .create_user(name, "a hash", role, "boss", story.now)
+        .create_user(name, "a hash", role, &Addresses::new(), "boss", story.now)
         .await
         .unwrap();
     store.get_user(name).await.unwrap().unwrap()
@@ -125,9 +125,10 @@ async fn no_two_names_differ_in_case_alone(url: &str) {
     let story = Story::begin(url).await;
     add(&story, "Åsa", Role::Viewer).await;
     for taken in ["Åsa", "åsa", "ÅSA"] {
+        let none = addresses(&[]);
         let again = story
             .store
-            .create_user(taken, "x", Role::Admin, "boss", story.now);
+            .create_user(taken, "x", Role::Admin, &none, "boss", story.now);
         assert_eq!(is_conflict(again.await), "there is a user `Åsa` already");
     }
 }
@@ -429,6 +430,9 @@ async fn an_address_is_one_persons(url: &str) {
     let users = store.list_users().await.unwrap();
     let bob = users.iter().find(|user| user.name == "bob").unwrap();
     assert_eq!(bob.emails, addresses(&[]), "all or nothing");
+    let cleo = store.create_user("cleo", "x", Role::Viewer, &taken, "boss", now);
+    is_conflict(cleo.await);
+    assert_eq!(store.get_user("cleo").await.unwrap(), None);
     // What somebody gives up is free.
     let one = addresses(&["ada@example.com"]);
     store.set_emails("ada", &one, "boss", now).await.unwrap();

@@ -2,6 +2,7 @@
 
 use crate::databases::{Cluster, sqlite};
 use crate::story::{Story, place};
+use roadstead_pipelines::authorship::Addresses;
 use roadstead_pipelines::id::RunId;
 use roadstead_pipelines::spec::Role;
 use roadstead_server::audit::Verifier;
@@ -59,6 +60,7 @@ async fn an_installation_moves_and_goes_on() {
             "Ada \u{1f6a2} \"L.\"",
             "hash\n\\",
             Role::Admin,
+            &Addresses::new(),
             "root",
             story.now,
         )

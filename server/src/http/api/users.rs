@@ -73,6 +73,9 @@ struct NewUser {
     /// Without it one is made and told once.
     #[serde(default)]
     password: Option<String>,
+    /// Those that the user commits with.
+    #[serde(default)]
+    emails: Vec<String>,
 }
 
 async fn add(
@@ -83,8 +86,10 @@ async fn add(
         name,
         role,
         password,
+        emails,
     } = who.sent.into_inner();
-    let made = people::add_user(&app, &who.actor, &name, role, password.as_deref()).await?;
+    let (emails, password) = (emails.iter().map(String::as_str), password.as_deref());
+    let made = people::add_user(&app, &who.actor, &name, role, emails, password).await?;
     answer(&app, StatusCode::CREATED, &name, made).await
 }
 

@@ -110,6 +110,12 @@ fn given(fields: &HashMap<String, String>) -> Option<&str> {
     (!password.is_empty()).then_some(password)
 }
 
+/// The addresses off a form, as people separate them.
+fn emails(fields: &HashMap<String, String>) -> impl Iterator<Item = &str> {
+    let text = fields.get(field::EMAILS).map_or("", String::as_str);
+    text.split([',', ' ', '\n', '\r', '\t'])
+}
+
 /// Adds a user. A password that was made is on the page that answers, and nowhere else.
 ///
 /// # Errors
@@ -122,7 +128,10 @@ pub(super) async fn add(
     let text = |name: &str| who.sent.get(name).map_or("", |text| text.trim());
     let name = text(field::NAME);
     let done = match role_of(text(field::ROLE)) {
-        Ok(role) => people::add_user(&app, &who.actor, name, role, given(&who.sent)).await,
+        Ok(role) => {
+            let emails = emails(&who.sent);
+            people::add_user(&app, &who.actor, name, role, emails, given(&who.sent)).await
+        }
         Err(error) => Err(error),
     };
     let said = format!("{name} can sign in now.");
@@ -175,9 +184,7 @@ pub(super) async fn set_emails(
     request: HttpRequest,
     path: web::Path<String>,
 ) -> Result<HttpResponse, HttpError> {
-    let text = who.sent.get(field::EMAILS).map_or("", String::as_str);
-    let given = text.split([',', ' ', '\n', '\r', '\t']);
-    let done = people::set_emails(&app, &who.actor, &path, given).await;
+    let done = people::set_emails(&app, &who.actor, &path, emails(&who.sent)).await;
     let said = format!("The e-mail addresses of {path} are noted.");
     answer(
         &app,

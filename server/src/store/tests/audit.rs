@@ -6,6 +6,7 @@ use super::databases::{self, on_both_databases};
 use crate::audit::{Head, Verifier};
 use diesel::connection::SimpleConnection;
 use jiff::Timestamp;
+use roadstead_pipelines::authorship::Addresses;
 use roadstead_pipelines::id::ProjectName;
 use roadstead_pipelines::spec::Role;
 
@@ -22,7 +23,7 @@ async fn begin(url: &str) -> Store {
     let now: Timestamp = "2026-01-05T10:00:00Z".parse().unwrap();
     for name in ["ada", "bob", "cy"] {
         store
-            .create_user(name, "hash", Role::Viewer, "root", now)
+            .create_user(name, "hash", Role::Viewer, &Addresses::new(), "root", now)
             .await
             .unwrap();
     }
@@ -221,7 +222,7 @@ async fn without_its_head_a_chain_stands_still_and_says_so(url: &str) {
         .unwrap();
     let now: Timestamp = "2026-01-05T10:00:00Z".parse().unwrap();
     let refused = store
-        .create_user("dora", "hash", Role::Viewer, "root", now)
+        .create_user("dora", "hash", Role::Viewer, &Addresses::new(), "root", now)
         .await
         .unwrap_err()
         .to_string();
