@@ -4,6 +4,9 @@ mod support;
 
 use insta::assert_snapshot;
 use roadstead_pipelines::deployment::DeploymentState;
+use roadstead_pipelines::effect::Effect;
+use roadstead_pipelines::id::RunId;
+use roadstead_pipelines::planner::{MOST_FETCHING, Plan, plan};
 use std::collections::BTreeSet;
 use support::{AUTO, Stage, pipeline};
 
@@ -304,6 +307,36 @@ fn what_ecs_takes_back_too_far_is_brought_to_the_last_verified_release_without_a
     stage.ecs_completes("staging/web");
     stage.wait(10);
     assert_eq!(stage.running("staging/web").unwrap().as_str(), "shop.r4");
+}
+
+#[test]
+fn a_flood_of_pushes_is_read_oldest_first_and_so_many_at_once() {
+    let mut stage = stage();
+    let pushed: Vec<_> = (0..MOST_FETCHING + 2).map(|_| stage.push()).collect();
+    let read_of = |plan: &Plan| -> Vec<RunId> {
+        let read = |effect: &Effect| match effect {
+            Effect::ReadSources { run } => Some(run.clone()),
+            _ => None,
+        };
+        plan.effects.iter().filter_map(read).collect()
+    };
+    let first = plan(&stage.world, stage.now);
+    assert_eq!(read_of(&first), pushed[..MOST_FETCHING]);
+    assert_eq!(
+        first.waiting_on.len(),
+        pushed.len(),
+        "each says what it waits for"
+    );
+    assert_eq!(
+        first.waiting_on.last().unwrap().reason,
+        "its turn: the sources of 100 older runs are read before"
+    );
+    // One that is read makes room for one.
+    stage.perform(&first.effects[0]);
+    assert_eq!(
+        read_of(&plan(&stage.world, stage.now)),
+        pushed[1..=MOST_FETCHING]
+    );
 }
 
 #[test]

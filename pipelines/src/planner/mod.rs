@@ -13,6 +13,8 @@ mod queue;
 mod rollouts;
 mod runs;
 
+pub use runs::MOST_FETCHING;
+
 use crate::deployment::{Kind, Trigger};
 use crate::effect::Effect;
 use crate::fact::Change;

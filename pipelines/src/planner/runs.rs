@@ -8,15 +8,32 @@ use crate::report::{Subject, WaitingOn, WhoActs};
 use crate::run::{Run, RunState};
 use jiff::Timestamp;
 
+/// Runs of a project whose sources are asked for at the same time: they are read one after the other, and
+/// a flood of pushes is not to become as many effects at once.
+pub const MOST_FETCHING: usize = 100;
+
 pub(super) fn plan(draft: &mut Draft<'_>) {
-    for run in draft.world.runs.values().filter(|run| !run.state.is_over()) {
-        one(draft, run);
+    let live = draft.world.runs.values().filter(|run| !run.state.is_over());
+    let mut oldest_first: Vec<_> = live.collect();
+    oldest_first.sort_by_key(|run| run.id.number());
+    let mut fetching = 0;
+    for run in oldest_first {
+        if run.state == RunState::Fetching {
+            fetching += 1;
+        }
+        one(draft, run, fetching <= MOST_FETCHING);
     }
 }
 
-fn one(draft: &mut Draft<'_>, run: &Run) {
+/// `first`: as many older runs as may have their sources read are not in its way.
+fn one(draft: &mut Draft<'_>, run: &Run, first: bool) {
     let id = run.id.clone();
     match &run.state {
+        RunState::Fetching if !first => {
+            let reason =
+                format!("its turn: the sources of {MOST_FETCHING} older runs are read before");
+            wait(draft, run, &reason, run.created_at, WhoActs::Roadstead);
+        }
         RunState::Fetching => {
             draft.effect(Effect::ReadSources { run: id });
             wait(
