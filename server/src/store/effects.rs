@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use roadstead_pipelines::effect::Effect;
 use roadstead_pipelines::fact::Change;
 use roadstead_pipelines::id::ProjectName;
+use std::collections::HashSet;
 
 type Record = (
     String,
@@ -54,12 +55,20 @@ fn find(connection: &mut AnyConnection, key: &str) -> Result<EffectRow> {
     read(found.ok_or_else(|| StoreError::not_found(format!("effect {key}")))?)
 }
 
+/// Keys in one question: SQLite takes 32,766 values in a statement.
+const KEYS_PER_LOOK: usize = 10_000;
+
 /// Which of these keys are stored.
-fn known(connection: &mut AnyConnection, keys: &[String]) -> Result<Vec<String>> {
-    Ok(effects::table
-        .filter(effects::key.eq_any(keys.iter().map(String::as_str)))
-        .select(effects::key)
-        .load(connection)?)
+fn known(connection: &mut AnyConnection, keys: &[String]) -> Result<HashSet<String>> {
+    let mut found = HashSet::new();
+    for keys in keys.chunks(KEYS_PER_LOOK) {
+        let stored: Vec<String> = effects::table
+            .filter(effects::key.eq_any(keys.iter().map(String::as_str)))
+            .select(effects::key)
+            .load(connection)?;
+        found.extend(stored);
+    }
+    Ok(found)
 }
 
 /// Stores effects whose key is new. One that is stored stays as it is, done or not: its facts came
@@ -88,7 +97,7 @@ pub(super) fn store_new(
                 effects::created_at.eq(micros(now)),
             ))
             .execute(connection)?;
-        stored.push(key);
+        stored.insert(key);
     }
     Ok(())
 }
