@@ -67,12 +67,18 @@ pub(super) fn take_run_number(
     connection: &mut AnyConnection,
     project: &ProjectName,
 ) -> Result<u64> {
-    bump(connection, project)?;
-    let lane = get(connection, project)?;
-    diesel::update(lanes::table.find(project.as_str()))
-        .set(lanes::next_run.eq(lane.next_run + 1))
-        .execute(connection)?;
-    Ok(lane.next_run.unsigned_abs())
+    let taken = diesel::update(lanes::table.find(project.as_str()))
+        .set((
+            lanes::generation.eq(lanes::generation + 1),
+            lanes::next_run.eq(lanes::next_run + 1),
+        ))
+        .returning(lanes::next_run);
+    let next: Option<i64> = match connection {
+        AnyConnection::Sqlite(c) => taken.get_result(c).optional()?,
+        AnyConnection::Postgres(c) => taken.get_result(c).optional()?,
+    };
+    let next = next.ok_or_else(|| StoreError::not_found(format!("project `{project}`")))?;
+    Ok(next.unsigned_abs() - 1)
 }
 
 /// Notes that a release's number is taken.
