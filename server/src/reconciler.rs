@@ -9,10 +9,13 @@ use jiff::Timestamp;
 use roadstead_pipelines::id::ProjectName;
 use roadstead_pipelines::planner;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Without a ring it looks this often: deadlines and soak times pass without one.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// After a round it rests three times as long as that took, and no longer than this: where thousands of
+/// runs are under way, what keeps arriving is planned in one go, and most of the time is left to others.
+const LONGEST_REST: Duration = INTERVAL;
 /// A project that keeps changing under the planner gets its next chance with the next round.
 const MOST_PLANS: u32 = 20;
 /// Who makes a plan's changes, for the history.
@@ -36,11 +39,13 @@ impl Reconciler {
         // needs no look. Lost with a restart, which only costs one look at each project.
         let mut settled = BTreeMap::new();
         loop {
+            let begun = Instant::now();
             let now = crate::clock::now();
             self.expire(now).await;
             if let Err(error) = self.round(&mut settled, now).await {
                 tracing::error!("the projects could not be listed, trying again: {error}");
             }
+            tokio::time::sleep((begun.elapsed() * 3).min(LONGEST_REST)).await;
             listener.wait(INTERVAL).await;
         }
     }
