@@ -8,6 +8,7 @@ use crate::wake::Bell;
 use jiff::Timestamp;
 use roadstead_pipelines::id::ProjectName;
 use roadstead_pipelines::planner;
+use roadstead_pipelines::world::World;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = INTERVAL;
 /// A project that keeps changing under the planner gets its next chance with the next round.
 const MOST_PLANS: u32 = 20;
+/// After so many plans that were stale before they could be stored, one is made while others wait.
+const MOST_STALE: u32 = 3;
 /// Who makes a plan's changes, for the history.
 const ACTOR: &str = "Roadstead";
 
@@ -89,6 +92,7 @@ impl Reconciler {
     /// # Errors
     /// Those of the store; nothing of the plan at hand is stored then.
     pub async fn reconcile(&self, project: &ProjectName, now: Timestamp) -> Result<Option<i64>> {
+        let mut stale = 0;
         for _ in 0..MOST_PLANS {
             let world = self.store.load_world(project).await?;
             let plan = planner::plan(&world, now);
@@ -109,6 +113,10 @@ impl Reconciler {
                 )
                 .await?;
             if committed == Committed::Stale {
+                stale += 1;
+                if stale == MOST_STALE {
+                    return self.reconcile_undisturbed(project, now).await;
+                }
                 continue;
             }
             tracing::debug!(%project, changed, "{project}: {changed} changes follow");
@@ -120,6 +128,24 @@ impl Reconciler {
                 self.bell.ring();
             }
         }
+        Ok(None)
+    }
+
+    async fn reconcile_undisturbed(
+        &self,
+        project: &ProjectName,
+        now: Timestamp,
+    ) -> Result<Option<i64>> {
+        let planned = move |world: &World| {
+            let plan = planner::plan(world, now);
+            (plan.changes, plan.effects)
+        };
+        self.store
+            .commit_undisturbed(project, ACTOR, now, planned)
+            .await?;
+        self.effects_bell.ring();
+        // What others did meanwhile is looked at in the next round.
+        self.bell.ring();
         Ok(None)
     }
 }

@@ -189,6 +189,31 @@ impl Store {
         .await
     }
 
+    /// Loads the project, decides and commits while nobody else can change it: for a project that keeps
+    /// changing, so that decisions on it are always stale. On SQLite all other writers wait meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Illegal`] when a change does not fit its row; nothing is stored then.
+    pub async fn commit_undisturbed(
+        &self,
+        project: &ProjectName,
+        actor: &str,
+        now: Timestamp,
+        mut decide: impl FnMut(&World) -> (Vec<Change>, Vec<Effect>) + Send + 'static,
+    ) -> Result<()> {
+        let (project, actor) = (project.clone(), actor.to_owned());
+        self.write(move |c| {
+            lane::bump(c, &project)?;
+            let (changes, effects) = decide(&world::load(c, &project)?);
+            let by = By { actor: &actor, now };
+            for change in &changes {
+                apply(c, &project, change, by)?;
+            }
+            effects::store_new(c, &project, &effects, now)
+        })
+        .await
+    }
+
     /// Loads the project, decides, and commits; again when the project changed meanwhile. Buttons
     /// go through here.
     ///

@@ -80,12 +80,13 @@ impl AnyConnection {
                 private::file(path).map_err(|e| refused(e.to_string()))?;
                 let mut connection =
                     SqliteConnection::establish(text).map_err(|e| refused(e.to_string()))?;
-                // busy_timeout first: setting WAL needs the lock for a moment.
+                // busy_timeout first: setting WAL needs the lock for a moment. Each closure of a batch has
+                // a savepoint: what that would undo is kept in memory, not in a file.
                 let query_only = if access == Access::Read { "ON" } else { "OFF" };
                 connection.batch_execute(&format!(
                     "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; \
                      PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
-                     PRAGMA query_only = {query_only};"
+                     PRAGMA temp_store = MEMORY; PRAGMA query_only = {query_only};"
                 ))?;
                 check_version(&mut connection)?;
                 Ok(Self::Sqlite(connection))

@@ -9,11 +9,11 @@ use diesel::prelude::*;
 use roadstead_pipelines::id::ProjectName;
 
 /// A lane's row.
-#[derive(Queryable)]
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = lanes)]
 pub(super) struct Lane {
     pub(super) project: String,
     pub(super) generation: i64,
-    pub(super) next_run: i64,
     pub(super) next_release: i64,
     pub(super) next_deployment: i64,
     pub(super) pipeline: Option<String>,
@@ -57,6 +57,7 @@ pub(super) fn swap(
 pub(super) fn get(connection: &mut AnyConnection, project: &ProjectName) -> Result<Lane> {
     lanes::table
         .find(project.as_str())
+        .select(Lane::as_select())
         .first(connection)
         .optional()?
         .ok_or_else(|| StoreError::not_found(format!("project `{project}`")))

@@ -12,12 +12,17 @@ use roadstead_pipelines::id::DeploymentId;
 use roadstead_pipelines::planner;
 use roadstead_pipelines::run::RunState;
 use roadstead_pipelines::spec::Role;
+use roadstead_server::reconciler::Reconciler;
 use roadstead_server::store::{Committed, DeploymentFilter, EffectState, Store, StoreError};
+use roadstead_server::wake::Bell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 on_both_databases!(
     everything_survives_reopening,
     a_stale_plan_stores_nothing,
+    a_project_that_never_stands_still_is_planned_all_the_same,
     two_hundred_swaps_are_all_stored,
     concurrent_decisions_are_all_stored,
     a_refusal_stores_nothing,
@@ -128,6 +133,37 @@ async fn everything_survives_reopening(url: &str) {
 }
 
 /// The promise behind the gates: staging's health changes between plan and commit.
+async fn a_project_that_never_stands_still_is_planned_all_the_same(url: &str) {
+    let story = Story::begin(url).await;
+    let push = story.delivery("push", 1);
+    story.store.accept_delivery(push.clone()).await.unwrap();
+    // The same call again and again: nothing comes of it, but the lane moves on.
+    let told = Arc::new(AtomicU64::new(0));
+    let again = (0..4).map(|_| {
+        let (store, push, told) = (story.store.clone(), push.clone(), Arc::clone(&told));
+        tokio::spawn(async move {
+            while told.fetch_add(1, Ordering::Relaxed) < u64::MAX / 2 {
+                store.accept_delivery(push.clone()).await.unwrap();
+            }
+        })
+    });
+    let again: Vec<_> = again.collect();
+    while told.load(Ordering::Relaxed) < 100 {
+        tokio::task::yield_now().await;
+    }
+    let reconciler = Reconciler {
+        store: story.store.clone(),
+        bell: Bell::default(),
+        effects_bell: Bell::default(),
+    };
+    let settled = reconciler.reconcile(&story.shop, story.now).await;
+    assert_eq!(story.act().await, 1, "its sources are read: {settled:?}");
+    told.store(u64::MAX / 2, Ordering::Relaxed);
+    for one in again {
+        one.await.unwrap();
+    }
+}
+
 async fn a_stale_plan_stores_nothing(url: &str) {
     let mut story = Story::begin(url).await;
     let release = story.verified_in_staging().await;
