@@ -28,6 +28,8 @@ use subtle::ConstantTimeEq;
 
 /// Longest reason that is stored, in bytes.
 const LONGEST_REASON: usize = 4_096;
+/// Longest wait for a fetch before a runner is told to ask again: less than it waits for an answer.
+const LONGEST_FETCH: Duration = Duration::from_secs(20);
 /// A step without a timeout of its own may take one hour.
 const DEFAULT_TIMEOUT_SECONDS: u64 = 3_600;
 
@@ -227,7 +229,7 @@ async fn poll(
         if !empty || reply.drain || stops || tokio::time::Instant::now() >= until {
             return Ok(HttpResponse::Ok().json(reply));
         }
-        // A ring of another server does not reach this one: look again every second.
+        // A ring may be lost: look again every second.
         listener.wait(Duration::from_secs(1)).await;
     }
 }
@@ -385,6 +387,9 @@ async fn sources(
     let own = own.live(None)?;
     let run = own.run;
     let wanted = query.into_inner();
+    if !app.sources.hold(&run.project, &run.commit).await {
+        bring(&app, &run).await?;
+    }
     let sources = app.sources.read_by(own.attempt.id.as_str());
     let mut answer = HttpResponse::Ok();
     answer
@@ -412,6 +417,30 @@ async fn sources(
     };
     let pack = pack.map_err(no_sources)?;
     Ok(answer.streaming(pack.map_err(actix_web::Error::from)))
+}
+
+/// Has this server's mirror fetch the run's commit: another server read it before. A fetch that takes
+/// longer than a runner waits goes on, and the runner asks again.
+async fn bring(app: &App, run: &Run) -> Result<(), HttpError> {
+    let later = |why: &dyn std::fmt::Display| {
+        let message = format!("the sources are not here yet: {why}");
+        HttpError::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    };
+    let remote = app.remotes.get(&run.project);
+    let remote = remote.ok_or_else(|| later(&"the project is not configured at this server"))?;
+    let (sources, remote, run) = (app.sources.clone(), remote.clone(), run.clone());
+    let fetching = actix_web::rt::spawn(async move {
+        sources
+            .fetch(&run.project, &remote, &run.commit, &run.git_ref)
+            .await
+    });
+    match tokio::time::timeout(LONGEST_FETCH, fetching).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(error))) if error.is_transient() => Err(later(&error)),
+        Ok(Ok(Err(error))) => Err(HttpError::internal(error)),
+        Ok(Err(error)) => Err(HttpError::internal(error)),
+        Err(_) => Err(later(&"they are being fetched")),
+    }
 }
 
 /// A runner asks again after 503, and not after what would only fail again.

@@ -118,6 +118,7 @@ impl Site {
             store: story.store.clone(),
             logs: LogStore::new(folder.path()).unwrap(),
             sources: Sources::new(folder.path()),
+            remotes: BTreeMap::new(),
             registry: Registry::new(Aws::new(&config.aws)),
             bell: Bell::default(),
             config,

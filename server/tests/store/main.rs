@@ -12,6 +12,7 @@ mod databases;
 mod intake;
 mod people;
 mod retention;
+mod servers;
 mod story;
 mod transfer;
 mod work;
