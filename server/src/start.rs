@@ -67,12 +67,11 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         bell.clone(),
     );
     let observer = Observer::new(store.clone(), cluster, Probes::new()?, bell.clone());
-    let logs = LogStore::new(&config.data).context("cannot make the logs' folder")?;
+    let logs = LogStore::new(&config.logs_folder()).context("cannot make the logs' folder")?;
 
     let retention = Retention {
         store: store.clone(),
         logs: logs.clone(),
-        data: config.data.clone(),
         policies: config.retention.clone(),
     };
 
@@ -210,6 +209,12 @@ pub async fn check(config: &Config) -> Vec<Finding> {
         .map(|()| format!("{} can be written", config.data.display()))
         .map_err(|error| format!("{}: {error}", config.data.display()));
     find("data folder".into(), data);
+    let logs = config.logs_folder();
+    let written = private::folder(&logs)
+        .and_then(|()| tempfile::tempfile_in(&logs).map(drop))
+        .map(|()| format!("{} can be written", logs.display()))
+        .map_err(|error| format!("{}: {error}", logs.display()));
+    find("logs".into(), written);
     let answer = Store::probe(&config.store_url())
         .await
         .map(|()| "answers".to_owned())

@@ -523,6 +523,10 @@ fn log_answer(done: Result<(), LogError>) -> Result<HttpResponse, HttpError> {
         Err(error @ (LogError::Sealed | LogError::Full)) => {
             Err(HttpError::conflict(error.to_string()))
         }
+        Err(error @ LogError::Busy) => Err(HttpError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            error.to_string(),
+        )),
         Err(error @ LogError::Name(_)) => Err(HttpError::bad_request(error.to_string())),
         Err(error @ LogError::Io(_)) => {
             tracing::error!(%error, "a log was not stored: {error}");
