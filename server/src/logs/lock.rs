@@ -26,7 +26,9 @@ pub struct Lock(File);
 impl Lock {
     fn file(path: &Path) -> io::Result<File> {
         private::file(path)?;
-        File::options().write(true).open(path)
+        // Both ways: network file systems want a file that is read for a shared lock, and one that is
+        // written for the other.
+        File::options().read(true).write(true).open(path)
     }
 
     fn now(file: File) -> io::Result<Option<Self>> {
@@ -64,7 +66,7 @@ impl Lock {
     /// Of any file: what it stands for is done by one at a time. `None` while somebody else does it,
     /// and when the file is gone because it was done.
     pub(super) fn of(path: &Path) -> io::Result<Option<Self>> {
-        let file = match File::options().write(true).open(path) {
+        let file = match File::options().read(true).write(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
