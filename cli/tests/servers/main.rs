@@ -9,7 +9,8 @@
 #[path = "../support/aws.rs"]
 mod aws;
 mod balancer;
-#[allow(
+#[expect(
+    dead_code,
     unused_macros,
     unused_imports,
     reason = "tests of the store use more of it"
@@ -17,6 +18,8 @@ mod balancer;
 #[path = "../../../server/tests/support/databases.rs"]
 mod databases;
 mod pair;
+#[path = "../../../server/tests/support/psql.rs"]
+mod psql;
 #[path = "../support/shop.rs"]
 mod shop;
 mod starts;

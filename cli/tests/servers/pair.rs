@@ -1,6 +1,5 @@
 //! Servers that share a database and a folder of logs, each with a data folder of its own.
 
-use crate::databases::Cluster;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -118,9 +117,4 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A query's answer, without spaces around it.
-pub(crate) fn sql(cluster: &Cluster, shared: &Shared, query: &str) -> String {
-    cluster.sql(&shared.database, query).trim().to_owned()
 }

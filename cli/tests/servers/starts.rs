@@ -1,7 +1,8 @@
 //! What servers do to each other by starting.
 
 use crate::databases::Cluster;
-use crate::pair::{Shared, sql};
+use crate::pair::Shared;
+use crate::psql::sql;
 
 const PROJECT: &str = "[[projects]]\nname = \"shop\"\nrepository = \"/nowhere/shop.git\"\n\
                        webhook_secret = \"sixteen characters\"\n";
@@ -22,7 +23,7 @@ fn two_that_start_at_once_print_one_password() {
     let printed: Vec<_> = started.iter().flat_map(|(_, printed)| printed).collect();
     assert_eq!(printed.len(), 1, "{printed:?}");
     assert!(printed[0].starts_with("administrator `admin`, password `"));
-    let users = sql(&cluster, &shared, "SELECT string_agg(name, ',') FROM users");
+    let users = sql(&shared.database, "SELECT string_agg(name, ',') FROM users");
     assert_eq!(users, "admin");
     let (again, printed) = shared.start_without_password("d");
     assert_eq!(printed, Vec::<String>::new());

@@ -3,7 +3,8 @@
 use crate::aws::{Aws, CLUSTERS};
 use crate::balancer::Balancer;
 use crate::databases::Cluster;
-use crate::pair::{PASSWORD, REGISTRATION, Server, Shared, sql};
+use crate::pair::{PASSWORD, REGISTRATION, Server, Shared};
+use crate::psql::sql;
 use crate::shop::{self, base_image, docker, free_ports, git};
 use crate::waiting::until;
 use futures_util::FutureExt;
@@ -107,7 +108,7 @@ struct World {
     runner: Part,
     // These go last.
     _sandbox: Part,
-    cluster: Cluster,
+    _cluster: Cluster,
     folder: TempDir,
 }
 
@@ -180,13 +181,13 @@ impl World {
             balancer,
             runner,
             _sandbox: part,
-            cluster,
+            _cluster: cluster,
             folder,
         }
     }
 
     fn sql(&self, query: &str) -> String {
-        sql(&self.cluster, &self.shared, query)
+        sql(&self.shared.database, query)
     }
 
     async fn get(&self, base: &str, path: &str) -> Result<String, String> {

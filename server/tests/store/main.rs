@@ -11,6 +11,8 @@ mod backup;
 mod databases;
 mod intake;
 mod people;
+#[path = "../support/psql.rs"]
+mod psql;
 mod retention;
 mod servers;
 mod story;

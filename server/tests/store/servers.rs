@@ -2,6 +2,7 @@
 
 use crate::databases;
 use crate::databases::{Cluster, on_both_databases};
+use crate::psql::sql;
 use crate::story::{Story, place, service};
 use jiff::SignedDuration;
 use roadstead_pipelines::id::ProjectName;
@@ -67,15 +68,14 @@ async fn a_ring_is_heard_at_every_server_also_after_its_connection_broke() {
     here.ring();
     hears(&mut heard).await;
 
-    let ended = cluster.sql(
+    let ended = sql(
         &url,
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
          WHERE application_name = 'roadstead bell'",
     );
-    assert!(ended.trim().parse::<u32>().unwrap() >= 2, "{ended}");
+    assert!(ended.parse::<u32>().unwrap() >= 2, "{ended}");
     // Both have come back once each has heard itself listen.
     hears(&mut heard).await;
-    let mut own = here.listen();
     let back = async {
         loop {
             // A ring that meets a broken connection is carried by the next one.
@@ -87,6 +87,7 @@ async fn a_ring_is_heard_at_every_server_also_after_its_connection_broke() {
     };
     tokio::time::timeout(PATIENCE, back).await.unwrap();
     // And back.
+    let mut own = here.listen();
     there.ring();
     hears(&mut own).await;
 
@@ -95,7 +96,7 @@ async fn a_ring_is_heard_at_every_server_also_after_its_connection_broke() {
     for carrier in carriers {
         carrier.unwrap().unwrap().ended(PATIENCE).await;
     }
-    assert_eq!(cluster.sql(&url, "SELECT count(*) FROM leases").trim(), "0");
+    assert_eq!(sql(&url, "SELECT count(*) FROM leases"), "0");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,7 +135,7 @@ async fn a_start_beside_a_living_server_prolongs_no_lease() {
     let living = open(&url).await;
     let carrier = living.join_others(&bell).unwrap().unwrap();
     let lives = async {
-        while cluster.sql(&url, "SELECT count(*) FROM leases").trim() != "1" {
+        while sql(&url, "SELECT count(*) FROM leases") != "1" {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
@@ -149,11 +150,11 @@ async fn a_start_beside_a_living_server_prolongs_no_lease() {
     let leases =
         "SELECT count(*) FROM attempts WHERE lease_until > extract(epoch FROM now()) * 1000000";
     drop(open(&url).await);
-    assert_eq!(cluster.sql(&url, leases).trim(), "0");
+    assert_eq!(sql(&url, leases), "0");
     bell.put_away();
     carrier.ended(PATIENCE).await;
     drop(open(&url).await);
-    assert_eq!(cluster.sql(&url, leases).trim(), "2");
+    assert_eq!(sql(&url, leases), "2");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -255,8 +256,5 @@ async fn servers_that_start_at_once_set_one_installation_up() {
     assert_eq!(store.list_projects().await.unwrap().len(), 3);
     let told = "SELECT string_agg(what || ' ' || n, ', ' ORDER BY what) FROM \
                 (SELECT what, count(*) AS n FROM events GROUP BY what) AS told";
-    assert_eq!(
-        cluster.sql(&url, told).trim(),
-        "project_added 3, user_added 1"
-    );
+    assert_eq!(sql(&url, told), "project_added 3, user_added 1");
 }

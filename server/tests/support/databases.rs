@@ -182,26 +182,6 @@ impl Cluster {
     }
 }
 
-impl Cluster {
-    /// What a query answers, in a database of this cluster.
-    #[allow(dead_code, reason = "not every test binary asks")]
-    pub(crate) fn sql(&self, url: &str, query: &str) -> String {
-        let output = Command::new(self.programs.join("psql"))
-            .args([
-                "--no-psqlrc",
-                "--tuples-only",
-                "--no-align",
-                "--command",
-                query,
-                url,
-            ])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{query}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-}
-
 impl Drop for Cluster {
     fn drop(&mut self) {
         // A fast shutdown; the server takes its children with it.
