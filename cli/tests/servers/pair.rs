@@ -85,6 +85,7 @@ impl Shared {
             }
             printed.push(line);
         }
+        child.wait().unwrap();
         panic!("{name} ended: {}", std::fs::read_to_string(path).unwrap());
     }
 
