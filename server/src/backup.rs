@@ -12,7 +12,7 @@
 //! Mirrors are not copied: they are fetched again. Knows nothing of HTTP, runs or the planner.
 
 use crate::config::Config;
-use crate::logs::{self, FOLDER, Lock};
+use crate::logs::{self, Lock};
 use crate::private;
 use crate::store::backup as database;
 use crate::store::backup::Place;
@@ -26,6 +26,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 const DATABASE: &str = "roadstead.db";
+/// Where logs are in a backup, wherever they were.
+const FOLDER: &str = "logs";
 const ABOUT: &str = "backup.json";
 const SUMS: &str = "SHA256SUMS";
 /// The form of backups that this version writes and reads.
@@ -68,8 +70,10 @@ type Sums = BTreeMap<String, String>;
 pub fn take(config: &Config, to: &Path) -> anyhow::Result<About> {
     ensure!(!to.exists(), "{} is there already", to.display());
     let begun_at = crate::clock::now();
-    let _lock = Lock::shared(&config.data)
-        .with_context(|| format!("cannot use the data folder {}", config.data.display()))?;
+    let logs = config.logs_folder();
+    let _lock = private::folder(&logs)
+        .and_then(|()| Lock::shared(&logs))
+        .with_context(|| format!("cannot use the logs' folder {}", logs.display()))?;
     let folder = partial(to)?;
     let made = fill(config, &folder, begun_at).and_then(|about| {
         if is_one_file(to) {
@@ -171,13 +175,13 @@ fn fill(config: &Config, folder: &Path, begun_at: Timestamp) -> anyhow::Result<A
         }
         Place::Elsewhere => Database::Postgres,
     };
-    let all_logs = config.data.join(FOLDER);
+    let all_logs = config.logs_folder();
     private::folder(&folder.join(FOLDER))?;
     let mut log_files = 0;
     // Seals first.
     for seals in [true, false] {
         for file in files_below(&all_logs)? {
-            if is_seal(&file) != seals || is_unfinished(&file) {
+            if is_seal(&file) != seals || is_unfinished(&file) || logs::is_lock(&file) {
                 continue;
             }
             let (length, sum) = copy_file(&all_logs.join(&file), &folder.join(FOLDER).join(&file))?;
@@ -376,7 +380,7 @@ pub fn restore(config: &Config, backup: &Path) -> anyhow::Result<About> {
              an embedded one"
         ),
     };
-    let logs = config.data.join(FOLDER);
+    let logs = config.logs_folder();
     // A write-ahead log that is left of another database would be taken for this one's.
     let beside = |target: &PathBuf| {
         ["", "-wal", "-shm"].map(|end| {

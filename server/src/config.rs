@@ -16,8 +16,10 @@ pub struct Config {
     pub http: Http,
     /// Where rows go.
     pub store: Store,
-    /// Where mirrors and logs go.
+    /// Where mirrors go, and logs unless told otherwise. No two servers may have the same.
     pub data: PathBuf,
+    /// Where logs go.
+    pub logs: Logs,
     /// How AWS is reached.
     pub aws: Aws,
     /// What runners need to introduce themselves.
@@ -119,6 +121,15 @@ pub struct Store {
     pub url: String,
 }
 
+/// Where logs go.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logs {
+    /// The folder of all logs, which several servers on one database share; none takes `logs` in the
+    /// data folder.
+    pub folder: Option<PathBuf>,
+}
+
 /// How AWS is reached.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -171,6 +182,7 @@ impl Default for Config {
             http: Http::default(),
             store: Store::default(),
             data: PathBuf::from("data"),
+            logs: Logs::default(),
             aws: Aws::default(),
             runners: Runners::default(),
             admin: Admin::default(),
@@ -327,6 +339,13 @@ impl Config {
         Ok(())
     }
 
+    /// The folder of all logs.
+    #[must_use]
+    pub fn logs_folder(&self) -> PathBuf {
+        let own = self.logs.folder.clone();
+        own.unwrap_or_else(|| self.data.join("logs"))
+    }
+
     /// Address of the database.
     #[must_use]
     pub fn store_url(&self) -> String {
@@ -361,6 +380,10 @@ mod tests {
         assert_eq!(config.http.listen.port(), 2);
         assert!(config.http.behind_proxy);
         assert_eq!(config.aws.region, "eu-north-1");
+        assert_eq!(config.logs_folder(), PathBuf::from("data/logs"));
+        let shared = [("ROADSTEAD__LOGS__FOLDER", "/mnt/logs")];
+        let shared = parse(text, &shared).unwrap();
+        assert_eq!(shared.logs_folder(), PathBuf::from("/mnt/logs"));
     }
 
     #[test]

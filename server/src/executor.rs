@@ -22,17 +22,22 @@ use roadstead_pipelines::effect::Effect;
 use roadstead_pipelines::fact::{Change, DeploymentFact, RunFact};
 use roadstead_pipelines::id::{DeploymentId, ProjectName, RunId};
 use roadstead_pipelines::report::Failure;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::task::JoinSet;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Effects that are performed at the same time.
 const AT_ONCE: usize = 8;
-/// How long a lease lasts. Work that takes longer is leased again by the same executor, which knows
-/// that it is at it; after a crash this is how long others wait.
-const LEASE: SignedDuration = SignedDuration::from_secs(20);
+/// How long a lease lasts; after a crash this is how long others wait. Work that takes longer has its
+/// lease prolonged.
+const LEASE: Duration = Duration::from_secs(20);
+/// How often leases are prolonged.
+const PROLONGED: Duration = Duration::from_secs(5);
+/// Without having been prolonged for so long, a lease counts as lost before it is: what was begun ends
+/// there, and nothing is changed at AWS any more.
+const HELD: Duration = Duration::from_secs(13);
 /// The store is asked at least this often, for retries that became due.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// The first wait before another try, and the longest.
@@ -109,12 +114,14 @@ enum Interrupted {
     Aws(#[from] AwsError),
     #[error(transparent)]
     Sources(#[from] SourcesError),
+    #[error("it took so long that another server may be at it")]
+    Late,
 }
 
 impl Interrupted {
     fn is_transient(&self) -> bool {
         match self {
-            Self::Store(_) => true,
+            Self::Store(_) | Self::Late => true,
             Self::Aws(error) => error.is_transient(),
             Self::Sources(error) => error.is_transient(),
         }
@@ -134,7 +141,9 @@ impl Interrupted {
                 | SourcesError::NoCommit { .. }
                 | SourcesError::Ref { .. },
             ) => Failure::failed(self.to_string()),
-            Self::Store(_) | Self::Aws(_) | Self::Sources(_) => Failure::errored(self.to_string()),
+            Self::Store(_) | Self::Aws(_) | Self::Sources(_) | Self::Late => {
+                Failure::errored(self.to_string())
+            }
         }
     }
 }
@@ -150,6 +159,23 @@ pub struct Executor {
     cluster: Cluster,
     remotes: Arc<BTreeMap<ProjectName, Remote>>,
     bell: Bell,
+    prolonged: Prolonged,
+}
+
+/// When the leases of what is under way were prolonged last, by the clock that only goes forward; not
+/// at all as long as nobody leases anything here.
+#[derive(Clone, Default)]
+struct Prolonged(Arc<Mutex<Option<Instant>>>);
+
+impl Prolonged {
+    fn set(&self, at: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    fn since(&self) -> Duration {
+        let at = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        at.map_or(Duration::ZERO, |at| at.elapsed())
+    }
 }
 
 impl Executor {
@@ -170,6 +196,7 @@ impl Executor {
             cluster,
             remotes: Arc::new(remotes),
             bell,
+            prolonged: Prolonged::default(),
         }
     }
 
@@ -178,48 +205,86 @@ impl Executor {
     pub async fn run(self, stop: CancellationToken) {
         let mut heard = self.bell.listen();
         let mut working = JoinSet::new();
-        let mut keys = BTreeSet::new();
+        let mut under_way: BTreeMap<String, AbortHandle> = BTreeMap::new();
         loop {
-            let free = AT_ONCE - working.len();
+            under_way.retain(|_, work| !work.is_finished());
+            self.prolong(&mut under_way).await;
+            let free = AT_ONCE.saturating_sub(under_way.len());
             if free > 0 {
-                for row in self.lease(free).await {
-                    if keys.insert(row.key.clone()) {
-                        let executor = self.clone();
-                        working.spawn(async move {
-                            let key = row.key.clone();
-                            // Its own task, so that a panic in it is an error here.
-                            let done =
-                                tokio::spawn(async move { executor.perform(&row).await }).await;
-                            if let Err(error) = done {
-                                tracing::error!(effect = key, %error, "an effect broke off");
-                            }
-                            key
-                        });
+                for row in self.lease(free, under_way.is_empty()).await {
+                    let (key, executor) = (row.key.clone(), self.clone());
+                    let work = working.spawn(async move { executor.perform(&row).await });
+                    // Leased here although it is under way here: the lease was lost in between.
+                    if let Some(lost) = under_way.insert(key, work) {
+                        lost.abort();
                     }
                 }
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                Some(done) = working.join_next() => {
-                    if let Ok(key) = done {
-                        keys.remove(&key);
+                Some(done) = working.join_next() => match done {
+                    Err(error) if error.is_panic() => {
+                        tracing::error!(%error, "an effect broke off");
                     }
-                }
-                () = heard.wait(AT_LEAST_EVERY) => {}
+                    Ok(()) | Err(_) => {}
+                },
+                _ = heard.wait(AT_LEAST_EVERY) => {}
             }
         }
     }
 
-    async fn lease(&self, limit: usize) -> Vec<EffectRow> {
-        let now = clock::now();
+    /// Prolongs the leases of what is under way, when it is time to. What another server has by now is
+    /// broken off here, and everything when the store could not be reached for too long.
+    async fn prolong(&self, under_way: &mut BTreeMap<String, AbortHandle>) {
+        if under_way.is_empty() || self.prolonged.since() < PROLONGED {
+            return;
+        }
+        let now = Instant::now();
+        let keys: Vec<String> = under_way.keys().cloned().collect();
+        let lost = match self.store.prolong_effects(keys, clock::now() + LEASE).await {
+            Ok(lost) => {
+                self.prolonged.set(now);
+                lost
+            }
+            Err(error) => {
+                tracing::warn!(%error, "leases of effects could not be prolonged");
+                if self.prolonged.since() < HELD {
+                    return;
+                }
+                under_way.keys().cloned().collect()
+            }
+        };
+        for key in lost {
+            if let Some(work) = under_way.remove(&key)
+                && !work.is_finished()
+            {
+                tracing::warn!(effect = key, "an effect is left to another server");
+                work.abort();
+            }
+        }
+    }
+
+    /// Leases what is due. `first` says that nothing else is leased here.
+    async fn lease(&self, limit: usize, first: bool) -> Vec<EffectRow> {
+        let (now, began) = (clock::now(), Instant::now());
         let limit = u32::try_from(limit).unwrap_or(1);
-        self.store
-            .lease_effects(limit, now, now + LEASE)
-            .await
-            .unwrap_or_else(|error| {
-                tracing::warn!(%error, "effects could not be leased");
-                vec![]
-            })
+        let leased = self.store.lease_effects(limit, now, now + LEASE).await;
+        if first {
+            self.prolonged.set(began);
+        }
+        leased.unwrap_or_else(|error| {
+            tracing::warn!(%error, "effects could not be leased");
+            vec![]
+        })
+    }
+
+    /// Whether the leases hold for sure: to be asked before something is changed at AWS. A process that
+    /// was stopped for a while finds here that others may be at it.
+    fn check_leases(&self) -> Result<(), Interrupted> {
+        if self.prolonged.since() < HELD {
+            return Ok(());
+        }
+        Err(Interrupted::Late)
     }
 
     /// Performs one leased effect and records what came of it.
@@ -256,7 +321,7 @@ impl Executor {
 
     async fn attempt(&self, row: &EffectRow) -> Tried {
         match &row.effect {
-            Effect::ReadSources { run } => self.read_sources(run).await,
+            Effect::ReadSources { run } => self.read_sources(run, row.attempts).await,
             Effect::PrepareRegistry { run } => self.prepare_registry(run).await,
             Effect::ConfirmImages { run } => self.confirm_images(run, row.attempts).await,
             Effect::RegisterTaskDefinition { deployment } => {

@@ -5,12 +5,16 @@
 //! every other place with a verified release, every thirty seconds. The observer judges nothing and
 //! changes nothing but a place's status; a look that fails is stored too, so that pages can say since
 //! when a place is out of sight.
+//!
+//! Of several servers on one database one looks at a time, so AWS is not asked more often for more of
+//! them: the turn is a lease, which another server takes when its holder dies.
 
 use crate::adapters::cluster::{Cluster, ServiceAddress};
 use crate::adapters::probes::Probes;
 use crate::clock;
 use crate::store::{Store, StoreError};
 use crate::wake::Bell;
+use jiff::SignedDuration;
 use roadstead_pipelines::deployment::{Deployment, DeploymentState, Rollout, TakenBackBy};
 use roadstead_pipelines::id::{Place, ProjectName, ReleaseId};
 use roadstead_pipelines::observation::{PlaceStatus, ServiceSeen};
@@ -27,6 +31,14 @@ const FAST: Duration = Duration::from_secs(1);
 const SLOW: Duration = Duration::from_secs(30);
 /// A soaking place is looked at so many times within its gate's time.
 const LOOKS_PER_SOAK: u32 = 10;
+
+/// The lease of whoever looks, for how long it is taken, and how often it is prolonged. A server that
+/// dies is followed by another within these six seconds and one more.
+const TURN: &str = "observer";
+const TURN_LASTS: Duration = Duration::from_secs(6);
+const TURN_PROLONGED: Duration = Duration::from_secs(2);
+/// How often a server without the turn asks for it.
+const TURN_ASKED: Duration = Duration::from_secs(1);
 
 type Key = (ProjectName, Place);
 
@@ -70,20 +82,42 @@ impl Observer {
         let mut looked: BTreeMap<Key, Instant> = BTreeMap::new();
         let mut under_way: BTreeSet<Key> = BTreeSet::new();
         let mut looking: JoinSet<Vec<Key>> = JoinSet::new();
+        let mut turn = Turn::default();
+        let mut due = Instant::now();
         loop {
-            let next = self.begin(&mut looked, &mut under_way, &mut looking).await;
+            let rest = if turn.is_ours(&self.store).await {
+                if Instant::now() >= due {
+                    let next = self.begin(&mut looked, &mut under_way, &mut looking).await;
+                    due = Instant::now() + next;
+                }
+                due.saturating_duration_since(Instant::now())
+                    .min(TURN_PROLONGED)
+            } else {
+                // Whoever has the turn knows when it looked.
+                looked.clear();
+                due = Instant::now();
+                TURN_ASKED
+            };
             tokio::select! {
-                () = stop.cancelled() => return,
-                Some(done) = looking.join_next() => match done {
-                    Ok(keys) => keys.iter().for_each(|key| {
-                        under_way.remove(key);
-                    }),
-                    Err(error) => {
-                        tracing::error!(%error, "a look broke off");
-                        under_way.clear();
+                () = stop.cancelled() => {
+                    turn.end(&self.store).await;
+                    return;
+                }
+                Some(done) = looking.join_next() => {
+                    due = Instant::now();
+                    match done {
+                        Ok(keys) => keys.iter().for_each(|key| {
+                            under_way.remove(key);
+                        }),
+                        Err(error) => {
+                            tracing::error!(%error, "a look broke off");
+                            under_way.clear();
+                        }
                     }
-                },
-                () = heard.wait(next) => {}
+                }
+                rang = heard.wait(rest) => if rang {
+                    due = Instant::now();
+                }
             }
         }
     }
@@ -198,14 +232,71 @@ impl Observer {
             .as_ref()
             .is_some_and(|b| b.says_the_same_as(&status));
         let (project, place) = &look.key;
-        match self
-            .store
-            .save_place_status(project, place.clone(), status)
+        let saving =
+            self.store
+                .save_place_status(project, place.clone(), look.before.clone(), status);
+        match saving.await {
+            Ok(true) if look.is_watched || !says_the_same => self.bell.ring(),
+            Ok(true) => {}
+            Ok(false) => tracing::info!(%place, "somebody else has looked meanwhile"),
+            Err(error) => tracing::warn!(%place, %error, "what was seen could not be stored"),
+        }
+    }
+}
+
+/// Whether it is this server that looks.
+#[derive(Default)]
+struct Turn {
+    /// When it was taken or prolonged last.
+    prolonged: Option<Instant>,
+    /// When another server had it.
+    refused: Option<Instant>,
+}
+
+impl Turn {
+    /// Asks the store when it is time to; in between, what it said last holds.
+    async fn is_ours(&mut self, store: &Store) -> bool {
+        let since = |at: Option<Instant>| at.map(|at| at.elapsed());
+        if since(self.prolonged).is_some_and(|since| since < TURN_PROLONGED) {
+            return true;
+        }
+        if since(self.refused).is_some_and(|since| since < TURN_ASKED) {
+            return false;
+        }
+        // Before the store is asked: from then on at the latest the lease lasts.
+        let now = Instant::now();
+        match store
+            .hold(
+                TURN,
+                SignedDuration::from_secs(TURN_LASTS.as_secs().cast_signed()),
+            )
             .await
         {
-            Ok(()) if look.is_watched || !says_the_same => self.bell.ring(),
-            Ok(()) => {}
-            Err(error) => tracing::warn!(%place, %error, "what was seen could not be stored"),
+            Ok(true) => {
+                if self.prolonged.is_none() {
+                    tracing::debug!("this server looks at services from now on");
+                }
+                self.prolonged = Some(now);
+                self.refused = None;
+                true
+            }
+            Ok(false) => {
+                self.prolonged = None;
+                self.refused = Some(now);
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%error, "whose turn it is to look could not be read");
+                since(self.prolonged).is_some_and(|since| since < TURN_LASTS)
+            }
+        }
+    }
+
+    async fn end(&self, store: &Store) {
+        if self.prolonged.is_some()
+            && let Err(error) = store.let_go(TURN).await
+        {
+            tracing::debug!(%error, "the turn to look runs out by itself");
         }
     }
 }

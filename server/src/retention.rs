@@ -4,22 +4,26 @@
 //! between finds the row again and goes on. Batches are small and rest between each other, so webhooks
 //! and runners do not notice. While somebody backs the logs up nothing goes.
 //!
+//! Of several servers on one database one sweeps at a time. That what another one removed is removed
+//! again does no harm, but it would be work.
+//!
 //! What goes is decided by [`roadstead_pipelines::retention`], what names what is the store's to know.
 
 use crate::config;
 use crate::logs::Lock;
 use crate::logs::{LogError, LogStore};
 use crate::store::{Store, StoreError};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::id::ProjectName;
 use roadstead_pipelines::retention::Policy;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// How often it is looked for what goes.
 const EVERY: Duration = Duration::from_secs(3_600);
+/// The lease of whoever sweeps. A server that dies meanwhile is followed by the next one within an hour.
+const TURN: &str = "retention";
 /// How soon it is looked again when a backup was in the way, or something failed.
 const AGAIN: Duration = Duration::from_secs(60);
 /// Rest after each batch: others write meanwhile.
@@ -41,9 +45,9 @@ pub enum Stopped {
     /// The logs.
     #[error(transparent)]
     Logs(#[from] LogError),
-    /// The data folder.
-    #[error("the data folder: {0}")]
-    Data(#[from] io::Error),
+    /// The logs' folder.
+    #[error("the logs' folder: {0}")]
+    Folder(#[from] io::Error),
 }
 
 /// What a sweep took away.
@@ -63,8 +67,6 @@ pub struct Retention {
     pub store: Store,
     /// Files.
     pub logs: LogStore,
-    /// The data folder, where backups say that they are being made.
-    pub data: PathBuf,
     /// The policies.
     pub policies: config::Retention,
 }
@@ -81,7 +83,7 @@ impl Retention {
             return;
         }
         loop {
-            let swept = stop.run_until_cancelled(self.sweep(crate::clock::now()));
+            let swept = stop.run_until_cancelled(self.in_turn());
             let wait = match swept.await {
                 None => return,
                 Some(Ok(swept)) => {
@@ -103,6 +105,19 @@ impl Retention {
         }
     }
 
+    /// Sweeps unless another server does, or did within the hour.
+    async fn in_turn(&self) -> Result<Swept, Stopped> {
+        let lasting = SignedDuration::try_from(EVERY - AGAIN).unwrap_or(SignedDuration::ZERO);
+        if !self.store.hold(TURN, lasting).await? {
+            return Ok(Swept::default());
+        }
+        let swept = self.sweep(crate::clock::now()).await;
+        if swept.is_err() {
+            self.store.let_go(TURN).await?;
+        }
+        swept
+    }
+
     /// Takes away all that goes now. Stopped at any moment, the next one goes on.
     ///
     /// # Errors
@@ -119,7 +134,7 @@ impl Retention {
     }
 
     fn lock(&self) -> Result<Lock, Stopped> {
-        Lock::exclusive(&self.data)?.ok_or(Stopped::Backup)
+        Lock::exclusive(self.logs.folder())?.ok_or(Stopped::Backup)
     }
 
     async fn sweep_runs(

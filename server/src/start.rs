@@ -14,11 +14,14 @@ use crate::private;
 use crate::reconciler::Reconciler;
 use crate::retention::Retention;
 use crate::store::Store;
+use crate::store::backup::{Place, place_of};
 use crate::wake::Bell;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use roadstead_pipelines::id::ProjectName;
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +35,7 @@ const LAST_REQUESTS: Duration = Duration::from_secs(10);
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     private::folder(&config.data)
         .with_context(|| format!("cannot make the data folder {}", config.data.display()))?;
+    let _alone = alone(&config)?;
     let store = Store::open(&config.store_url())
         .await
         .context("cannot open the database")?;
@@ -39,6 +43,8 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     set_up_admin(&config, &store).await?;
 
     let bell = Bell::default();
+    let carrier = store.join_others(&bell)?;
+    tracing::info!("this server is {} in `leases` and `effects`", store.id());
     let stop = CancellationToken::new();
     let sources = Sources::new(&config.data);
     if let Err(error) = sources.sweep().await {
@@ -57,16 +63,15 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         sources.clone(),
         registry.clone(),
         cluster.clone(),
-        remotes,
+        remotes.clone(),
         bell.clone(),
     );
     let observer = Observer::new(store.clone(), cluster, Probes::new()?, bell.clone());
-    let logs = LogStore::new(&config.data).context("cannot make the logs' folder")?;
+    let logs = LogStore::new(&config.logs_folder()).context("cannot make the logs' folder")?;
 
     let retention = Retention {
         store: store.clone(),
         logs: logs.clone(),
-        data: config.data.clone(),
         policies: config.retention.clone(),
     };
 
@@ -77,6 +82,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         store,
         logs,
         sources,
+        remotes,
         registry,
         bell,
         config,
@@ -111,7 +117,38 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     for worker in workers {
         let _ = tokio::time::timeout(LAST_REQUESTS, worker).await;
     }
+    if let Some(carrier) = carrier {
+        carrier.ended(LAST_REQUESTS).await;
+    }
     Ok(())
+}
+
+/// Locks what no two servers may have: the data folder, with its mirrors, and an embedded database,
+/// which may be elsewhere. Held as long as the process lives.
+fn alone(config: &Config) -> anyhow::Result<Vec<File>> {
+    let mut locks = vec![(config.data.join("server.lock"), config.data.clone())];
+    if let Place::File(database) = place_of(&config.store_url())? {
+        let mut lock = database.clone().into_os_string();
+        lock.push(".lock");
+        locks.push((PathBuf::from(lock), database));
+    }
+    let mut held = vec![];
+    for (path, of) in locks {
+        let opened = private::file(&path).and_then(|()| File::options().write(true).open(&path));
+        let file = opened.with_context(|| format!("cannot open {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => held.push(file),
+            Err(TryLockError::WouldBlock) => bail!(
+                "another server is at work on {}: each needs a data folder of its own, and several \
+                 servers share a PostgreSQL database (`store.url`), never an embedded one",
+                of.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
+        }
+    }
+    Ok(held)
 }
 
 type Projects = (BTreeMap<ProjectName, String>, BTreeMap<ProjectName, Remote>);
@@ -172,6 +209,12 @@ pub async fn check(config: &Config) -> Vec<Finding> {
         .map(|()| format!("{} can be written", config.data.display()))
         .map_err(|error| format!("{}: {error}", config.data.display()));
     find("data folder".into(), data);
+    let logs = config.logs_folder();
+    let written = private::folder(&logs)
+        .and_then(|()| tempfile::tempfile_in(&logs).map(drop))
+        .map(|()| format!("{} can be written", logs.display()))
+        .map_err(|error| format!("{}: {error}", logs.display()));
+    find("logs".into(), written);
     let answer = Store::probe(&config.store_url())
         .await
         .map(|()| "answers".to_owned())

@@ -4,6 +4,7 @@
 //! Every wait looks at the level, not at the edge, and ends after [`PATIENCE`]. Must not know what
 //! Roadstead is.
 
+use crate::waiting::{PATIENCE, PAUSE, until};
 use fantoccini::error::{CmdError, ErrorStatus};
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -11,29 +12,8 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tempfile::TempDir;
-
-/// The longest wait for anything that should happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-/// Between two looks.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// Asks again until `look` gives something; fails, naming `what`, when it does not within [`PATIENCE`].
-pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match look().await {
-            Ok(found) => return found,
-            Err(seen) => assert!(
-                Instant::now() < end,
-                "{what}: not within {} s; last seen: {seen}",
-                PATIENCE.as_secs()
-            ),
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
 
 /// Whether pages may run scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,13 @@
     reason = "a browser that does not answer is a failed test"
 )]
 
+#[path = "../support/aws.rs"]
 mod aws;
 mod chromium;
+#[path = "../support/shop.rs"]
+mod shop;
+#[path = "../support/waiting.rs"]
+mod waiting;
 mod world;
 
 use chromium::{Browser, Driver, Scripts};

@@ -101,6 +101,7 @@ impl Executor {
             }
         };
         let region = address.region.as_deref();
+        self.check_leases()?;
         let task_definition = self.cluster.register(region, &next, id.as_str()).await?;
         Ok(Outcome::deployment(
             id,
@@ -126,6 +127,7 @@ impl Executor {
             Ok(target) => target,
             Err(failure) => return Ok(Outcome::deployment_failed(id, failure)),
         };
+        self.check_leases()?;
         let (min, max) = (ecs.min_healthy_percent, ecs.max_percent);
         let updated = self
             .cluster
@@ -169,6 +171,7 @@ impl Executor {
                 ));
             }
         };
+        self.check_leases()?;
         let stopped = match self.cluster.stop_rollout(&address, ecs).await {
             Ok(stopped) => stopped,
             Err(error) if error.is_transient() => return Err(error.into()),

@@ -18,17 +18,24 @@ use std::collections::BTreeSet;
 /// Runs of the project that are looked through for the one before on the same branch.
 const RUNS_LOOKED_THROUGH: u32 = 100;
 
+/// Tries before a project counts as removed: another server may have a newer configuration, and each
+/// try is whoever's comes first.
+const TRIES_UNCONFIGURED: u32 = 6;
+
 /// A text of the repository, or why it cannot be used.
 type Read<T> = Result<Result<T, Failure>, SourcesError>;
 
 impl Executor {
-    pub(super) async fn read_sources(&self, run: &RunId) -> Tried {
+    pub(super) async fn read_sources(&self, run: &RunId, attempts: u32) -> Tried {
         let run = self.store.get_run(run).await?.run;
         if run.state != RunState::Fetching {
             return Ok(Outcome::moved_on());
         }
         let Some(remote) = self.remotes.get(&run.project) else {
-            let message = format!("project `{}` is no longer configured", run.project);
+            let message = format!("project `{}` is not configured", run.project);
+            if attempts < TRIES_UNCONFIGURED {
+                return Ok(Outcome::Later { error: message });
+            }
             return Ok(Outcome::run_refused(&run.id, Failure::errored(message)));
         };
         self.sources

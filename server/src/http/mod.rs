@@ -15,7 +15,7 @@ pub mod webhooks;
 pub use sign_in_limit::{SignInLimit, Wait};
 
 use crate::adapters::registry::Registry;
-use crate::adapters::sources::Sources;
+use crate::adapters::sources::{Remote, Sources};
 use crate::config::Config;
 use crate::logs::LogStore;
 use crate::store::Store;
@@ -36,6 +36,8 @@ pub struct App {
     pub logs: LogStore,
     /// Mirrors, for runners' sources.
     pub sources: Sources,
+    /// Where projects are fetched from, when another server read a commit.
+    pub remotes: BTreeMap<ProjectName, Remote>,
     /// Credentials for runners' pushes.
     pub registry: Registry,
     /// Wakes the reconciler, and the pages that watch.

@@ -4,16 +4,16 @@
 //! exactly one attempt, and every report carries the fence. Nothing here decides what a report
 //! means: it becomes a fact of the run.
 
+mod sources;
+
 use super::App;
 use super::auth::{Then, bearer, new_secret};
 use super::error::HttpError;
-use crate::adapters::sources::{PackName, SourcesError};
 use crate::logs::{LogError, LogKey};
 use crate::store::{Attempt, Offer, Report, hash_secret};
 use actix_web::http::StatusCode;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev, web};
-use futures_util::TryStreamExt;
-use roadstead_pipelines::id::{CommitSha, ImageDigest, ImageName, StepName};
+use roadstead_pipelines::id::{ImageDigest, ImageName, StepName};
 use roadstead_pipelines::release::ImageRef;
 use roadstead_pipelines::report::Failure;
 use roadstead_pipelines::run::{AttemptOutcome, Run};
@@ -35,7 +35,7 @@ const DEFAULT_TIMEOUT_SECONDS: u64 = 3_600;
 pub fn configure(config: &mut web::ServiceConfig) {
     let attempt = web::scope("/attempts/{attempt}")
         .route("/accept", web::post().to(accept))
-        .route("/sources", web::get().to(sources))
+        .route("/sources", web::get().to(sources::send))
         .route("/registry-credentials", web::get().to(registry_credentials))
         .route("/steps/{step}", web::put().to(report_step))
         .service(
@@ -227,7 +227,7 @@ async fn poll(
         if !empty || reply.drain || stops || tokio::time::Instant::now() >= until {
             return Ok(HttpResponse::Ok().json(reply));
         }
-        // A ring of another server does not reach this one: look again every second.
+        // A ring may be lost: look again every second.
         listener.wait(Duration::from_secs(1)).await;
     }
 }
@@ -370,58 +370,6 @@ async fn accept(app: web::Data<App>, own: OwnAttempt) -> Result<HttpResponse, Ht
     )
 }
 
-#[derive(Deserialize)]
-struct Wanted {
-    have: Option<String>,
-    #[serde(default)]
-    stored: bool,
-    beside: Option<String>,
-}
-
-async fn sources(
-    app: web::Data<App>,
-    Then(own, query): Then<OwnAttempt, web::Query<Wanted>>,
-) -> Result<HttpResponse, HttpError> {
-    let own = own.live(None)?;
-    let run = own.run;
-    let wanted = query.into_inner();
-    let sources = app.sources.read_by(own.attempt.id.as_str());
-    let mut answer = HttpResponse::Ok();
-    answer
-        .content_type("application/x-git-packfile")
-        .insert_header((wire::COMMIT_HEADER, run.commit.as_str()));
-    if wanted.stored {
-        let stored = sources.stored_pack(&run.project).await;
-        if let Some(stored) = stored.map_err(no_sources)? {
-            answer
-                .insert_header((wire::INDEX_BYTES_HEADER, stored.index_bytes))
-                .insert_header((wire::PACK_HEADER, stored.name.as_str()));
-            return Ok(answer.streaming(stored.pack.map_err(actix_web::Error::from)));
-        }
-    }
-    let pack = match wanted.beside.as_deref().and_then(PackName::parse) {
-        Some(stored) => {
-            sources
-                .pack_beside(&run.project, &run.commit, &stored)
-                .await
-        }
-        None => {
-            let have = wanted.have.as_deref().and_then(CommitSha::parse);
-            sources.pack(&run.project, &run.commit, have.as_ref()).await
-        }
-    };
-    let pack = pack.map_err(no_sources)?;
-    Ok(answer.streaming(pack.map_err(actix_web::Error::from)))
-}
-
-/// A runner asks again after 503, and not after what would only fail again.
-fn no_sources(error: SourcesError) -> HttpError {
-    match error {
-        SourcesError::Busy => HttpError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-        error => HttpError::internal(error),
-    }
-}
-
 async fn registry_credentials(
     app: web::Data<App>,
     own: OwnAttempt,
@@ -494,6 +442,10 @@ fn log_answer(done: Result<(), LogError>) -> Result<HttpResponse, HttpError> {
         Err(error @ (LogError::Sealed | LogError::Full)) => {
             Err(HttpError::conflict(error.to_string()))
         }
+        Err(error @ LogError::Busy) => Err(HttpError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            error.to_string(),
+        )),
         Err(error @ LogError::Name(_)) => Err(HttpError::bad_request(error.to_string())),
         Err(error @ LogError::Io(_)) => {
             tracing::error!(%error, "a log was not stored: {error}");

@@ -1,17 +1,20 @@
-//! Compresses sealed logs, one at a time, on a thread of its own.
+//! Compresses sealed logs, one at a time, on a thread of its own. Of several servers on one folder each
+//! does so, and none what another one does now.
 //!
 //! What is to be compressed has a marker, an empty file named for the log, which goes once it is done:
 //! after a restart nobody has to search millions of folders. A marker that a power cut takes leaves a
-//! log as it was sealed, which costs room and nothing else. Raw files and markers go while no backup
+//! log as it was sealed, which costs room and nothing else. Whoever compresses a log has its marker
+//! locked; those that a killed server leaves are found by the others. Raw files and markers go while no backup
 //! reads them, which the [`Lock`] tells, held for that moment alone.
 
 use super::files::{Files, SMALL};
 use super::lock::Lock;
 use crate::private;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 /// Where the markers are, below the folder of all logs. No run's name begins with a dot.
@@ -19,6 +22,8 @@ const MARKERS: &str = ".to-compress";
 /// Between the parts of a marker's name; none of them can hold it.
 const BETWEEN: char = '~';
 
+/// Between two looks for markers that another server left.
+const BETWEEN_SEARCHES: Duration = Duration::from_secs(60);
 /// Between two looks whether a backup is over.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
@@ -29,22 +34,39 @@ pub(super) struct Compressor {
 }
 
 impl Compressor {
-    /// Starts the thread for the logs below `root` in the folder `data`, with what earlier ones left.
-    pub(super) fn start(data: &Path, root: &Path) -> io::Result<Self> {
+    /// Starts the thread for the logs below `root`, with what earlier ones left.
+    pub(super) fn start(root: &Path) -> io::Result<Self> {
         let markers = root.join(MARKERS);
         private::folder(&markers)?;
         let (queue, waiting) = mpsc::channel::<PathBuf>();
-        for entry in fs::read_dir(&markers)? {
+        search(&markers, |marker| {
             // The receiver is still here.
-            let _ = queue.send(entry?.path());
-        }
-        let (data, root) = (data.to_owned(), root.to_owned());
+            let _ = queue.send(marker);
+        })?;
+        let (root, folder) = (root.to_owned(), markers.clone());
         std::thread::Builder::new()
             .name("log-compressor".into())
             .spawn(move || {
-                for marker in waiting {
-                    if let Err(error) = compress(&data, &root, &marker) {
+                // Until the next start: each try reads all of it.
+                let mut given_up = BTreeSet::new();
+                let mut work = |marker: PathBuf| {
+                    if given_up.contains(&marker) {
+                        return;
+                    }
+                    if let Err(error) = compress(&root, &marker) {
                         tracing::warn!(%error, marker = %marker.display(), "a log stays uncompressed: {error}");
+                        given_up.insert(marker);
+                    }
+                };
+                loop {
+                    match waiting.recv_timeout(BETWEEN_SEARCHES) {
+                        Ok(marker) => work(marker),
+                        Err(RecvTimeoutError::Timeout) => {
+                            if let Err(error) = search(&folder, &mut work) {
+                                tracing::warn!(%error, "logs to compress cannot be looked for");
+                            }
+                        }
+                        Err(RecvTimeoutError::Disconnected) => return,
                     }
                 }
             })?;
@@ -64,7 +86,25 @@ impl Compressor {
     }
 }
 
-fn compress(data: &Path, root: &Path, marker: &Path) -> io::Result<()> {
+#[cfg(test)]
+impl Compressor {
+    /// Has a marker looked at that another server may have made.
+    pub(super) fn look_at(&self, marker: PathBuf) {
+        let _ = self.queue.send(marker);
+    }
+}
+
+fn search(markers: &Path, mut each: impl FnMut(PathBuf)) -> io::Result<()> {
+    for entry in fs::read_dir(markers)? {
+        each(entry?.path());
+    }
+    Ok(())
+}
+
+fn compress(root: &Path, marker: &Path) -> io::Result<()> {
+    let Some(_lock) = Lock::of(marker)? else {
+        return Ok(());
+    };
     let name = marker.file_name().and_then(|name| name.to_str());
     let parts: Vec<_> = name.unwrap_or_default().split(BETWEEN).collect();
     let files = match parts[..] {
@@ -75,15 +115,15 @@ fn compress(data: &Path, root: &Path, marker: &Path) -> io::Result<()> {
         }
         _ => None,
     };
-    while !finish(data, files.as_ref(), marker)? {
+    while !finish(root, files.as_ref(), marker)? {
         std::thread::sleep(BETWEEN_LOOKS);
     }
     Ok(())
 }
 
 /// Takes the raw file and the marker away; `false` while somebody reads them.
-fn finish(data: &Path, files: Option<&Files>, marker: &Path) -> io::Result<bool> {
-    let Some(_lock) = Lock::exclusive(data)? else {
+fn finish(root: &Path, files: Option<&Files>, marker: &Path) -> io::Result<bool> {
+    let Some(_lock) = Lock::exclusive(root)? else {
         return Ok(false);
     };
     files.map_or(Ok(()), Files::take_raw_away)?;
@@ -115,11 +155,11 @@ mod tests {
         files.write_seal(&seal, &index).unwrap();
         private::file(&marker).unwrap();
         assert!(files.compress().unwrap());
-        let backup = Lock::shared(data.path()).unwrap();
-        assert!(!finish(data.path(), Some(&files), &marker).unwrap());
+        let backup = Lock::shared(&data.path().join("logs")).unwrap();
+        assert!(!finish(&data.path().join("logs"), Some(&files), &marker).unwrap());
         assert!(raw.exists() && marker.exists());
         drop(backup);
-        assert!(finish(data.path(), Some(&files), &marker).unwrap());
+        assert!(finish(&data.path().join("logs"), Some(&files), &marker).unwrap());
         assert!(!raw.exists() && !marker.exists());
         assert!(files.hold_their_seal().unwrap());
     }

@@ -8,16 +8,19 @@
 //! | `step.log.zst`, `step.seal` | is sealed and compressed |
 //! | `step.log.zst`, `step.log`, `step.seal` | as well: the compressor was stopped before it took the raw file away |
 //!
+//! Beside the logs of an attempt lies `.lock`: whoever makes, lengthens or seals one of them holds it.
+//!
 //! The compressed form is the seekable format of Zstandard: any `zstd -d` reads all of it, and a part
 //! costs one frame. Knows nothing of runs, watchers or HTTP.
 
 use super::index::LineIndex;
+use super::lock::Lock;
 use crate::private;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use zeekstd::{Decoder, EncodeOptions, FrameSizePolicy};
 
@@ -38,12 +41,38 @@ pub(super) struct Files {
 }
 
 /// What the seal says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Seal {
     /// Bytes of the log.
     pub(super) length: u64,
     /// Their SHA-256, hexadecimal.
     pub(super) sha256: String,
+}
+
+/// What is there of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// No file.
+    Nothing,
+    /// It grows.
+    Growing {
+        /// The file's number on its file system.
+        inode: u64,
+        /// Its bytes.
+        length: u64,
+    },
+    /// It is sealed.
+    Sealed,
+}
+
+impl Found {
+    /// Both are of one growing file, whatever its length.
+    pub(super) fn is_same_file(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Growing { inode, .. }, Self::Growing { inode: other, .. }) => inode == other,
+            _ => false,
+        }
+    }
 }
 
 impl Files {
@@ -69,8 +98,38 @@ impl Files {
         self.raw.exists() || self.compressed().exists()
     }
 
-    /// Appends bytes where the log ends, at `length`, and returns once they are on the disk.
-    pub(super) fn append(&self, length: u64, bytes: &[u8]) -> io::Result<()> {
+    /// The lock of the attempt's logs, for whoever changes one of them; `None` while somebody else,
+    /// here or at another server, has it. The folder is made for it.
+    pub(super) fn try_lock(&self) -> io::Result<Option<Lock>> {
+        self.make_folder()?;
+        Lock::of_attempt(self.folder()?)
+    }
+
+    /// What is there now. Opened and not only looked for: a network file system asks its server then.
+    pub(super) fn find(&self) -> io::Result<Found> {
+        for _ in 0..2 {
+            if self.seal().try_exists()? {
+                return Ok(Found::Sealed);
+            }
+            match File::open(&self.raw) {
+                Ok(file) => {
+                    let found = file.metadata()?;
+                    return Ok(Found::Growing {
+                        inode: found.ino(),
+                        length: found.len(),
+                    });
+                }
+                // Sealed and compressed between the two looks, or not there.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Found::Nothing)
+    }
+
+    /// Appends bytes where the log ends, at `length`, and returns once they are on the disk. Only under
+    /// the lock.
+    pub(super) fn append(&self, length: u64, bytes: &[u8]) -> io::Result<Found> {
         let is_new = !self.raw.exists();
         if is_new {
             self.make_folder()?;
@@ -80,37 +139,43 @@ impl Files {
             .append(true)
             .mode(0o600)
             .open(&self.raw)?;
-        // A failed earlier append may have left more than was acknowledged.
-        if file.metadata()?.len() != length {
-            file.set_len(length)?;
+        if let Err(error) = file.write_all(bytes).and_then(|()| file.sync_data()) {
+            // What was not acknowledged is not to be shown; if it stays, it is still what was sent.
+            let _ = file.set_len(length);
+            return Err(error);
         }
-        file.write_all(bytes)?;
-        file.sync_data()?;
         if is_new {
             sync_folder(self.folder()?)?;
+        }
+        let found = file.metadata()?;
+        Ok(Found::Growing {
+            inode: found.ino(),
+            length: found.len(),
+        })
+    }
+
+    /// Forgets all bytes of a log that grows: it is another file then, so that no index of the old one
+    /// is taken for one of the new. Only under the lock.
+    pub(super) fn begin_anew(&self) -> io::Result<()> {
+        if self.raw.exists() {
+            self.replace(&self.raw, |_| Ok(()))?;
         }
         Ok(())
     }
 
-    /// Forgets all bytes of a log that grows.
-    pub(super) fn begin_anew(&self) -> io::Result<()> {
-        match OpenOptions::new().write(true).open(&self.raw) {
-            Ok(file) => {
-                file.set_len(0)?;
-                file.sync_data()
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// SHA-256 of the bytes of a log that grows, hexadecimal.
-    pub(super) fn checksum(&self) -> io::Result<String> {
+    /// SHA-256 of the bytes of a log that grows, hexadecimal, and their index: what a seal says is read
+    /// from the file, whatever was known of it before.
+    pub(super) fn examine(&self) -> io::Result<(String, LineIndex)> {
+        let (mut hasher, mut index) = (Sha256::new(), LineIndex::default());
         match File::open(&self.raw) {
-            Ok(file) => checksum(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => checksum(io::empty()),
-            Err(error) => Err(error),
+            Ok(file) => each_chunk(file, |chunk| {
+                hasher.update(chunk);
+                index.extend(chunk);
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
+        Ok((hex::encode(hasher.finalize()), index))
     }
 
     /// Writes the seal, with the index of lines, so that nobody has to read the log to find a line.
@@ -154,6 +219,14 @@ impl Files {
             None => self.index()?,
         };
         Ok(Some((seal, index)))
+    }
+
+    /// Takes the bytes of a log that grows into its index, from those that it has up to `length`.
+    pub(super) fn index_on(&self, index: &mut LineIndex, length: u64) -> io::Result<()> {
+        let mut file = File::open(&self.raw)?;
+        file.seek(SeekFrom::Start(index.bytes()))?;
+        let more = file.take(length - index.bytes());
+        each_chunk(more, |chunk| index.extend(chunk))
     }
 
     /// The index of a log that has none stored, from its bytes.

@@ -1,10 +1,14 @@
 //! Logs of steps: append-only files with a sparse line index, not rows.
 //!
-//! `<data>/logs/<run>/<attempt>/<step>.log` holds the bytes as the runner sent them. Bytes are
+//! `<folder>/<run>/<attempt>/<step>.log` holds the bytes as the runner sent them. Bytes are
 //! acknowledged after `fdatasync`, and only at the offset where the file ends, so what is stored is
 //! a prefix of what the runner has. A sealed log has its length, its SHA-256 and its index of lines in
-//! `<step>.seal` and never changes again; it is compressed soon after. Knows nothing of runs, rows or
-//! HTTP.
+//! `<step>.seal` and never changes again; it is compressed soon after.
+//!
+//! Several servers may share the folder. Whoever changes a log holds the lock of its attempt, a file
+//! lock that the kernel takes back from a process that dies, and looks at the files only then; what is
+//! kept in memory is an index of bytes that were read, compared with the file before each use. Knows
+//! nothing of runs, rows or HTTP.
 
 mod compressor;
 mod files;
@@ -15,17 +19,23 @@ use crate::private;
 use bytes::Bytes;
 use compressor::Compressor;
 pub(crate) use files::UNFINISHED;
-use files::{Files, Seal};
+use files::{Files, Found, Seal};
 use index::LineIndex;
 pub use lock::Lock;
+pub(crate) use lock::is_lock;
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// Where they are, below the data folder.
-pub const FOLDER: &str = "logs";
+/// Between two looks whether a log that somebody watches has grown under another server's hand.
+const LOOK: Duration = Duration::from_millis(100);
+/// Between two tries to have a log to oneself.
+const AGAIN: Duration = Duration::from_millis(5);
+/// Longest wait for it: then another server holds it that was stopped, or is cut off.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// No log grows beyond this many bytes: 1 GiB, as others have it.
 pub const LARGEST_LOG: u64 = 1 << 30;
 /// No read gives more lines than this.
@@ -82,6 +92,9 @@ pub enum LogError {
     /// It is sealed.
     #[error("the log is sealed")]
     Sealed,
+    /// Another server has held it for long; it may be free later.
+    #[error("another server holds the log")]
+    Busy,
     /// It would be larger than [`LARGEST_LOG`].
     #[error("the log is full: {LARGEST_LOG} bytes")]
     Full,
@@ -104,7 +117,68 @@ pub struct Whole {
 struct Open {
     files: Files,
     index: LineIndex,
+    /// The file that the index is of.
+    of: Option<Found>,
     state: watch::Sender<LogState>,
+    /// A task looks for what other servers append.
+    followed: bool,
+}
+
+impl Open {
+    fn new(path: PathBuf) -> Self {
+        Self {
+            files: Files::new(path),
+            index: LineIndex::default(),
+            of: None,
+            state: watch::Sender::default(),
+            followed: false,
+        }
+    }
+
+    /// Looks at the files, and reads what was added to them since the last look.
+    fn refresh(&mut self) -> io::Result<LogState> {
+        let found = self.files.find()?;
+        let sealed = match found {
+            Found::Nothing => {
+                self.index = LineIndex::default();
+                false
+            }
+            Found::Sealed => {
+                if self.of != Some(Found::Sealed) {
+                    // Gone at this very moment: then the log was removed.
+                    self.index = self.files.read_seal()?.unwrap_or_default().1;
+                }
+                true
+            }
+            Found::Growing { length, .. } => {
+                let is_same = self.of.is_some_and(|of| of.is_same_file(found));
+                if !is_same || length < self.index.bytes() {
+                    self.index = LineIndex::default();
+                }
+                if length > self.index.bytes() {
+                    self.files.index_on(&mut self.index, length)?;
+                }
+                false
+            }
+        };
+        self.of = Some(found);
+        Ok(self.tell(sealed))
+    }
+
+    /// Tells those who watch how long the log is.
+    fn tell(&self, sealed: bool) -> LogState {
+        let state = LogState {
+            bytes: self.index.bytes(),
+            lines: self.index.lines(),
+            sealed,
+        };
+        self.state.send_if_modified(|told| {
+            let differs = *told != state;
+            *told = state;
+            differs
+        });
+        state
+    }
 }
 
 /// All logs below one folder.
@@ -116,27 +190,33 @@ pub struct LogStore {
 }
 
 impl LogStore {
-    /// Logs below the data folder's `logs`, which is made when missing.
+    /// Logs below `folder`, which is made when missing. Several servers may have it at once.
     ///
     /// # Errors
     /// When the folder cannot be made, or a thread.
-    pub fn new(data: &Path) -> io::Result<Self> {
-        let root = data.join(FOLDER);
-        private::folder(&root)?;
+    pub fn new(folder: &Path) -> io::Result<Self> {
+        private::folder(folder)?;
         Ok(Self {
-            compressor: Arc::new(Compressor::start(data, &root)?),
-            root: Arc::new(root),
+            compressor: Arc::new(Compressor::start(folder)?),
+            root: Arc::new(folder.to_owned()),
             open: Arc::default(),
         })
+    }
+
+    /// The folder of all logs.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.root
     }
 
     /// Appends bytes at `offset` and returns the new length once they are on the disk.
     ///
     /// # Errors
-    /// [`LogError::Offset`] tells where to go on; the others are final or the file system's.
+    /// [`LogError::Offset`] tells where to go on; [`LogError::Busy`] may pass; the others are final or
+    /// the file system's.
     pub async fn append(&self, key: LogKey, offset: u64, bytes: Bytes) -> Result<u64, LogError> {
-        self.blocking(key, move |open| {
-            let state = *open.state.borrow();
+        self.alone(key, move |open| {
+            let state = open.refresh()?;
             if state.sealed {
                 return Err(LogError::Sealed);
             }
@@ -149,14 +229,9 @@ impl LogStore {
             if length > LARGEST_LOG {
                 return Err(LogError::Full);
             }
-            open.files.append(state.bytes, &bytes)?;
+            open.of = Some(open.files.append(state.bytes, &bytes)?);
             open.index.extend(&bytes);
-            let lines = open.index.lines();
-            open.state.send_replace(LogState {
-                bytes: length,
-                lines,
-                sealed: false,
-            });
+            open.tell(false);
             Ok(length)
         })
         .await
@@ -165,35 +240,37 @@ impl LogStore {
     /// Closes a log whose bytes are all there; again with the same numbers changes nothing.
     ///
     /// # Errors
-    /// [`LogError::Seal`] when length or checksum differ.
+    /// [`LogError::Seal`] when length or checksum differ; [`LogError::Busy`] may pass.
     pub async fn seal(&self, key: LogKey, length: u64, sha256: String) -> Result<(), LogError> {
         let (compressor, parts) = (Arc::clone(&self.compressor), key.clone());
-        self.blocking(key, move |open| {
-            let state = *open.state.borrow();
+        self.alone(key, move |open| {
+            let state = open.refresh()?;
             let differs = Err(LogError::Seal {
                 length: state.bytes,
             });
             if state.bytes != length {
                 return differs;
             }
-            let seal = Seal { length, sha256 };
+            let seal = Seal {
+                length,
+                sha256: sha256.clone(),
+            };
             if state.sealed {
                 let stored = open.files.read_seal()?;
                 let same = stored.is_some_and(|(stored, _)| stored == seal);
                 return if same { Ok(()) } else { differs };
             }
-            if open.files.checksum()? != seal.sha256 {
+            let (found, index) = open.files.examine()?;
+            if found != seal.sha256 {
                 // What is stored cannot be trusted: the runner sends all of it once more.
                 open.files.begin_anew()?;
-                open.index = LineIndex::default();
-                open.state.send_replace(LogState::default());
+                open.refresh()?;
                 return Err(LogError::Seal { length: 0 });
             }
-            open.files.write_seal(&seal, &open.index)?;
-            open.state.send_replace(LogState {
-                sealed: true,
-                ..state
-            });
+            open.files.write_seal(&seal, &index)?;
+            open.index = index;
+            open.of = Some(Found::Sealed);
+            open.tell(true);
             let attempt = parts.attempt.to_string();
             if let Err(error) = compressor.add([&parts.run, &attempt, &parts.step], length) {
                 tracing::warn!(%error, "a log stays uncompressed: {error}");
@@ -208,15 +285,41 @@ impl LogStore {
     /// # Errors
     /// When its file cannot be read.
     pub async fn state(&self, key: LogKey) -> Result<LogState, LogError> {
-        self.blocking(key, |open| Ok(*open.state.borrow())).await
+        self.blocking(key, |open| Ok(open.refresh()?)).await
     }
 
-    /// Hears of every change of a log's length.
+    /// Hears of every change of a log's length, also of what another server appends.
     ///
     /// # Errors
     /// When its file cannot be read.
     pub async fn watch(&self, key: LogKey) -> Result<watch::Receiver<LogState>, LogError> {
-        self.blocking(key, |open| Ok(open.state.subscribe())).await
+        let watching = self.blocking(key.clone(), |open| {
+            let state = open.refresh()?;
+            let follow = !state.sealed && !std::mem::replace(&mut open.followed, !state.sealed);
+            Ok((open.state.subscribe(), follow))
+        });
+        let (watched, follow) = watching.await?;
+        if follow {
+            tokio::spawn(self.clone().follow(key));
+        }
+        Ok(watched)
+    }
+
+    /// Looks at a log as long as somebody watches it and it is not sealed.
+    async fn follow(self, key: LogKey) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let looked = self.blocking(key.clone(), |open| {
+                let sealed = open.refresh()?.sealed;
+                open.followed = !sealed && open.state.receiver_count() > 0;
+                Ok(open.followed)
+            });
+            match looked.await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => tracing::debug!(%error, "a watched log cannot be read now"),
+            }
+        }
     }
 
     /// At most `count` lines from line `from` (from 1) on.
@@ -225,7 +328,7 @@ impl LogStore {
     /// When its file cannot be read.
     pub async fn lines(&self, key: LogKey, from: u64, count: usize) -> Result<Lines, LogError> {
         self.blocking(key, move |open| {
-            let state = *open.state.borrow();
+            let state = open.refresh()?;
             let from = from.max(1);
             if from > state.lines {
                 return Ok(Lines {
@@ -261,11 +364,12 @@ impl LogStore {
     /// [`LogError::Name`] when the key names no file, or when it cannot be read.
     pub async fn whole(&self, key: LogKey) -> Result<Option<Whole>, LogError> {
         self.blocking(key, |open| {
+            let state = open.refresh()?;
             if !open.files.exist() {
                 return Ok(None);
             }
             Ok(Some(Whole {
-                length: open.state.borrow().bytes,
+                length: state.bytes,
                 bytes: open.files.read(0)?,
             }))
         })
@@ -277,8 +381,11 @@ impl LogStore {
     /// # Errors
     /// When its file cannot be read.
     pub async fn ends_with_feed(&self, key: LogKey) -> Result<bool, LogError> {
-        self.blocking(key, |open| Ok(open.index.ends_with_feed()))
-            .await
+        self.blocking(key, |open| {
+            open.refresh()?;
+            Ok(open.index.ends_with_feed())
+        })
+        .await
     }
 
     /// Removes every log of a run that is over: whole files, whatever their length. Again, or of a run
@@ -310,6 +417,30 @@ impl LogStore {
         Ok(folder.join(format!("{}.log", key.step)))
     }
 
+    /// Runs `work` while no other server changes the logs of this attempt.
+    async fn alone<T: Send + 'static>(
+        &self,
+        key: LogKey,
+        work: impl Fn(&mut Open) -> Result<T, LogError> + Clone + Send + 'static,
+    ) -> Result<T, LogError> {
+        let end = Instant::now() + LONGEST_WAIT;
+        loop {
+            let work = work.clone();
+            let done = self.blocking(key.clone(), move |open| {
+                // Not waited for on this thread: a server that was stopped may hold it for long, and
+                // threads are few.
+                let Some(_lock) = open.files.try_lock()? else {
+                    return Err(LogError::Busy);
+                };
+                work(open)
+            });
+            match done.await {
+                Err(LogError::Busy) if Instant::now() < end => tokio::time::sleep(AGAIN).await,
+                done => return done,
+            }
+        }
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         key: LogKey,
@@ -327,7 +458,7 @@ impl LogStore {
                 match all.get(&key) {
                     Some(slot) => Arc::clone(slot),
                     None => {
-                        let slot = Arc::new(Mutex::new(load(path)?));
+                        let slot = Arc::new(Mutex::new(Open::new(path)));
                         all.insert(key, Arc::clone(&slot));
                         slot
                     }
@@ -358,225 +489,5 @@ fn names_a_file(part: &str) -> Result<(), LogError> {
     Ok(())
 }
 
-/// What the files of a log say after a restart.
-fn load(path: PathBuf) -> io::Result<Open> {
-    let files = Files::new(path);
-    let (index, sealed) = match files.read_seal()? {
-        Some((_, index)) => (index, true),
-        None => (files.index()?, false),
-    };
-    let state = LogState {
-        bytes: index.bytes(),
-        lines: index.lines(),
-        sealed,
-    };
-    Ok(Open {
-        files,
-        index,
-        state: watch::Sender::new(state),
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use sha2::{Digest, Sha256};
-    use std::time::Duration;
-
-    fn key() -> LogKey {
-        LogKey {
-            run: "shop.1".into(),
-            attempt: 1,
-            step: "test".into(),
-        }
-    }
-
-    #[tokio::test]
-    async fn bytes_are_taken_once_and_in_order_across_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let logs = LogStore::new(folder.path()).unwrap();
-        assert_eq!(
-            logs.append(key(), 0, b"one\ntw"[..].into()).await.unwrap(),
-            6
-        );
-        let again = logs.append(key(), 0, b"one\ntw"[..].into()).await;
-        assert!(matches!(again, Err(LogError::Offset { length: 6 })));
-
-        let logs = LogStore::new(folder.path()).unwrap();
-        assert_eq!(logs.append(key(), 6, b"o\n"[..].into()).await.unwrap(), 8);
-        let state = logs.state(key()).await.unwrap();
-        assert_eq!(
-            state,
-            LogState {
-                bytes: 8,
-                lines: 2,
-                sealed: false
-            }
-        );
-        let lines = logs.lines(key(), 2, 10).await.unwrap();
-        assert_eq!(
-            lines,
-            Lines {
-                first: 2,
-                lines: vec![b"two".to_vec()]
-            }
-        );
-    }
-
-    #[tokio::test]
-    async fn a_seal_needs_the_very_bytes() {
-        let folder = tempfile::tempdir().unwrap();
-        let logs = LogStore::new(folder.path()).unwrap();
-        logs.append(key(), 0, b"abc"[..].into()).await.unwrap();
-        let right = hex::encode(Sha256::digest(b"abc"));
-        let short = logs.seal(key(), 2, right.clone()).await;
-        assert!(matches!(short, Err(LogError::Seal { length: 3 })));
-        logs.seal(key(), 3, right.clone()).await.unwrap();
-        logs.seal(key(), 3, right).await.unwrap();
-        assert!(matches!(
-            logs.append(key(), 3, b"d"[..].into()).await,
-            Err(LogError::Sealed)
-        ));
-    }
-
-    #[tokio::test]
-    async fn a_wrong_checksum_asks_for_everything_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let logs = LogStore::new(folder.path()).unwrap();
-        logs.append(key(), 0, b"abX"[..].into()).await.unwrap();
-        let right = hex::encode(Sha256::digest(b"abc"));
-        let answer = logs.seal(key(), 3, right.clone()).await;
-        assert!(matches!(answer, Err(LogError::Seal { length: 0 })));
-        logs.append(key(), 0, b"abc"[..].into()).await.unwrap();
-        logs.seal(key(), 3, right).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn names_stay_below_the_root() {
-        let folder = tempfile::tempdir().unwrap();
-        let logs = LogStore::new(folder.path()).unwrap();
-        for step in ["..", "../x", "a/b", ""] {
-            let bad = LogKey {
-                step: step.into(),
-                ..key()
-            };
-            assert!(
-                matches!(logs.state(bad).await, Err(LogError::Name(_))),
-                "{step}"
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn the_logs_of_a_run_go_as_a_whole_and_only_they() {
-        let folder = tempfile::tempdir().unwrap();
-        let logs = LogStore::new(folder.path()).unwrap();
-        let second = LogKey {
-            attempt: 2,
-            ..key()
-        };
-        let other = LogKey {
-            run: "shop.10".into(),
-            ..key()
-        };
-        for key in [key(), second.clone(), other.clone()] {
-            logs.append(key, 0, b"a line\n"[..].into()).await.unwrap();
-        }
-        for _ in 0..2 {
-            logs.remove("shop.1").await.unwrap();
-            for key in [key(), second.clone()] {
-                assert_eq!(logs.state(key).await.unwrap(), LogState::default());
-            }
-            assert!(
-                !folder.path().join("logs/shop.1").exists(),
-                "reading makes nothing"
-            );
-        }
-        assert_eq!(logs.state(other).await.unwrap().bytes, 7);
-        assert!(matches!(logs.remove("..").await, Err(LogError::Name(_))));
-    }
-
-    #[tokio::test]
-    async fn any_line_of_a_long_log_is_found() {
-        let folder = tempfile::tempdir().unwrap();
-        let logs = LogStore::new(folder.path()).unwrap();
-        let text: String = (1..=12_345).map(|n| format!("line {n}\n")).collect();
-        logs.append(key(), 0, text.into()).await.unwrap();
-        for from in [1, 999, 1_000, 1_001, 12_345] {
-            let found = logs.lines(key(), from, 1).await.unwrap();
-            assert_eq!(found.lines, vec![format!("line {from}").into_bytes()]);
-        }
-        assert!(logs.lines(key(), 12_346, 1).await.unwrap().lines.is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_sealed_log_is_compressed_and_shows_the_same_lines_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let logs = LogStore::new(folder.path()).unwrap();
-        let text: String = (1..=12_345).map(|n| format!("line {n}\n")).collect();
-        let sum = hex::encode(Sha256::digest(&text));
-        let length = text.len() as u64;
-        logs.append(key(), 0, text.clone().into()).await.unwrap();
-        logs.seal(key(), length, sum.clone()).await.unwrap();
-        let raw = folder.path().join("logs/shop.1/1/test.log");
-        for _ in 0..600 {
-            if !raw.exists() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        assert!(!raw.exists(), "the compressor takes the raw file away");
-        for logs in [logs, LogStore::new(folder.path()).unwrap()] {
-            let state = logs.state(key()).await.unwrap();
-            let expected = LogState {
-                bytes: length,
-                lines: 12_345,
-                sealed: true,
-            };
-            assert_eq!(state, expected);
-            let found = logs.lines(key(), 7_001, 2).await.unwrap();
-            assert_eq!(found.lines, [b"line 7001".to_vec(), b"line 7002".to_vec()]);
-            let mut whole = logs.whole(key()).await.unwrap().unwrap();
-            let mut bytes = String::new();
-            whole.bytes.read_to_string(&mut bytes).unwrap();
-            assert!(bytes == text && whole.length == length);
-            logs.seal(key(), length, sum.clone()).await.unwrap();
-            let late = logs.append(key(), length, b"more"[..].into()).await;
-            assert!(matches!(late, Err(LogError::Sealed)));
-        }
-        assert!(
-            !folder
-                .path()
-                .join("logs/.to-compress/shop.1~1~test")
-                .exists()
-        );
-    }
-
-    #[tokio::test]
-    async fn what_was_sealed_before_a_kill_is_compressed_after_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let text = "the same line again and again\n".repeat(1_000);
-        let raw = folder.path().join("logs/shop.1/1/test.log");
-        let files = Files::new(raw.clone());
-        files.append(0, text.as_bytes()).unwrap();
-        let seal = Seal {
-            length: text.len() as u64,
-            sha256: hex::encode(Sha256::digest(&text)),
-        };
-        let mut index = LineIndex::default();
-        index.extend(text.as_bytes());
-        files.write_seal(&seal, &index).unwrap();
-        let markers = folder.path().join("logs/.to-compress");
-        private::folder(&markers).unwrap();
-        private::file(&markers.join("shop.1~1~test")).unwrap();
-        let logs = LogStore::new(folder.path()).unwrap();
-        for _ in 0..600 {
-            if !raw.exists() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        assert!(!raw.exists());
-        assert_eq!(logs.state(key()).await.unwrap().lines, 1_000);
-    }
-}
+mod tests;

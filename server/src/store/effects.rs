@@ -25,10 +25,11 @@ type Record = (
     Option<String>,
     i64,
     Option<i64>,
+    Option<String>,
 );
 
 fn read(record: Record) -> Result<EffectRow> {
-    let (key, project, _, effect, state, attempts, not_before, _, last_error, created_at, _) =
+    let (key, project, _, effect, state, attempts, not_before, _, last_error, created_at, _, _) =
         record;
     let row = Row("effect", &key);
     let state = match state.as_str() {
@@ -117,6 +118,7 @@ pub(super) fn release_leases(connection: &mut AnyConnection) -> Result<()> {
         .set((
             effects::state.eq("pending"),
             effects::leased_until.eq(None::<i64>),
+            effects::leased_by.eq(None::<String>),
         ))
         .execute(connection)?;
     Ok(())
@@ -169,6 +171,7 @@ fn finish(
             effects::state.eq(state),
             effects::finished_at.eq(Some(micros(now))),
             effects::leased_until.eq(None::<i64>),
+            effects::leased_by.eq(None::<String>),
             effects::last_error.eq(error),
         ))
         .execute(connection)?;
@@ -202,7 +205,8 @@ impl Store {
         .await
     }
 
-    /// At most `limit` effects that are due, leased until `until`. One whose lease ran out is due.
+    /// At most `limit` effects that are due, leased by this server until `until`. One whose lease ran
+    /// out is due.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -232,6 +236,7 @@ impl Store {
         if !any {
             return Ok(vec![]);
         }
+        let holder = self.id().to_owned();
         self.write(move |c| {
             let mut leased = vec![];
             for key in due(c, limit, now)? {
@@ -239,12 +244,43 @@ impl Store {
                     .set((
                         effects::state.eq("leased"),
                         effects::leased_until.eq(Some(micros(until))),
+                        effects::leased_by.eq(Some(&holder)),
                         effects::attempts.eq(effects::attempts + 1),
                     ))
                     .execute(c)?;
                 leased.push(find(c, &key)?);
             }
             Ok(leased)
+        })
+        .await
+    }
+
+    /// Prolongs this server's leases of effects. Those of `keys` that it holds no longer are returned:
+    /// another server has them, or they are finished.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn prolong_effects(
+        &self,
+        keys: Vec<String>,
+        until: Timestamp,
+    ) -> Result<Vec<String>> {
+        let holder = self.id().to_owned();
+        self.write(move |c| {
+            let mut lost = vec![];
+            for key in &keys {
+                let held = effects::table
+                    .find(key)
+                    .filter(effects::finished_at.is_null())
+                    .filter(effects::leased_by.eq(Some(&holder)));
+                let prolonged = diesel::update(held)
+                    .set(effects::leased_until.eq(Some(micros(until))))
+                    .execute(c)?;
+                if prolonged == 0 {
+                    lost.push(key.clone());
+                }
+            }
+            Ok(lost)
         })
         .await
     }
@@ -281,21 +317,28 @@ impl Store {
             .await
     }
 
-    /// An effect is tried again, not before `not_before`; `error` says why.
+    /// An effect is tried again, not before `not_before`; `error` says why. One that another server
+    /// has leased meanwhile is that one's, and stays as it is.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn retry_effect(&self, key: &str, not_before: Timestamp, error: &str) -> Result<()> {
-        let (key, error) = (key.to_owned(), error.to_owned());
+        let (key, error, holder) = (key.to_owned(), error.to_owned(), self.id().to_owned());
         self.write(move |c| {
             let open = effects::table
                 .find(&key)
-                .filter(effects::finished_at.is_null());
+                .filter(effects::finished_at.is_null())
+                .filter(
+                    effects::leased_by
+                        .is_null()
+                        .or(effects::leased_by.eq(Some(&holder))),
+                );
             diesel::update(open)
                 .set((
                     effects::state.eq("pending"),
                     effects::not_before.eq(micros(not_before)),
                     effects::leased_until.eq(None::<i64>),
+                    effects::leased_by.eq(None::<String>),
                     effects::last_error.eq(Some(&error)),
                 ))
                 .execute(c)?;

@@ -32,6 +32,7 @@ mod retention;
 mod runners;
 mod runs;
 mod schema;
+mod servers;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -51,6 +52,7 @@ pub use conn::AnyConnection;
 pub use error::StoreError;
 pub use projects::LaneMark;
 pub use runners::A_NAME_IS_HELD_FOR;
+pub use servers::Carrier;
 pub use types::*;
 
 /// What every call answers.
@@ -70,6 +72,9 @@ const MOST_TRIES: u32 = 10;
 pub struct Store(Arc<Inner>);
 
 struct Inner {
+    /// This server's name among those on one database, new with each start.
+    id: String,
+    address: Address,
     engine: Engine,
     /// As many as there are reading connections: a blocking thread never waits for one.
     reading: Semaphore,
@@ -128,8 +133,8 @@ pub fn hash_secret(secret: &str) -> String {
 }
 
 impl Store {
-    /// Opens `sqlite:PATH` or `postgres://…`, brings its tables to this version, and gives every
-    /// live attempt one more lease: nobody could hear runners while no server ran.
+    /// Opens `sqlite:PATH` or `postgres://…` and brings its tables to this version. When no other
+    /// server lives, every live attempt gets one more lease: nobody could hear runners meanwhile.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when the database cannot be reached or is too old.
@@ -139,7 +144,10 @@ impl Store {
             let mut connection = AnyConnection::connect(&address, Access::Write)?;
             migrate::up(&mut connection)?;
             connection.transact(Access::Write, |c| {
-                attempts::renew_leases(c, crate::clock::now())?;
+                let now = crate::clock::now();
+                if !servers::any_lives(c, now)? {
+                    attempts::renew_leases(c, now)?;
+                }
                 // On SQLite no other server can be at work: what was leased was left behind.
                 if let Address::Sqlite(_) = &address {
                     effects::release_leases(c)?;
@@ -154,9 +162,11 @@ impl Store {
                 },
             };
             Ok(Self(Arc::new(Inner {
+                id: servers::new_id(),
                 engine,
                 reading: Semaphore::new(READERS as usize),
                 readers: pool(&address, Access::Read, READERS)?,
+                address,
             })))
         });
         joined(opened.await)

@@ -76,7 +76,7 @@ impl Store {
         webhook_secret: String,
         now: Timestamp,
     ) -> Result<()> {
-        self.write(move |c| {
+        let work = move |c: &mut AnyConnection| {
             let known: Option<(String, String)> = projects::table
                 .find(name.as_str())
                 .select((projects::repository, projects::webhook_secret))
@@ -111,8 +111,12 @@ impl Store {
                 detail: &json!({"reason": "the server's configuration says so"}),
             };
             audit::append(c, &line)
-        })
-        .await
+        };
+        match self.write(work.clone()).await {
+            // Another server that starts was faster: now it is there.
+            Err(StoreError::Conflict { .. }) => self.write(work).await,
+            done => done,
+        }
     }
 
     /// Every project, by name.

@@ -338,6 +338,28 @@ pub(super) fn hold_of(
     })
 }
 
+/// What the row of a place shows, locked until the transaction ends. What cannot be read any more is
+/// as if it were not there.
+fn shown(
+    connection: &mut AnyConnection,
+    project: &ProjectName,
+    place: &Place,
+) -> Result<Option<PlaceStatus>> {
+    let key = (
+        project.as_str(),
+        place.environment.as_str(),
+        place.service.as_str(),
+    );
+    let row = places::table.find(key).select(places::status);
+    let found: Option<Option<String>> = match connection {
+        AnyConnection::Sqlite(c) => row.first(c).optional()?,
+        AnyConnection::Postgres(c) => row.for_update().first(c).optional()?,
+    };
+    Ok(found
+        .flatten()
+        .and_then(|text| serde_json::from_str(&text).ok()))
+}
+
 impl Store {
     /// A project as a plan needs it, with the generation it was read at.
     ///
@@ -348,7 +370,9 @@ impl Store {
         self.read(move |c| load(c, &project)).await
     }
 
-    /// Stores what was seen of a place. The lane moves on when a plan could come out differently.
+    /// Stores what was seen of a place, unless it shows another look than `before`, which this one was
+    /// made from: a server that was held up does not write over what another one saw since. The lane
+    /// moves on when a plan could come out differently. Tells whether it was stored.
     ///
     /// # Errors
     /// [`super::StoreError::NotFound`] when there is no such project.
@@ -356,28 +380,20 @@ impl Store {
         &self,
         project: &ProjectName,
         place: Place,
+        before: Option<PlaceStatus>,
         status: PlaceStatus,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let project = project.clone();
         self.write(move |c| {
-            let key = (
-                project.as_str(),
-                place.environment.as_str(),
-                place.service.as_str(),
-            );
-            let before: Option<Option<String>> = places::table
-                .find(key)
-                .select(places::status)
-                .first(c)
-                .optional()?;
-            // A status that cannot be read any more is replaced.
-            let before: Option<PlaceStatus> = before
-                .flatten()
-                .and_then(|text| serde_json::from_str(&text).ok());
-            if before.is_none_or(|before| !before.says_the_same_as(&status)) {
+            let found = shown(c, &project, &place)?;
+            if found != before {
+                return Ok(false);
+            }
+            if found.is_none_or(|found| !found.says_the_same_as(&status)) {
                 lane::bump(c, &project)?;
             }
-            change_place(c, &project, &place, &PlaceChange::Status(&status))
+            change_place(c, &project, &place, &PlaceChange::Status(&status))?;
+            Ok(true)
         })
         .await
     }

@@ -116,8 +116,9 @@ impl Site {
         config.http.behind_proxy = true;
         let app = web::Data::new(App {
             store: story.store.clone(),
-            logs: LogStore::new(folder.path()).unwrap(),
+            logs: LogStore::new(&folder.path().join("logs")).unwrap(),
             sources: Sources::new(folder.path()),
+            remotes: BTreeMap::new(),
             registry: Registry::new(Aws::new(&config.aws)),
             bell: Bell::default(),
             config,

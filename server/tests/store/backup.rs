@@ -172,7 +172,7 @@ async fn a_restore_gives_back_all_that_was_acknowledged_before_the_backup_began(
     let before = config(&folder.path().join("before"));
     std::fs::create_dir(&before.data).unwrap();
     let story = Story::begin(&before.store_url()).await;
-    let logs = LogStore::new(&before.data).unwrap();
+    let logs = LogStore::new(&before.logs_folder()).unwrap();
     let load = Load::start(&story, &logs);
     until(|| {
         let seen = load.acknowledged();
@@ -206,7 +206,7 @@ async fn a_restore_gives_back_all_that_was_acknowledged_before_the_backup_began(
     let found = all_runs(&store, &story).await;
     let lost: Vec<_> = acknowledged.runs.difference(&found).collect();
     assert!(lost.is_empty(), "lost: {lost:?}");
-    let restored = LogStore::new(&after.data).unwrap();
+    let restored = LogStore::new(&after.logs_folder()).unwrap();
     let deliveries = store.list_deliveries(&story.shop, None, 1_000_000).await;
     let mut pushes = 0;
     for delivery in deliveries.unwrap() {
@@ -248,7 +248,7 @@ async fn small(folder: &TempDir) -> (Config, std::path::PathBuf) {
         let delivery = story.delivery(&format!("d{number}"), number);
         story.store.accept_delivery(delivery).await.unwrap();
     }
-    let logs = LogStore::new(&config.data).unwrap();
+    let logs = LogStore::new(&config.logs_folder()).unwrap();
     logs.append(key("shop.1", "test"), 0, b"a line\n"[..].into())
         .await
         .unwrap();
@@ -421,7 +421,7 @@ async fn beside_postgresql_the_logs_are_backed_up() {
     let mut before = config(&folder.path().join("before"));
     before.store.url = cluster.database();
     std::fs::create_dir(&before.data).unwrap();
-    let logs = LogStore::new(&before.data).unwrap();
+    let logs = LogStore::new(&before.logs_folder()).unwrap();
     logs.append(key("shop.1", "test"), 0, b"a line\n"[..].into())
         .await
         .unwrap();

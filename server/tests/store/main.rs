@@ -11,7 +11,10 @@ mod backup;
 mod databases;
 mod intake;
 mod people;
+#[path = "../support/psql.rs"]
+mod psql;
 mod retention;
+mod servers;
 mod story;
 mod transfer;
 mod work;

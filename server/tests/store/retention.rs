@@ -32,8 +32,7 @@ fn kept(days: Option<u32>, newest: Option<u32>) -> config::Kept {
 fn retention(story: &Story, folder: &TempDir, policies: config::Retention) -> Retention {
     Retention {
         store: story.store.clone(),
-        logs: LogStore::new(folder.path()).unwrap(),
-        data: folder.path().to_owned(),
+        logs: LogStore::new(&folder.path().join("logs")).unwrap(),
         policies,
     }
 }
@@ -109,7 +108,7 @@ async fn years(url: &str, folder: &TempDir) -> Story {
     story.wait(60);
     let live = story.delivery("live", 59);
     story.store.accept_delivery(live).await.unwrap();
-    let logs = LogStore::new(folder.path()).unwrap();
+    let logs = LogStore::new(&folder.path().join("logs")).unwrap();
     for number in 1..=59 {
         let text = bytes::Bytes::from_static(b"a line\n");
         logs.append(key(&run(&story, number)), 0, text)
@@ -202,7 +201,7 @@ async fn a_sweep_that_is_cut_off_again_and_again_comes_to_the_same_end(url: &str
     let mut story = years(url, &folder).await;
     story.wait(100 * 86_400);
     // As if killed between files and rows.
-    let logs = LogStore::new(folder.path()).unwrap();
+    let logs = LogStore::new(&folder.path().join("logs")).unwrap();
     logs.remove("shop.2").await.unwrap();
     // Others write meanwhile.
     let stop = Arc::new(AtomicBool::new(false));
@@ -349,7 +348,7 @@ async fn nothing_goes_under_a_backup(url: &str) {
     let mut story = Story::begin(url).await;
     for number in 1..=2 {
         let id = cancelled(&mut story, number, "refs/heads/main").await;
-        let logs = LogStore::new(folder.path()).unwrap();
+        let logs = LogStore::new(&folder.path().join("logs")).unwrap();
         logs.append(key(&id), 0, b"x"[..].into()).await.unwrap();
     }
     story.wait(86_400 * 2);
@@ -358,7 +357,7 @@ async fn nothing_goes_under_a_backup(url: &str) {
         ..of_runs(1)
     };
     let retention = retention(&story, &folder, policies);
-    let backup = Lock::shared(folder.path()).unwrap();
+    let backup = Lock::shared(&folder.path().join("logs")).unwrap();
     let stopped = retention.sweep(story.now).await.unwrap_err();
     assert!(matches!(stopped, Stopped::Backup), "{stopped}");
     assert_eq!(runs(&story).await, [1, 2].into());

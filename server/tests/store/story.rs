@@ -217,10 +217,10 @@ impl Story {
         let seen = service(&definition_of(environment, release.number()), running);
         let known = Some(release.clone());
         let status = PlaceStatus::observe(before.as_ref(), seen, vec![], known, self.now);
-        self.store
-            .save_place_status(&self.shop, place, status)
-            .await
-            .unwrap();
+        let saving = self
+            .store
+            .save_place_status(&self.shop, place, before, status);
+        assert!(saving.await.unwrap());
     }
 
     /// A push that is built, deployed to staging and verified there. Production then waits for

@@ -118,6 +118,19 @@ fn check_ref(git_ref: &str) -> Result<(), SourcesError> {
 }
 
 impl Sources {
+    /// Whether the mirror has `commit` with all its history, so that nothing has to be fetched.
+    pub async fn hold(&self, project: &ProjectName, commit: &CommitSha) -> bool {
+        let (mirror, commit) = (self.mirror(project), commit.clone());
+        super::blocking(move || {
+            let (Ok(repository), Ok(wanted)) = (mirror.open(false), oid(&commit)) else {
+                return false;
+            };
+            // A taking under way is waited for by whoever fetches.
+            !local::was_cut_off(&mirror) && repository.find_commit(wanted).is_ok()
+        })
+        .await
+    }
+
     /// Makes sure that the mirror holds `commit` with all its history, fetching `git_ref` when it does
     /// not. A commit that the ref no longer leads to is asked for by its id, which forges allow.
     ///

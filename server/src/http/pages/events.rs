@@ -1,5 +1,5 @@
-//! `/events`: tells a page that what it shows has changed. The bell wakes the stream, or a timer,
-//! since another server's bell is not heard here; then it looks whether the topic really changed.
+//! `/events`: tells a page that what it shows has changed. The bell wakes the stream, or a timer, since
+//! a ring may be lost; then it looks whether the topic really changed.
 
 use super::super::App;
 use super::super::actions;

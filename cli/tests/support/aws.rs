@@ -1,7 +1,7 @@
 //! What a team has in AWS before it begins: two clusters with a service behind a load balancer each.
 //! Spoken over the wire protocols to the sandbox.
 
-use crate::chromium::until;
+use crate::waiting::until;
 use serde_json::{Value, json};
 
 /// The clusters, which are called as the environments are.

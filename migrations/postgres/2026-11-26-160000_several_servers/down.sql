@@ -1,0 +1,2 @@
+ALTER TABLE effects DROP COLUMN leased_by;
+DROP TABLE leases;
