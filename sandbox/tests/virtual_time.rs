@@ -187,11 +187,11 @@ impl Simulation {
         let call = "Action=AssumeRole&Version=2011-06-15&RoleSessionName=me\
                     &RoleArn=arn:aws:iam::000000000000:role/deployer";
         let answer = http(Method::POST, &self.endpoint, &headers, call).await;
-        let text = answer.unwrap().text();
+        let answer = answer.unwrap();
+        let text = answer.text();
         assert!(text.contains("<SecretAccessKey>"), "{text}");
-        // The id of the request, which follows, is another each time.
-        let (keys, _) = text.split_once("<ResponseMetadata>").unwrap();
-        keys.to_owned()
+        assert!(text.contains("<RequestId>"), "{text}");
+        whole(&answer)
     }
 
     /// How the service's newest service deployment stands.
@@ -200,6 +200,11 @@ impl Simulation {
         let status = &listed.await["serviceDeployments"][0]["status"];
         status.as_str().unwrap().to_owned()
     }
+}
+
+/// An answer as it came, headers and all.
+fn whole(answer: &Answer) -> String {
+    format!("{} {:?} {}", answer.status, answer.headers, answer.text())
 }
 
 /// Two rollouts that chance has a say in; everything that can be seen of them.
@@ -222,11 +227,18 @@ async fn story(seed: u64) -> Vec<String> {
     seen.push(events);
     for service in ["web", "worker"] {
         let input = json!({"services": [service]});
-        seen.push(sandbox.text("DescribeServices", input).await);
+        let answer = sandbox.ask("DescribeServices", input).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert!(answer.headers.contains_key("x-amzn-requestid"));
+        let date = answer.headers["date"].to_str().unwrap();
+        assert!(date.starts_with("Thu, 01 Jan 2026 "), "{date}");
+        seen.push(whole(&answer));
         let input = json!({"service": service});
         seen.push(sandbox.text("ListServiceDeployments", input).await);
         seen.push(sandbox.tasks_text(service).await);
     }
+    let refused = json!({"services": ["web"], "cluster": "none"});
+    seen.push(whole(&sandbox.ask("DescribeServices", refused).await));
     assert_eq!(sandbox.outcome("web").await, "ROLLBACK_SUCCESSFUL");
     sandbox.end().await;
     seen

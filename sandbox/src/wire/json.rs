@@ -5,7 +5,7 @@ use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use serde_json::{Value, json};
 
-use super::{Answer, Asked, Encoding, request_id, with_type};
+use super::{Answer, Asked, Encoding, with_type};
 use crate::services::AwsError;
 
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
@@ -53,23 +53,23 @@ pub(super) fn understand(target: &str, body: &[u8]) -> Result<Asked, AwsError> {
 }
 
 /// A successful answer.
-pub(super) fn answer(body: Bytes) -> Answer {
-    with_request_id(with_type(StatusCode::OK, CONTENT_TYPE, body))
+pub(super) fn answer(body: Bytes, request_id: &str) -> Answer {
+    with_request_id(with_type(StatusCode::OK, CONTENT_TYPE, body), request_id)
 }
 
 /// A refusal.
-pub(super) fn refusal(error: &AwsError) -> Answer {
+pub(super) fn refusal(error: &AwsError, request_id: &str) -> Answer {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
     let body = json!({"__type": error.code, "message": error.message});
     let mut response = with_type(status, CONTENT_TYPE, body.to_string());
     if let Ok(code) = HeaderValue::from_str(&error.code) {
         response.headers_mut().insert("x-amzn-errortype", code);
     }
-    with_request_id(response)
+    with_request_id(response, request_id)
 }
 
-fn with_request_id(mut response: Answer) -> Answer {
-    if let Ok(id) = HeaderValue::from_str(&request_id()) {
+fn with_request_id(mut response: Answer, request_id: &str) -> Answer {
+    if let Ok(id) = HeaderValue::from_str(request_id) {
         response.headers_mut().insert("x-amzn-requestid", id);
     }
     response
