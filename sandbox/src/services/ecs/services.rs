@@ -63,6 +63,27 @@ fn shown_members(input: &Input<'_>) -> Map<String, Value> {
     members
 }
 
+/// Refuses a group whose targets are of a type that tasks of the definition's network mode are not.
+fn check_target_type(
+    app: &App,
+    group: &str,
+    definition: &Map<String, Value>,
+) -> Result<(), AwsError> {
+    let records = app.balancer.records();
+    // With simulated tasks, groups are there that nobody made.
+    let Some(kind) = records.target_groups.get(group).map(|it| &it.target_type) else {
+        return Ok(());
+    };
+    let mode = Input(definition).text("networkMode")?.unwrap_or("bridge");
+    if (kind == "ip") == (mode == "awsvpc") {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "The provided target group {group} has target type {kind}, which is incompatible with the \
+         {mode} network mode specified in the task definition."
+    )))
+}
+
 /// The targets that `loadBalancers` names.
 fn targets(
     app: &App,
@@ -81,6 +102,7 @@ fn targets(
                     "The target group {group} does not exist: create it first."
                 )));
             }
+            check_target_type(app, group, &definition.raw)?;
             let name = balancer.required("containerName")?;
             let port = balancer
                 .number("containerPort")?
