@@ -285,6 +285,34 @@ async fn there_is_no_service_deployment_to_continue_because_none_pauses() {
 }
 
 #[tokio::test]
+async fn an_abort_ends_a_service_deployment_and_leaves_the_tasks_as_they_are() {
+    let sandbox = Simulation::start(1).await;
+    sandbox.ecs("CreateCluster", json!({})).await;
+    sandbox.create("web", "simulated:healthy-5s", 2).await;
+    sandbox.advance("until settled").await;
+    let first = sandbox.service("web").await["taskDefinition"].clone();
+    sandbox.update("web", "simulated:healthy-10h").await;
+    sandbox.advance("1m").await;
+    let listed = json!({"service": "web"});
+    let listed = sandbox.ecs("ListServiceDeployments", listed).await;
+    let arn = listed["serviceDeployments"][0]["serviceDeploymentArn"].clone();
+    let stop = json!({"serviceDeploymentArn": arn, "stopType": "ABORT"});
+    let stopped = sandbox.ecs("StopServiceDeployment", stop.clone()).await;
+    assert_eq!(stopped["serviceDeploymentArn"], arn);
+    sandbox.advance("1m").await;
+    assert_eq!(sandbox.outcome("web").await, "STOPPED");
+    let service = sandbox.service("web").await;
+    assert_ne!(service["taskDefinition"], first, "it was taken back");
+    let tasks = sandbox.tasks("web").await;
+    let mut old = tasks.iter().filter(|one| one["taskDefinitionArn"] == first);
+    assert!(old.all(|one| one["lastStatus"] == "RUNNING"), "{tasks:#?}");
+    // What has ended cannot be stopped again.
+    let refusal = sandbox.refused("StopServiceDeployment", stop).await;
+    assert!(refusal.contains("ConflictException"), "{refusal}");
+    sandbox.end().await;
+}
+
+#[tokio::test]
 async fn nothing_moves_between_requests_and_timestamps_are_those_of_the_clock() {
     let sandbox = Simulation::start(1).await;
     sandbox.ecs("CreateCluster", json!({})).await;
