@@ -17,6 +17,7 @@ pub(super) fn service(prefix: &str) -> Option<&'static str> {
         "AmazonEC2ContainerRegistry_V20150921" => Some("ecr"),
         "Logs_20140328" => Some("logs"),
         "GraniteServiceVersion20100801" => Some("cloudwatch"),
+        "Route53AutoNaming_v20170314" => Some("servicediscovery"),
         _ => None,
     }
 }
@@ -28,7 +29,7 @@ pub(super) fn understand(target: &str, body: &[u8]) -> Result<Asked, AwsError> {
             "UnknownOperationException",
             format!(
                 "The sandbox has no service for the target {target}: it knows ECS, ECR, \
-                 CloudWatch and CloudWatch Logs in this protocol."
+                 CloudWatch, CloudWatch Logs and Cloud Map in this protocol."
             ),
         )
     };

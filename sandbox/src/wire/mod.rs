@@ -302,6 +302,7 @@ impl Asked {
                     "ecs" => services::ecs::handle(app, operation, input).await,
                     "ecr" => services::ecr::handle(app, operation, input).await,
                     "cloudwatch" => services::cloudwatch::handle(app, operation, input).await,
+                    "servicediscovery" => services::discovery::handle(app, operation, input).await,
                     _ => services::logs::handle(app, operation, input).await,
                 };
                 result.map(|reply| Reply {
