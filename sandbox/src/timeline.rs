@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::clock::{Clock, Time};
+use crate::scheduler::Ids;
 
 /// Where virtual time begins: the first of January 2026, midnight UTC. Fixed, so that the same
 /// calls have the same timestamps.
@@ -33,6 +34,9 @@ pub(crate) struct Timeline {
     virtual_now: Option<AtomicI64>,
     seed: Option<u64>,
     draws: AtomicU64,
+    /// How many ids of requests were given out. They are drawn apart from everything else, so that
+    /// a look more or less does not change what is created afterwards.
+    requests: AtomicU64,
 }
 
 impl Timeline {
@@ -43,6 +47,7 @@ impl Timeline {
             virtual_now: is_virtual.then(|| AtomicI64::new(BEGINNING.0)),
             seed,
             draws: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
         }
     }
 
@@ -76,14 +81,21 @@ impl Timeline {
         let Some(seed) = self.seed else {
             return rand::random();
         };
-        let number = self.draws.fetch_add(1, Ordering::SeqCst);
-        let hash = Sha256::new()
-            .chain_update(seed.to_be_bytes())
-            .chain_update(number.to_be_bytes())
-            .finalize();
-        hash.iter()
-            .take(16)
-            .fold(0, |bits, byte| bits << 8 | u128::from(*byte))
+        hashed(seed, self.draws.fetch_add(1, Ordering::SeqCst), b"")
+    }
+
+    /// A fresh id for a request, in the form of a UUID. With a seed, a restart begins again with the
+    /// first.
+    pub(crate) fn request_id(&self) -> String {
+        let mut bits = || match self.seed {
+            None => rand::random(),
+            Some(seed) => hashed(
+                seed,
+                self.requests.fetch_add(1, Ordering::SeqCst),
+                b"request",
+            ),
+        };
+        Ids(&mut bits).uuid()
     }
 
     /// How far it has come; None when it cannot be repeated anyway.
@@ -101,6 +113,18 @@ impl Timeline {
         }
         self.draws.fetch_max(mark.draws, Ordering::SeqCst);
     }
+}
+
+/// Draw `number` of the series that is called `series`.
+fn hashed(seed: u64, number: u64, series: &[u8]) -> u128 {
+    let hash = Sha256::new()
+        .chain_update(seed.to_be_bytes())
+        .chain_update(number.to_be_bytes())
+        .chain_update(series)
+        .finalize();
+    hash.iter()
+        .take(16)
+        .fold(0, |bits, byte| bits << 8 | u128::from(*byte))
 }
 
 #[cfg(test)]

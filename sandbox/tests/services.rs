@@ -19,6 +19,8 @@ struct Bench {
     target_group: String,
     load_balancer: String,
     port: String,
+    /// Of the task definitions, so that it fits the group's targets.
+    network_mode: &'static str,
 }
 
 /// The text of an element, of an answer that must be a success.
@@ -105,6 +107,11 @@ impl Bench {
             target_group,
             load_balancer,
             sandbox,
+            network_mode: if target_type == "ip" {
+                "awsvpc"
+            } else {
+                "bridge"
+            },
         }
     }
 
@@ -124,6 +131,7 @@ impl Bench {
     async fn register(&self, image: &str) -> String {
         let input = json!({
             "family": "web",
+            "networkMode": self.network_mode,
             "containerDefinitions": [{
                 "name": "web",
                 "image": image,
@@ -186,6 +194,7 @@ async fn a_service_rolls_behind_its_listener_and_survives_a_restart() {
         "loadBalancers": [{
             "targetGroupArn": bench.target_group, "containerName": "web", "containerPort": 80,
         }],
+        "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-1"]}},
     });
     bench.sandbox.ecs("CreateService", service).await.unwrap();
     bench.until_completed().await;
@@ -264,6 +273,71 @@ async fn a_target_of_type_instance_is_the_instance_that_its_task_is_on() {
     assert!(refused.contains("not an instance id"), "{refused}");
     let gone = json!({ "service": "web", "force": true });
     sandbox.ecs("DeleteService", gone).await.unwrap();
+    bench.sandbox.finish().await;
+}
+
+/// As at AWS, whose tasks have addresses of their own with `awsvpc` alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_of_instances_unless_it_says_and_takes_only_tasks_that_are_such_targets() {
+    let bench = Bench::new().await;
+    let sandbox = &bench.sandbox;
+    sandbox.ecs("CreateCluster", json!({})).await.unwrap();
+    let plain = [("Action", "CreateTargetGroup"), ("Name", "plain")];
+    let plain = sandbox.elb(&plain).await;
+    assert_eq!(found(&plain, "TargetType"), "instance");
+    let plain = found(&plain, "TargetGroupArn");
+    for (group, mode, kind) in [
+        (&plain, "awsvpc", "instance"),
+        (&bench.target_group, "bridge", "ip"),
+    ] {
+        let container = json!({
+            "name": "web", "image": "web", "memory": 64, "portMappings": [{"containerPort": 80}],
+        });
+        let definition = json!({
+            "family": mode, "networkMode": mode, "containerDefinitions": [container],
+        });
+        sandbox
+            .ecs("RegisterTaskDefinition", definition)
+            .await
+            .unwrap();
+        let mut service = json!({
+            "serviceName": mode,
+            "taskDefinition": mode,
+            "desiredCount": 1,
+            "loadBalancers": [{
+                "targetGroupArn": group, "containerName": "web", "containerPort": 80,
+            }],
+        });
+        if mode == "awsvpc" {
+            service["networkConfiguration"] =
+                json!({"awsvpcConfiguration": {"subnets": ["subnet-1"]}});
+        }
+        let refused = sandbox.ecs("CreateService", service).await.unwrap_err();
+        assert_eq!(refused.code, "InvalidParameterException");
+        assert_eq!(
+            refused.message,
+            format!(
+                "The provided target group {group} has target type {kind}, which is incompatible \
+                 with the {mode} network mode specified in the task definition."
+            )
+        );
+    }
+    for (kind, code) in [
+        ("lambda", "UnsupportedFeatureException"),
+        ("pod", "ValidationError"),
+    ] {
+        let odd = [
+            ("Action", "CreateTargetGroup"),
+            ("Name", "odd"),
+            ("TargetType", kind),
+        ];
+        let refused = sandbox.elb(&odd).await.text();
+        assert_eq!(
+            element(&refused, "Code").as_deref(),
+            Some(code),
+            "{refused}"
+        );
+    }
     bench.sandbox.finish().await;
 }
 

@@ -187,11 +187,11 @@ impl Simulation {
         let call = "Action=AssumeRole&Version=2011-06-15&RoleSessionName=me\
                     &RoleArn=arn:aws:iam::000000000000:role/deployer";
         let answer = http(Method::POST, &self.endpoint, &headers, call).await;
-        let text = answer.unwrap().text();
+        let answer = answer.unwrap();
+        let text = answer.text();
         assert!(text.contains("<SecretAccessKey>"), "{text}");
-        // The id of the request, which follows, is another each time.
-        let (keys, _) = text.split_once("<ResponseMetadata>").unwrap();
-        keys.to_owned()
+        assert!(text.contains("<RequestId>"), "{text}");
+        whole(&answer)
     }
 
     /// How the service's newest service deployment stands.
@@ -200,6 +200,11 @@ impl Simulation {
         let status = &listed.await["serviceDeployments"][0]["status"];
         status.as_str().unwrap().to_owned()
     }
+}
+
+/// An answer as it came, headers and all.
+fn whole(answer: &Answer) -> String {
+    format!("{} {:?} {}", answer.status, answer.headers, answer.text())
 }
 
 /// Two rollouts that chance has a say in; everything that can be seen of them.
@@ -222,11 +227,18 @@ async fn story(seed: u64) -> Vec<String> {
     seen.push(events);
     for service in ["web", "worker"] {
         let input = json!({"services": [service]});
-        seen.push(sandbox.text("DescribeServices", input).await);
+        let answer = sandbox.ask("DescribeServices", input).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert!(answer.headers.contains_key("x-amzn-requestid"));
+        let date = answer.headers["date"].to_str().unwrap();
+        assert!(date.starts_with("Thu, 01 Jan 2026 "), "{date}");
+        seen.push(whole(&answer));
         let input = json!({"service": service});
         seen.push(sandbox.text("ListServiceDeployments", input).await);
         seen.push(sandbox.tasks_text(service).await);
     }
+    let refused = json!({"services": ["web"], "cluster": "none"});
+    seen.push(whole(&sandbox.ask("DescribeServices", refused).await));
     assert_eq!(sandbox.outcome("web").await, "ROLLBACK_SUCCESSFUL");
     sandbox.end().await;
     seen
@@ -269,6 +281,34 @@ async fn there_is_no_service_deployment_to_continue_because_none_pauses() {
     // What was refused has changed nothing.
     sandbox.advance("until settled").await;
     assert_eq!(sandbox.outcome("web").await, "SUCCESSFUL");
+    sandbox.end().await;
+}
+
+#[tokio::test]
+async fn an_abort_ends_a_service_deployment_and_leaves_the_tasks_as_they_are() {
+    let sandbox = Simulation::start(1).await;
+    sandbox.ecs("CreateCluster", json!({})).await;
+    sandbox.create("web", "simulated:healthy-5s", 2).await;
+    sandbox.advance("until settled").await;
+    let first = sandbox.service("web").await["taskDefinition"].clone();
+    sandbox.update("web", "simulated:healthy-10h").await;
+    sandbox.advance("1m").await;
+    let listed = json!({"service": "web"});
+    let listed = sandbox.ecs("ListServiceDeployments", listed).await;
+    let arn = listed["serviceDeployments"][0]["serviceDeploymentArn"].clone();
+    let stop = json!({"serviceDeploymentArn": arn, "stopType": "ABORT"});
+    let stopped = sandbox.ecs("StopServiceDeployment", stop.clone()).await;
+    assert_eq!(stopped["serviceDeploymentArn"], arn);
+    sandbox.advance("1m").await;
+    assert_eq!(sandbox.outcome("web").await, "STOPPED");
+    let service = sandbox.service("web").await;
+    assert_ne!(service["taskDefinition"], first, "it was taken back");
+    let tasks = sandbox.tasks("web").await;
+    let mut old = tasks.iter().filter(|one| one["taskDefinitionArn"] == first);
+    assert!(old.all(|one| one["lastStatus"] == "RUNNING"), "{tasks:#?}");
+    // What has ended cannot be stopped again.
+    let refusal = sandbox.refused("StopServiceDeployment", stop).await;
+    assert!(refusal.contains("ConflictException"), "{refusal}");
     sandbox.end().await;
 }
 

@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ElementTree
 import botocore.session
 
 # Members that AWS's documentation shows in every such structure, besides those that the model
-# requires. By the shape's name.
+# requires. By the shape's name, after the service's where several have one of that name.
 PROMISED = {
     "Cluster": "clusterArn clusterName status runningTasksCount pendingTasksCount "
     "activeServicesCount registeredContainerInstancesCount",
@@ -39,6 +39,9 @@ PROMISED = {
     "TargetGroup": "TargetGroupArn TargetGroupName Protocol Port HealthCheckPath",
     "elbv2 LoadBalancer": "LoadBalancerArn LoadBalancerName DNSName State Type Scheme",
     "Listener": "ListenerArn LoadBalancerArn Port Protocol DefaultActions",
+    "servicediscovery Service": "Id Arn Name Type CreateDate",
+    "servicediscovery Namespace": "Id Arn Name Type CreateDate",
+    "servicediscovery Operation": "Id Type Status CreateDate UpdateDate Targets",
 }
 
 # What a task has to say once it has stopped.
@@ -102,10 +105,9 @@ class Check:
             self.promises(path, shape, value)
 
     def promises(self, path, shape, value):
-        promised = list(shape.required_members) + PROMISED.get(shape.name, "").split()
-        # ECS has a structure of that name, too.
-        if shape.name == "LoadBalancer" and path.startswith("elbv2"):
-            promised += PROMISED["elbv2 LoadBalancer"].split()
+        own = f"{path.split()[0]} {shape.name}"
+        of_all = "" if path.startswith("servicediscovery") else PROMISED.get(shape.name, "")
+        promised = list(shape.required_members) + PROMISED.get(own, of_all).split()
         if shape.name == "Task" and value.get("lastStatus") == "STOPPED":
             promised += STOPPED.split()
         for name in promised:

@@ -62,6 +62,10 @@ pub(crate) struct ContainerSpec {
     /// containers.
     #[serde(default)]
     pub network_names: Vec<String>,
+    /// Such names that it has only while the essential containers of its task that have health checks
+    /// are all healthy.
+    #[serde(default)]
+    pub names_when_healthy: Vec<String>,
 }
 
 /// Where a container's output goes: stream `<prefix>/<container>/<task id>` of `group`.

@@ -119,6 +119,34 @@ async fn send(request: Request<Body>) -> (StatusCode, String, Option<String>) {
 }
 
 #[tokio::test]
+async fn a_token_ends_after_twelve_hours() {
+    let bench = Bench::new(&["shop"]).await;
+    let registry = &bench.registry;
+    let issued = registry.issue_token().await.unwrap();
+    let life = issued.expires_at.since(registry.clock.now());
+    let twelve_hours = Duration::from_secs(12 * 60 * 60);
+    assert!(life <= twelve_hours && life > twelve_hours - Duration::from_secs(60));
+    let login = BASE64_STANDARD.encode(format!("{TOKEN_USER}:{}", issued.password));
+    let ask = async || {
+        let address = registry.address();
+        let request = Request::get(format!("http://{address}/v2/"))
+            .header(header::AUTHORIZATION, format!("Basic {login}"))
+            .body(full(""));
+        send(request.unwrap()).await.0
+    };
+    assert_eq!(ask().await, StatusCode::OK);
+    // Its end comes; the clock is the wall's.
+    let end = registry.clock.now();
+    let change = |records: &mut EcrRecords| {
+        records.tokens.values_mut().for_each(|ends| *ends = end);
+        Ok::<_, DiskError>(())
+    };
+    registry.change(change).await.unwrap();
+    assert_eq!(ask().await, StatusCode::UNAUTHORIZED);
+    bench.finish().await;
+}
+
+#[tokio::test]
 async fn pushes_go_through_the_check_to_the_registry_elsewhere() {
     let bench = Bench::new(&["shop"]).await;
     let address = bench.registry.address();

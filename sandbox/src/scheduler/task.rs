@@ -216,6 +216,12 @@ impl Task {
         verdict
     }
 
+    /// Whether names of its service lead to it while it runs: its containers' checks say that it is
+    /// well, or there are none.
+    pub(crate) fn answers(&self) -> bool {
+        self.checks().next().is_none() || self.container_health() == Some(true)
+    }
+
     fn checks(&self) -> impl Iterator<Item = &TaskContainer> {
         self.containers
             .iter()

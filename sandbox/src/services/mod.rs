@@ -6,6 +6,7 @@
 pub(crate) mod access;
 pub(crate) mod catalog;
 pub(crate) mod cloudwatch;
+pub(crate) mod discovery;
 pub(crate) mod ecr;
 pub(crate) mod ecs;
 pub(crate) mod elbv2;

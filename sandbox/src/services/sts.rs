@@ -21,6 +21,7 @@ pub(crate) async fn handle(
 ) -> QueryResult {
     match action {
         "GetCallerIdentity" => Ok(Reply::read(reply(
+            app,
             action,
             &json!({
                 "Arn": caller.arn(app),
@@ -30,14 +31,14 @@ pub(crate) async fn handle(
         ))),
         "AssumeRole" => {
             let shown = assume_role(app, caller, params).await?;
-            Ok(Reply::changed(reply(action, &shown)))
+            Ok(Reply::changed(reply(app, action, &shown)))
         }
         other => Err(AwsError::unsupported_operation(other)),
     }
 }
 
-fn reply(action: &str, result: &Value) -> String {
-    reply_body(action, NAMESPACE, result)
+fn reply(app: &App, action: &str, result: &Value) -> String {
+    reply_body(action, NAMESPACE, result, &app.clock.request_id())
 }
 
 async fn assume_role(app: &App, caller: &Caller, params: &Params) -> Result<Value, AwsError> {

@@ -23,6 +23,7 @@ use crate::clock::Time;
 use crate::scheduler::{Instance, Service, Task};
 use crate::services::access::{Role, Session};
 use crate::services::cloudwatch::Alarm;
+use crate::services::discovery::{Namespace, Operation, Registry};
 use crate::timeline::Mark;
 use table::Rows;
 
@@ -46,6 +47,15 @@ pub(crate) struct State {
     /// What AssumeRole gave out, by key id.
     #[serde(default)]
     pub sessions: Table<Session>,
+    /// Cloud Map's namespaces, by id.
+    #[serde(default)]
+    pub namespaces: Table<Namespace>,
+    /// Cloud Map's services, by id.
+    #[serde(default)]
+    pub registries: Table<Registry>,
+    /// What Cloud Map was asked to do, by id.
+    #[serde(default)]
+    pub operations: Table<Operation>,
     /// By ARN.
     pub tags: Table<IndexMap<String, String>>,
     /// Where time and chance were when this was written.
@@ -69,6 +79,9 @@ struct Names {
     alarms: IndexSet<String>,
     roles: IndexSet<String>,
     sessions: IndexSet<String>,
+    namespaces: IndexSet<String>,
+    registries: IndexSet<String>,
+    operations: IndexSet<String>,
     tags: IndexSet<String>,
 }
 
@@ -85,6 +98,12 @@ struct Batch {
     roles: Rows<Role>,
     #[serde(default)]
     sessions: Rows<Session>,
+    #[serde(default)]
+    namespaces: Rows<Namespace>,
+    #[serde(default)]
+    registries: Rows<Registry>,
+    #[serde(default)]
+    operations: Rows<Operation>,
     tags: Rows<IndexMap<String, String>>,
     mark: Option<Mark>,
 }
@@ -249,6 +268,9 @@ impl State {
             && self.alarms.is_empty()
             && self.roles.is_empty()
             && self.sessions.is_empty()
+            && self.namespaces.is_empty()
+            && self.registries.is_empty()
+            && self.operations.is_empty()
             && self.tags.is_empty()
     }
 
@@ -273,6 +295,9 @@ impl State {
             alarms,
             roles,
             sessions,
+            namespaces,
+            registries,
+            operations,
             tags,
             mark: _,
             journal: _,
@@ -286,6 +311,9 @@ impl State {
             alarms: alarms.take_changed(),
             roles: roles.take_changed(),
             sessions: sessions.take_changed(),
+            namespaces: namespaces.take_changed(),
+            registries: registries.take_changed(),
+            operations: operations.take_changed(),
             tags: tags.take_changed(),
         }
     }
@@ -299,6 +327,9 @@ impl State {
             alarms: self.alarms.rows(&names.alarms),
             roles: self.roles.rows(&names.roles),
             sessions: self.sessions.rows(&names.sessions),
+            namespaces: self.namespaces.rows(&names.namespaces),
+            registries: self.registries.rows(&names.registries),
+            operations: self.operations.rows(&names.operations),
             tags: self.tags.rows(&names.tags),
             mark,
         }
@@ -313,6 +344,9 @@ impl State {
             alarms,
             roles,
             sessions,
+            namespaces,
+            registries,
+            operations,
             tags,
             mark,
         } = batch;
@@ -323,6 +357,9 @@ impl State {
         self.alarms.restore(alarms);
         self.roles.restore(roles);
         self.sessions.restore(sessions);
+        self.namespaces.restore(namespaces);
+        self.registries.restore(registries);
+        self.operations.restore(operations);
         self.tags.restore(tags);
         self.mark = mark;
     }
@@ -337,6 +374,9 @@ impl State {
             alarms: self.alarms.snapshot(),
             roles: self.roles.snapshot(),
             sessions: self.sessions.snapshot(),
+            namespaces: self.namespaces.snapshot(),
+            registries: self.registries.snapshot(),
+            operations: self.operations.snapshot(),
             tags: self.tags.snapshot(),
             mark,
             journal,
@@ -355,10 +395,14 @@ impl Names {
             alarms,
             roles,
             sessions,
+            namespaces,
+            registries,
+            operations,
             tags,
         } = self;
         let tables = [
-            clusters, families, services, tasks, alarms, roles, sessions, tags,
+            clusters, families, services, tasks, alarms, roles, sessions, namespaces, registries,
+            operations, tags,
         ];
         tables.iter().all(|names| names.is_empty())
     }
@@ -371,6 +415,9 @@ impl Names {
         self.alarms.extend(more.alarms);
         self.roles.extend(more.roles);
         self.sessions.extend(more.sessions);
+        self.namespaces.extend(more.namespaces);
+        self.registries.extend(more.registries);
+        self.operations.extend(more.operations);
         self.tags.extend(more.tags);
     }
 

@@ -9,7 +9,7 @@ use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use serde_json::{Map, Number, Value};
 
-use super::{Answer, Asked, Encoding, request_id, with_type};
+use super::{Answer, Asked, Encoding, with_type};
 use crate::services::AwsError;
 
 const CONTENT_TYPE: &str = "application/cbor";
@@ -65,15 +65,15 @@ pub(super) fn encode(body: &Value) -> Bytes {
 }
 
 /// A successful answer.
-pub(super) fn answer(body: Bytes) -> Answer {
-    dressed(with_type(StatusCode::OK, CONTENT_TYPE, body))
+pub(super) fn answer(body: Bytes, request_id: &str) -> Answer {
+    dressed(with_type(StatusCode::OK, CONTENT_TYPE, body), request_id)
 }
 
 /// A refusal. Clients of services that once spoke Query look for the code in a header.
-pub(super) fn refusal(error: &AwsError) -> Answer {
+pub(super) fn refusal(error: &AwsError, request_id: &str) -> Answer {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
     let body = encode(&serde_json::json!({"__type": error.code, "message": error.message}));
-    let mut response = dressed(with_type(status, CONTENT_TYPE, body));
+    let mut response = dressed(with_type(status, CONTENT_TYPE, body), request_id);
     let blame = if error.status < 500 {
         "Sender"
     } else {
@@ -85,10 +85,10 @@ pub(super) fn refusal(error: &AwsError) -> Answer {
     response
 }
 
-fn dressed(mut response: Answer) -> Answer {
+fn dressed(mut response: Answer, request_id: &str) -> Answer {
     let headers = response.headers_mut();
     headers.insert("smithy-protocol", HeaderValue::from_static("rpc-v2-cbor"));
-    if let Ok(id) = HeaderValue::from_str(&request_id()) {
+    if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert("x-amzn-requestid", id);
     }
     response

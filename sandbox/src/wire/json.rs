@@ -5,7 +5,7 @@ use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use serde_json::{Value, json};
 
-use super::{Answer, Asked, Encoding, request_id, with_type};
+use super::{Answer, Asked, Encoding, with_type};
 use crate::services::AwsError;
 
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
@@ -17,6 +17,7 @@ pub(super) fn service(prefix: &str) -> Option<&'static str> {
         "AmazonEC2ContainerRegistry_V20150921" => Some("ecr"),
         "Logs_20140328" => Some("logs"),
         "GraniteServiceVersion20100801" => Some("cloudwatch"),
+        "Route53AutoNaming_v20170314" => Some("servicediscovery"),
         _ => None,
     }
 }
@@ -28,7 +29,7 @@ pub(super) fn understand(target: &str, body: &[u8]) -> Result<Asked, AwsError> {
             "UnknownOperationException",
             format!(
                 "The sandbox has no service for the target {target}: it knows ECS, ECR, \
-                 CloudWatch and CloudWatch Logs in this protocol."
+                 CloudWatch, CloudWatch Logs and Cloud Map in this protocol."
             ),
         )
     };
@@ -53,23 +54,23 @@ pub(super) fn understand(target: &str, body: &[u8]) -> Result<Asked, AwsError> {
 }
 
 /// A successful answer.
-pub(super) fn answer(body: Bytes) -> Answer {
-    with_request_id(with_type(StatusCode::OK, CONTENT_TYPE, body))
+pub(super) fn answer(body: Bytes, request_id: &str) -> Answer {
+    with_request_id(with_type(StatusCode::OK, CONTENT_TYPE, body), request_id)
 }
 
 /// A refusal.
-pub(super) fn refusal(error: &AwsError) -> Answer {
+pub(super) fn refusal(error: &AwsError, request_id: &str) -> Answer {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
     let body = json!({"__type": error.code, "message": error.message});
     let mut response = with_type(status, CONTENT_TYPE, body.to_string());
     if let Ok(code) = HeaderValue::from_str(&error.code) {
         response.headers_mut().insert("x-amzn-errortype", code);
     }
-    with_request_id(response)
+    with_request_id(response, request_id)
 }
 
-fn with_request_id(mut response: Answer) -> Answer {
-    if let Ok(id) = HeaderValue::from_str(&request_id()) {
+fn with_request_id(mut response: Answer, request_id: &str) -> Answer {
+    if let Ok(id) = HeaderValue::from_str(request_id) {
         response.headers_mut().insert("x-amzn-requestid", id);
     }
     response

@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, DATE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -35,6 +35,7 @@ use crate::faults::{Dropped, Fault, FaultKind};
 use crate::page;
 use crate::services::access::{self, Caller, Denial};
 use crate::services::{self, AwsError, JsonResult, QueryResult, Reply, catalog};
+use crate::timeline::Timeline;
 
 /// More is no AWS call.
 const LARGEST_BODY: usize = 5 << 20;
@@ -111,16 +112,28 @@ async fn respond(app: Arc<App>, request: Request<Incoming>) -> Result<Answer, Dr
         return Ok(own_pages(&app, &parts.method, path, query, &body));
     }
     // Run apart from the connection: a caller that hangs up does not stop it half-way.
+    let clock = Arc::clone(&app.clock);
     let call = tokio::spawn(async move { call(&app, &parts, &body).await });
-    match call.await {
-        Ok(answer) => answer,
+    let answer = match call.await {
+        Ok(answer) => answer?,
         Err(panic) => {
             tracing::error!(%panic, "a call failed");
-            Ok(json::refusal(&AwsError::server(
-                "The sandbox failed; its log says why.",
-            )))
+            let failed = AwsError::server("The sandbox failed; its log says why.");
+            json::refusal(&failed, &clock.request_id())
         }
+    };
+    Ok(dated(answer, &clock))
+}
+
+/// In virtual time, an answer with the date of its clock; without it, the server writes the real one.
+fn dated(mut answer: Answer, clock: &Timeline) -> Answer {
+    let now = clock.is_virtual().then(|| clock.now().0);
+    let now = now.and_then(|now| jiff::Timestamp::from_millisecond(now).ok());
+    let date = now.map(|now| now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
+    if let Some(date) = date.and_then(|date| HeaderValue::try_from(date).ok()) {
+        answer.headers_mut().insert(DATE, date);
     }
+    answer
 }
 
 fn plain(status: StatusCode, text: &str) -> Answer {
@@ -289,6 +302,7 @@ impl Asked {
                     "ecs" => services::ecs::handle(app, operation, input).await,
                     "ecr" => services::ecr::handle(app, operation, input).await,
                     "cloudwatch" => services::cloudwatch::handle(app, operation, input).await,
+                    "servicediscovery" => services::discovery::handle(app, operation, input).await,
                     _ => services::logs::handle(app, operation, input).await,
                 };
                 result.map(|reply| Reply {
@@ -307,7 +321,11 @@ impl Asked {
                     "cloudwatch" => services::cloudwatch::handle(app, operation, &params.tree())
                         .await
                         .map(|reply| Reply {
-                            body: query::cloudwatch_body(operation, reply.body),
+                            body: query::cloudwatch_body(
+                                operation,
+                                reply.body,
+                                &app.clock.request_id(),
+                            ),
                             changed: reply.changed,
                         }),
                     _ => services::sts::handle(app, &caller, operation, params).await,
@@ -320,7 +338,8 @@ impl Asked {
         }
     }
 
-    fn answer(&self, outcome: &Outcome) -> Answer {
+    /// The answer on the wire. One in XML has its request's id within; any other gets `request_id`.
+    fn answer(&self, outcome: &Outcome, request_id: &str) -> Answer {
         match (self, outcome) {
             (
                 _,
@@ -338,29 +357,24 @@ impl Asked {
                     body: Body::Value(value),
                     ..
                 }),
-            ) => cbor::answer(cbor::encode(value)),
+            ) => cbor::answer(cbor::encode(value), request_id),
             (
                 _,
                 Ok(Reply {
                     body: Body::Value(value),
                     ..
                 }),
-            ) => json::answer(Bytes::from(value.to_string())),
+            ) => json::answer(Bytes::from(value.to_string()), request_id),
             (Self::Json { encoding, .. }, Err(error)) => match encoding {
-                Encoding::Json => json::refusal(error),
-                Encoding::Cbor => cbor::refusal(error),
+                Encoding::Json => json::refusal(error, request_id),
+                Encoding::Cbor => cbor::refusal(error, request_id),
             },
             (Self::Query { .. }, Err(error)) => {
                 let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
-                with_type(status, "text/xml", query::error_body(error, &request_id()))
+                with_type(status, "text/xml", query::error_body(error, request_id))
             }
         }
     }
-}
-
-/// A fresh request id, in the form of a UUID.
-fn request_id() -> String {
-    crate::scheduler::Ids(&mut rand::random::<u128>).uuid()
 }
 
 async fn call(
@@ -370,7 +384,7 @@ async fn call(
 ) -> Result<Answer, Dropped> {
     let asked = match understand(parts, body) {
         Ok(asked) => asked,
-        Err(error) => return Ok(json::refusal(&error)),
+        Err(error) => return Ok(json::refusal(&error, &app.clock.request_id())),
     };
     let (service, operation) = asked.names();
     let request = asked.request();
@@ -423,7 +437,7 @@ async fn call(
         tracing::error!(%error, "cannot write the call log");
     }
     fault.end(&entry.request).await?;
-    Ok(asked.answer(&outcome))
+    Ok(asked.answer(&outcome, &app.clock.request_id()))
 }
 
 /// Keeps what was answered, and makes of it what a fault says.

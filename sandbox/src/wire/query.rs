@@ -132,12 +132,13 @@ fn number_lists(value: &mut Value) {
 }
 
 /// The XML body of a successful answer of CloudWatch.
-pub(crate) fn cloudwatch_body(action: &str, mut result: Value) -> String {
+pub(crate) fn cloudwatch_body(action: &str, mut result: Value, request_id: &str) -> String {
     write_times(&mut result);
     reply_body(
         action,
         "http://monitoring.amazonaws.com/doc/2010-08-01/",
         &result,
+        request_id,
     )
 }
 
@@ -161,10 +162,14 @@ fn write_times(value: &mut Value) {
 }
 
 /// The XML body of a successful answer: `result` under `<ActionResult>`.
-pub(crate) fn reply_body(action: &str, namespace: &str, result: &Value) -> String {
+pub(crate) fn reply_body(
+    action: &str,
+    namespace: &str,
+    result: &Value,
+    request_id: &str,
+) -> String {
     let mut content = String::new();
     write_members(&mut content, result);
-    let request_id = request_id();
     format!(
         "<{action}Response xmlns=\"{namespace}\"><{action}Result>{content}</{action}Result>\
          <ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{action}Response>"
@@ -211,11 +216,6 @@ fn write_element(xml: &mut String, name: &str, value: &Value) {
     xml.push_str(&format!("<{name}>"));
     write_members(xml, value);
     xml.push_str(&format!("</{name}>"));
-}
-
-fn request_id() -> String {
-    let id = format!("{:032x}", rand::random::<u128>());
-    [&id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]].join("-")
 }
 
 #[cfg(test)]
@@ -278,12 +278,13 @@ mod tests {
             "Describe",
             "urn:x",
             &json!({"Groups": [{"Name": "a<b>&", "Port": 80, "Gone": null}], "On": true, "No": []}),
+            "id",
         );
         assert!(
             xml.starts_with(
                 "<DescribeResponse xmlns=\"urn:x\"><DescribeResult><Groups><member>\
                  <Name>a&lt;b&gt;&amp;</Name><Port>80</Port></member></Groups><On>true</On><No></No>\
-                 </DescribeResult><ResponseMetadata><RequestId>"
+                 </DescribeResult><ResponseMetadata><RequestId>id</RequestId>"
             ),
             "{xml}"
         );

@@ -18,6 +18,7 @@ TITLES = {
     "logs": "CloudWatch Logs",
     "cloudwatch": "CloudWatch",
     "sts": "STS",
+    "servicediscovery": "AWS Cloud Map",
 }
 
 HEAD = """# What the sandbox takes of AWS's API

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use bollard::Docker;
 use bollard::auth::DockerCredentials;
-use bollard::models::ContainerSummary;
+use bollard::exec::StartExecResults;
+use bollard::models::{ContainerSummary, ExecConfig};
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
     PushImageOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
@@ -129,6 +130,28 @@ pub(crate) async fn containers(instance: &str) -> Vec<ContainerSummary> {
         .filters(&labelled(instance))
         .build();
     engine().await.list_containers(Some(options)).await.unwrap()
+}
+
+/// Runs a command in a container; whether it ended well, and what it said.
+pub(crate) async fn exec(container: &str, line: &str) -> (bool, String) {
+    let engine = engine().await;
+    let command = ["/bin/busybox", "sh", "-c", line].map(str::to_owned);
+    let wanted = ExecConfig {
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        cmd: Some(command.to_vec()),
+        ..ExecConfig::default()
+    };
+    let made = engine.create_exec(container, wanted).await.unwrap();
+    let started = engine.start_exec(&made.id, None).await.unwrap();
+    let mut said = String::new();
+    if let StartExecResults::Attached { mut output, .. } = started {
+        while let Some(chunk) = output.try_next().await.unwrap() {
+            said.push_str(&chunk.to_string());
+        }
+    }
+    let ended = engine.inspect_exec(&made.id).await.unwrap();
+    (ended.exit_code == Some(0), said)
 }
 
 /// The names of all networks of a sandbox.

@@ -227,6 +227,12 @@ impl Sandbox {
             .await
     }
 
+    /// A call of Cloud Map.
+    pub(crate) async fn discovery(&self, operation: &str, input: Value) -> Result<Value, Refused> {
+        self.json(&format!("Route53AutoNaming_v20170314.{operation}"), &input)
+            .await
+    }
+
     /// A call of the Query protocol; the whole XML comes back.
     pub(crate) async fn query(&self, version: &str, form: &[(&str, &str)]) -> Answer {
         let mut body = url::form_urlencoded::Serializer::new(String::new());

@@ -15,6 +15,8 @@ use crate::clock::Clock;
 pub(super) const LABEL_INSTANCE: &str = "roadstead.sandbox";
 pub(super) const LABEL_TASK: &str = "roadstead.task";
 pub(super) const LABEL_CONTAINER: &str = "roadstead.container";
+/// What a network is for, when it is not the main one.
+pub(super) const LABEL_NETWORK: &str = "roadstead.network";
 const LABEL_CLUSTER: &str = "roadstead.cluster";
 const LABEL_SERVICE: &str = "roadstead.service";
 
@@ -210,6 +212,7 @@ mod tests {
             stop_timeout: Duration::from_millis(1500),
             awslogs: None,
             network_names: Vec::new(),
+            names_when_healthy: Vec::new(),
         }
     }
 

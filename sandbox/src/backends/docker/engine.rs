@@ -24,6 +24,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use super::super::{LogLine, PortBinding};
 use super::definition::{LABEL_CONTAINER, LABEL_INSTANCE, LABEL_TASK, pullable, repository};
 use super::journal::End;
+use super::names::Names;
 use super::network::Network;
 use crate::registry::{Registry, TOKEN_USER};
 
@@ -68,6 +69,7 @@ pub(super) struct Engine {
     docker: Docker,
     instance: String,
     network: Network,
+    names: Names,
     /// Where images of the sandbox's own are pulled from; none for whoever pulls nothing.
     registry: Option<Arc<Registry>>,
 }
@@ -87,6 +89,7 @@ impl Engine {
             )?;
         Ok(Self {
             network: Network::new(docker.clone(), instance.clone()),
+            names: Names::new(docker.clone(), instance.clone()),
             docker,
             instance,
             registry,
@@ -99,6 +102,10 @@ impl Engine {
 
     pub(super) fn network(&self) -> &Network {
         &self.network
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.names
     }
 
     /// Gets an image. One of the sandbox's registry is asked for each time, as ECS does; any other

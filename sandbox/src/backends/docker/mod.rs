@@ -6,6 +6,7 @@
 mod definition;
 mod engine;
 mod journal;
+mod names;
 mod network;
 mod task;
 
@@ -101,6 +102,7 @@ pub async fn purge(data: &Path) -> anyhow::Result<usize> {
             removed.insert(container.id);
         }
     }
+    engine.names().remove_spare(|| true).await?;
     engine.network().remove_spare(|| true).await?;
     Ok(removed.len())
 }
@@ -177,6 +179,7 @@ impl DockerBackend {
             }
         }
         let idle = || self.lock().is_empty();
+        engine.names().remove_spare(idle).await?;
         engine.network().remove_spare(idle).await?;
         Ok(())
     }

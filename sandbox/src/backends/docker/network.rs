@@ -1,4 +1,4 @@
-//! The one network of a sandbox, which all its containers share.
+//! The main network of a sandbox, which all its containers share.
 //!
 //! Invariants: it is known by its label and its id, never by its name, because Docker Engine may
 //! still carry out what a killed sandbox asked for after the next one has looked; no network with a
@@ -15,9 +15,10 @@ use tokio::sync::Mutex;
 
 use super::definition::LABEL_INSTANCE;
 use super::engine::{error_text, is_not_found, label_filter, status};
+use super::names::is_of_names;
 
 /// How often the engine is asked for a subnet of our choice when it has none of its own left.
-const OWN_SUBNETS: u32 = 16;
+pub(super) const OWN_SUBNETS: u32 = 16;
 
 /// The network of one sandbox.
 pub(super) struct Network {
@@ -109,7 +110,8 @@ impl Network {
             .into_iter()
             .filter_map(|container| container.host_config?.network_mode)
             .collect();
-        let labelled = networks.into_iter().filter_map(|network| {
+        let networks = networks.into_iter().filter(|one| !is_of_names(one));
+        let labelled = networks.filter_map(|network| {
             let (id, name) = (network.id?, network.name?);
             let containers = modes.iter().filter(|mode| **mode == id || **mode == name);
             Some(Labelled {
@@ -150,16 +152,8 @@ impl Network {
         // The engine's own pools hold about thirty networks. Beyond that, one from a range that no
         // network of the world may use (RFC 2544).
         for _ in 0..OWN_SUBNETS {
-            let [high, middle] = rand::random::<[u8; 2]>();
-            let subnet = format!("198.{}.{}.0/22", 18 + (high & 1), middle & 0xfc);
-            let ipam = Ipam {
-                config: Some(vec![IpamConfig {
-                    subnet: Some(subnet),
-                    ..IpamConfig::default()
-                }]),
-                ..Ipam::default()
-            };
-            refused = match self.docker.create_network(request(Some(ipam))).await {
+            let ipam = Some(own_subnet());
+            refused = match self.docker.create_network(request(ipam)).await {
                 Ok(made) => return Ok(made.id),
                 Err(error) if is_out_of_addresses(&error) => error,
                 Err(error) => return Err(format!("cannot make a network: {}", error_text(&error))),
@@ -171,7 +165,20 @@ impl Network {
     }
 }
 
-fn is_out_of_addresses(error: &Error) -> bool {
+/// A subnet that no network of the world may use (RFC 2544), drawn anew each time.
+pub(super) fn own_subnet() -> Ipam {
+    let [high, middle] = rand::random::<[u8; 2]>();
+    let subnet = format!("198.{}.{}.0/22", 18 + (high & 1), middle & 0xfc);
+    Ipam {
+        config: Some(vec![IpamConfig {
+            subnet: Some(subnet),
+            ..IpamConfig::default()
+        }]),
+        ..Ipam::default()
+    }
+}
+
+pub(super) fn is_out_of_addresses(error: &Error) -> bool {
     let text = error_text(error).to_lowercase();
     ["address pool", "overlap"]
         .iter()

@@ -20,6 +20,9 @@ use super::engine::{Engine, Labelled, Seen, error_text};
 use super::journal::{End, Journal};
 use crate::clock::Clock;
 
+/// When it is tried again to change where names lead.
+const LEAD_AGAIN: Duration = Duration::from_millis(500);
+
 /// What all tasks share.
 pub(super) struct Shared {
     pub(super) engine: Engine,
@@ -80,6 +83,8 @@ impl Supervisor {
     pub(super) async fn run(self, stop: CancellationToken) {
         self.live(&stop).await;
         stop.cancelled().await;
+        // Before the containers are told to end, as at AWS.
+        self.lead(false).await;
         end(
             &self.shared,
             &self.launch.task_id,
@@ -163,6 +168,8 @@ impl Supervisor {
         let (sender, mut watched) = mpsc::unbounded_channel();
         let mut watchers = JoinSet::new();
         let mut failed = false;
+        // Whether the task's names lead to it; None until that was seen to.
+        let mut leads = None;
         loop {
             while !failed && !stop.is_cancelled() {
                 let next = (0..specs.len())
@@ -195,8 +202,19 @@ impl Supervisor {
                     }
                 }
             }
+            let well = !failed && is_well(specs, &phases);
+            if leads != Some(well) && self.lead(well).await {
+                leads = Some(well);
+            }
+            let again = async {
+                match leads == Some(well) {
+                    true => std::future::pending().await,
+                    false => tokio::time::sleep(LEAD_AGAIN).await,
+                }
+            };
             let seen = tokio::select! {
                 () = stop.cancelled() => return,
+                () = again => continue,
                 seen = watched.recv() => seen,
             };
             match seen {
@@ -249,6 +267,9 @@ impl Supervisor {
         }
         let found = engine.inspect(&name).await.map_err(text)?;
         let found = found.ok_or_else(|| format!("container {name} is gone before it started"))?;
+        if found.end.is_none() {
+            engine.names().join(&found.id, self.has_names()).await?;
+        }
         if !found.running && found.end.is_none() {
             engine.start(&found.id).await.map_err(text)?;
         }
@@ -302,6 +323,34 @@ impl Supervisor {
         });
     }
 
+    /// Whether some names lead to the task only while it is well.
+    fn has_names(&self) -> bool {
+        let mut specs = self.launch.containers.iter();
+        specs.any(|spec| !spec.names_when_healthy.is_empty())
+    }
+
+    /// Lets those names lead to the task, or lead there no more; false when that is to be tried
+    /// again.
+    async fn lead(&self, well: bool) -> bool {
+        let mut all_done = true;
+        for spec in &self.launch.containers {
+            if spec.names_when_healthy.is_empty() {
+                continue;
+            }
+            let names = if well {
+                &spec.names_when_healthy[..]
+            } else {
+                &[]
+            };
+            let container = self.name_of(spec);
+            if let Err(error) = self.shared.engine.names().lead(&container, names).await {
+                tracing::warn!(%error, container, well, "cannot change where a name leads");
+                all_done = false;
+            }
+        }
+        all_done
+    }
+
     fn name_of(&self, spec: &ContainerSpec) -> String {
         container_name(&self.launch.task_id, &spec.name)
     }
@@ -324,6 +373,15 @@ fn exited(name: &str, end: End) -> TaskEvent {
         oom: end.oom,
         ran_for_ms: end.ran_for_ms,
     }
+}
+
+/// Whether all essential containers with health checks are healthy.
+fn is_well(specs: &[ContainerSpec], phases: &[Phase]) -> bool {
+    let healthy = Phase::Started {
+        healthy: Some(true),
+    };
+    let mut both = specs.iter().zip(phases);
+    both.all(|(spec, phase)| !spec.essential || spec.health_check.is_none() || *phase == healthy)
 }
 
 /// What `dependsOn` says about a container now.
@@ -486,6 +544,7 @@ mod tests {
             stop_timeout: Duration::from_secs(30),
             awslogs: None,
             network_names: Vec::new(),
+            names_when_healthy: Vec::new(),
         }
     }
 

@@ -279,6 +279,7 @@ mod tests {
             stop_timeout: Duration::from_secs(30),
             awslogs: None,
             network_names: Vec::new(),
+            names_when_healthy: Vec::new(),
         }
     }
 

@@ -51,7 +51,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
          serviceConnectConfiguration.services.portName \
          serviceConnectConfiguration.services.discoveryName \
          serviceConnectConfiguration.services.clientAliases.port \
-         serviceConnectConfiguration.services.clientAliases.dnsName",
+         serviceConnectConfiguration.services.clientAliases.dnsName \
+         serviceRegistries.registryArn serviceRegistries.port serviceRegistries.containerName \
+         serviceRegistries.containerPort",
         "role platformVersion networkConfiguration enableECSManagedTags propagateTags \
          enableExecuteCommand availabilityZoneRebalancing",
     ),
@@ -67,7 +69,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
          serviceConnectConfiguration.services.portName \
          serviceConnectConfiguration.services.discoveryName \
          serviceConnectConfiguration.services.clientAliases.port \
-         serviceConnectConfiguration.services.clientAliases.dnsName",
+         serviceConnectConfiguration.services.clientAliases.dnsName \
+         serviceRegistries.registryArn serviceRegistries.port serviceRegistries.containerName \
+         serviceRegistries.containerPort",
         "platformVersion networkConfiguration enableECSManagedTags propagateTags \
          enableExecuteCommand availabilityZoneRebalancing",
     ),

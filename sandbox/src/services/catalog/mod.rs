@@ -6,6 +6,7 @@
 //! model; a test compares it. Must not know: what a member means. Values that a handler cannot
 //! honour are the handler's to refuse.
 
+mod discovery;
 mod ecr;
 mod ecs;
 mod others;
@@ -75,13 +76,14 @@ struct Entry {
 }
 
 /// Operations by service, in the words of the SDKs.
-const SERVICES: [(&str, &[Operation]); 6] = [
+const SERVICES: [(&str, &[Operation]); 7] = [
     ("ecs", ecs::OPERATIONS),
     ("ecr", ecr::OPERATIONS),
     ("elbv2", others::ELBV2),
     ("logs", others::LOGS),
     ("cloudwatch", others::CLOUDWATCH),
     ("sts", others::STS),
+    ("servicediscovery", discovery::OPERATIONS),
 ];
 
 static CATALOG: LazyLock<BTreeMap<(&str, &str), Entry>> = LazyLock::new(|| {

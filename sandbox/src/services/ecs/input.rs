@@ -8,21 +8,21 @@ use serde_json::{Map, Value};
 use crate::services::{AwsError, paging};
 
 /// A request's members.
-pub(super) struct Input<'a>(pub(super) &'a Map<String, Value>);
+pub(in crate::services) struct Input<'a>(pub(in crate::services) &'a Map<String, Value>);
 
 /// A refusal of a value.
-pub(super) fn invalid(message: impl Into<String>) -> AwsError {
+pub(in crate::services) fn invalid(message: impl Into<String>) -> AwsError {
     AwsError::client("InvalidParameterException", message)
 }
 
 /// A refusal of a request as a whole.
-pub(super) fn client(message: impl Into<String>) -> AwsError {
+pub(in crate::services) fn client(message: impl Into<String>) -> AwsError {
     AwsError::client("ClientException", message)
 }
 
 impl<'a> Input<'a> {
     /// The members of the body, which must be an object.
-    pub(super) fn new(body: &'a Value) -> Result<Self, AwsError> {
+    pub(in crate::services) fn new(body: &'a Value) -> Result<Self, AwsError> {
         match body {
             Value::Object(members) => Ok(Self(members)),
             _ => Err(AwsError::client(
@@ -36,7 +36,7 @@ impl<'a> Input<'a> {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
-    pub(super) fn text(&self, name: &str) -> Result<Option<&'a str>, AwsError> {
+    pub(in crate::services) fn text(&self, name: &str) -> Result<Option<&'a str>, AwsError> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -44,20 +44,20 @@ impl<'a> Input<'a> {
         }
     }
 
-    pub(super) fn required(&self, name: &str) -> Result<&'a str, AwsError> {
+    pub(in crate::services) fn required(&self, name: &str) -> Result<&'a str, AwsError> {
         self.text(name)?
             .filter(|text| !text.is_empty())
             .ok_or_else(|| invalid(format!("{name} must not be empty.")))
     }
 
-    pub(super) fn texts(&self, name: &str) -> Result<Vec<&'a str>, AwsError> {
+    pub(in crate::services) fn texts(&self, name: &str) -> Result<Vec<&'a str>, AwsError> {
         self.list(name)?
             .iter()
             .map(|item| item.as_str().ok_or_else(|| wrong_type(name, "strings")))
             .collect()
     }
 
-    pub(super) fn list(&self, name: &str) -> Result<&'a [Value], AwsError> {
+    pub(in crate::services) fn list(&self, name: &str) -> Result<&'a [Value], AwsError> {
         match self.get(name) {
             None => Ok(&[]),
             Some(Value::Array(items)) => Ok(items),
@@ -65,7 +65,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    pub(super) fn object(&self, name: &str) -> Result<Option<Input<'a>>, AwsError> {
+    pub(in crate::services) fn object(&self, name: &str) -> Result<Option<Input<'a>>, AwsError> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::Object(members)) => Ok(Some(Input(members))),
@@ -73,7 +73,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, AwsError> {
+    pub(in crate::services) fn flag(&self, name: &str) -> Result<Option<bool>, AwsError> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(*flag)),
@@ -82,7 +82,7 @@ impl<'a> Input<'a> {
     }
 
     /// A whole number that is not negative.
-    pub(super) fn number(&self, name: &str) -> Result<Option<u32>, AwsError> {
+    pub(in crate::services) fn number(&self, name: &str) -> Result<Option<u32>, AwsError> {
         match self.get(name) {
             None => Ok(None),
             Some(value) => value
@@ -94,12 +94,15 @@ impl<'a> Input<'a> {
     }
 
     /// Whether `include` names `what`.
-    pub(super) fn includes(&self, what: &str) -> Result<bool, AwsError> {
+    pub(in crate::services) fn includes(&self, what: &str) -> Result<bool, AwsError> {
         Ok(self.texts("include")?.contains(&what))
     }
 
     /// A list of `{key, value}`.
-    pub(super) fn tags(&self, name: &str) -> Result<IndexMap<String, String>, AwsError> {
+    pub(in crate::services) fn tags(
+        &self,
+        name: &str,
+    ) -> Result<IndexMap<String, String>, AwsError> {
         self.list(name)?
             .iter()
             .map(|tag| {
@@ -113,7 +116,7 @@ impl<'a> Input<'a> {
     }
 
     /// The members among `names` that are there, as they came.
-    pub(super) fn copy(&self, names: &[&str]) -> Map<String, Value> {
+    pub(in crate::services) fn copy(&self, names: &[&str]) -> Map<String, Value> {
         names
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), self.get(name)?.clone())))
@@ -122,7 +125,7 @@ impl<'a> Input<'a> {
 
     /// One page of `items`: up to `maxResults` (at most `most`) from `nextToken` on, and the token
     /// of the next.
-    pub(super) fn page(
+    pub(in crate::services) fn page(
         &self,
         items: Vec<String>,
         most: usize,
@@ -142,7 +145,7 @@ fn wrong_type(name: &str, expected: &str) -> AwsError {
 }
 
 /// Tags in AWS's list form, by key.
-pub(super) fn show_tags(tags: &IndexMap<String, String>) -> Value {
+pub(in crate::services) fn show_tags(tags: &IndexMap<String, String>) -> Value {
     let sorted: BTreeMap<_, _> = tags.iter().collect();
     sorted
         .into_iter()

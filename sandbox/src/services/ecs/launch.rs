@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use super::input::{Input, client};
-use super::{names, sizes};
+use super::{names, registries, sizes};
 use crate::backends::{
     AwsLogs, ContainerSpec, Dependency, DependencyCondition, HealthCheck, PortMapping, TaskLaunch,
 };
@@ -108,10 +108,21 @@ pub(crate) fn build(state: &State, task_id: &str) -> Option<TaskLaunch> {
             .iter()
             .find(|one| Some(&one.id) == started_by)?;
         let namespace = names::usual_namespace(state, found.cluster);
-        for name in names::read(&own.revision.settings, &definition.raw, namespace).ok()? {
+        let settings = &own.revision.settings;
+        let mut all = names::read(settings, &definition.raw, namespace).ok()?;
+        // Its registry may be gone by now; the tasks start all the same.
+        all.extend(registries::read(state, settings, &definition.raw).unwrap_or_default());
+        let checked = containers
+            .iter()
+            .any(|one| one.essential && one.health_check.is_some());
+        for name in all {
             let mut named = containers.iter_mut();
             if let Some(container) = named.find(|one| one.name == name.container) {
-                container.network_names.push(name.name);
+                if name.by_health && checked {
+                    container.names_when_healthy.push(name.name);
+                } else {
+                    container.network_names.push(name.name);
+                }
             }
         }
     }
@@ -181,6 +192,7 @@ fn container(input: &Input<'_>) -> Result<ContainerSpec, AwsError> {
         stop_timeout: Duration::from_secs(u64::from(input.number("stopTimeout")?.unwrap_or(30))),
         awslogs: logs(input, &name)?,
         network_names: Vec::new(),
+        names_when_healthy: Vec::new(),
         name,
     })
 }

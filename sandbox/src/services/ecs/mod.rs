@@ -6,10 +6,11 @@
 mod clusters;
 mod configuration;
 mod definitions;
-mod input;
+pub(super) mod input;
 pub(crate) mod instances;
 pub(crate) mod launch;
 mod names;
+mod registries;
 mod service_deployments;
 mod services;
 mod show;

@@ -1,7 +1,7 @@
 //! Service Connect: the names under which the tasks of a service reach those of others.
 //!
 //! There is no proxy here: a name is one of the container's on the sandbox's network, so it holds for
-//! every port of it and from the moment it runs. Must not know: Docker.
+//! every port of it, and as long as the task is well. Must not know: Docker.
 
 use serde_json::{Map, Value};
 
@@ -17,6 +17,8 @@ pub(super) const MEMBER: &str = "serviceConnectConfiguration";
 pub(super) struct Name {
     pub container: String,
     pub name: String,
+    /// It leads only to tasks that are well, where something checks them.
+    pub by_health: bool,
 }
 
 /// The namespace that the cluster's services are in when they name none.
@@ -82,6 +84,7 @@ pub(super) fn read(
             names.push(Name {
                 container: container.to_owned(),
                 name,
+                by_health: true,
             });
         }
     }
@@ -150,6 +153,7 @@ mod tests {
             let wanted = Name {
                 container: "app".to_owned(),
                 name: wanted.to_owned(),
+                by_health: true,
             };
             assert_eq!(names, [wanted]);
         }

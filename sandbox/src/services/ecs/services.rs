@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::input::{Input, invalid};
 use super::{
-    cluster_name, configuration, definitions, launch, names, short, show, sizes, well_named,
+    cluster_name, configuration, definitions, launch, names, registries, short, show, sizes,
+    well_named,
 };
 use crate::app::App;
 use crate::scheduler::{
@@ -16,11 +17,12 @@ use crate::services::{AwsError, JsonResult, Reply};
 use crate::state::{State, TaskDefinition};
 
 /// Members of which a change starts a deployment, besides `taskDefinition`.
-const DEPLOYED: [&str; 4] = [
+const DEPLOYED: [&str; 5] = [
     "networkConfiguration",
     "platformVersion",
     "loadBalancers",
     names::MEMBER,
+    registries::MEMBER,
 ];
 
 /// Members that are kept and shown, and have no effect here.
@@ -63,6 +65,27 @@ fn shown_members(input: &Input<'_>) -> Map<String, Value> {
     members
 }
 
+/// Refuses a group whose targets are of a type that tasks of the definition's network mode are not.
+fn check_target_type(
+    app: &App,
+    group: &str,
+    definition: &Map<String, Value>,
+) -> Result<(), AwsError> {
+    let records = app.balancer.records();
+    // With simulated tasks, groups are there that nobody made.
+    let Some(kind) = records.target_groups.get(group).map(|it| &it.target_type) else {
+        return Ok(());
+    };
+    let mode = Input(definition).text("networkMode")?.unwrap_or("bridge");
+    if (kind == "ip") == (mode == "awsvpc") {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "The provided target group {group} has target type {kind}, which is incompatible with the \
+         {mode} network mode specified in the task definition."
+    )))
+}
+
 /// The targets that `loadBalancers` names.
 fn targets(
     app: &App,
@@ -81,6 +104,7 @@ fn targets(
                     "The target group {group} does not exist: create it first."
                 )));
             }
+            check_target_type(app, group, &definition.raw)?;
             let name = balancer.required("containerName")?;
             let port = balancer
                 .number("containerPort")?
@@ -110,14 +134,17 @@ fn targets(
 
 fn revision(
     app: &App,
-    namespace: Option<&str>,
+    state: &State,
+    cluster: &str,
     definition: &TaskDefinition,
     settings: Map<String, Value>,
     launch_type: Option<&str>,
     moment: &mut Moment<'_>,
 ) -> Result<Revision, AwsError> {
     // Refuses names that lead nowhere.
+    let namespace = names::usual_namespace(state, cluster);
     names::read(&settings, &definition.raw, namespace)?;
+    registries::read(state, &settings, &definition.raw)?;
     let network = settings.get("networkConfiguration");
     Ok(Revision {
         need: sizes::launch(&definition.raw, &Value::Null, launch_type, network)?,
@@ -186,10 +213,10 @@ pub(super) async fn create(app: &App, input: &Input<'_>) -> JsonResult {
             }
             let definition = definitions::find_active(state, wanted)?;
             let launch_type = input.text("launchType")?;
-            let namespace = names::usual_namespace(state, &cluster);
             let revision = revision(
                 app,
-                namespace,
+                state,
+                &cluster,
                 definition,
                 deployed,
                 launch_type,
@@ -306,8 +333,16 @@ fn next_revision(
     }
     let definition = definitions::find_active(state, &arn)?;
     let launch_type = service.settings.get("launchType").and_then(Value::as_str);
-    let namespace = names::usual_namespace(state, &service.cluster);
-    revision(app, namespace, definition, settings, launch_type, moment).map(Some)
+    revision(
+        app,
+        state,
+        &service.cluster,
+        definition,
+        settings,
+        launch_type,
+        moment,
+    )
+    .map(Some)
 }
 
 pub(super) fn describe(app: &App, input: &Input<'_>) -> JsonResult {

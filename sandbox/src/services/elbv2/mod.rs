@@ -43,7 +43,7 @@ pub(crate) async fn handle(app: &App, action: &str, params: &Params) -> QueryRes
         "DeleteListener" => (true, delete_listener(app, params).await?),
         _ => return Err(AwsError::unsupported_operation(action)),
     };
-    let body = reply_body(action, NAMESPACE, &result);
+    let body = reply_body(action, NAMESPACE, &result, &app.clock.request_id());
     Ok(Reply { body, changed })
 }
 

@@ -35,13 +35,28 @@ pub(super) async fn create_target_group(app: &App, params: &Params) -> Result<Va
             "Protocol={protocol}"
         )));
     }
+    // AWS's default.
+    let target_type = params.get("TargetType").unwrap_or("instance");
+    match target_type {
+        "instance" | "ip" => {}
+        "lambda" | "alb" => {
+            return Err(AwsError::unsupported_member(&format!(
+                "TargetType={target_type}"
+            )));
+        }
+        _ => {
+            return Err(validation(format!(
+                "The target type '{target_type}' is not valid"
+            )));
+        }
+    }
     let mut group = TargetGroup {
         port: params
             .number("Port", 1, 65_535)?
             .and_then(|port| u16::try_from(port).ok())
             .unwrap_or(80),
         vpc_id: params.get("VpcId").map(str::to_owned),
-        target_type: params.get("TargetType").unwrap_or("ip").to_owned(),
+        target_type: target_type.to_owned(),
         health_check: HealthCheckSettings::default(),
         deregistration_delay_seconds: 300,
         name,
