@@ -18,6 +18,12 @@ use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tikv_jemallocator::Jemalloc;
+
+/// Gives large blocks back to the system when they are free, which the C library's does not do: it keeps
+/// 19 MiB for each thread that ever checked a password.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// A self-hosted build-and-deploy server for Amazon ECS.
 #[derive(Parser)]
