@@ -17,6 +17,9 @@ use tokio::task::JoinSet;
 /// effects are tried again after at most 60 s, and two processors may be shared with others.
 const SETTLED_WITHIN: Duration = Duration::from_secs(420);
 
+/// How often the harness looks for parts that ended by themselves.
+const SUPERVISED_EVERY: Duration = Duration::from_secs(1);
+
 /// What has to be done later.
 enum Due {
     Start(Victim),
@@ -96,18 +99,44 @@ impl Run {
         })
         .await?;
         let end = Instant::now() + options.length;
+        let mut looked = Instant::now();
         while Instant::now() < end {
             let next = Instant::now() + draw.pause();
             let action = draw.next();
             self.act_on(action).await?;
             while Instant::now() < next {
                 self.do_what_is_due(Instant::now()).await?;
+                if looked.elapsed() > SUPERVISED_EVERY {
+                    self.supervise()?;
+                    looked = Instant::now();
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
         let last = self.due.iter().map(|(at, _)| *at).max();
         self.do_what_is_due(last.unwrap_or(end)).await?;
         while self.calls.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    /// What a supervisor does: a part that ended by itself is started again, such as a server that found
+    /// no database when it began.
+    fn supervise(&mut self) -> anyhow::Result<()> {
+        let servers = (0..self.world.servers.len()).map(Victim::Server);
+        let runners = (0..self.world.runners.len()).map(Victim::Runner);
+        let parts: Vec<_> = servers.chain(runners).chain([Victim::Sandbox]).collect();
+        for part in parts {
+            let mut due = self.due.iter();
+            let was_killed =
+                due.any(|(_, due)| matches!(due, Due::Start(victim) if *victim == part));
+            if !was_killed && !self.world.process(part).runs() {
+                self.world
+                    .caller
+                    .ledger()
+                    .work(format!("{} ended by itself, started again", word(part)));
+                self.world.process(part).start()?;
+            }
+        }
         Ok(())
     }
 
