@@ -1,7 +1,7 @@
 # Everything a developer types. `setup` comes first by itself and is quick when nothing is missing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup teardown demo test test-clients check bench bench-load
+.PHONY: help setup teardown demo test test-clients check bench bench-load chaos mutants
 # check and test would wait for each other's lock on the target directory anyway.
 .NOTPARALLEL:
 
@@ -35,3 +35,9 @@ bench: setup ## push to image beside a script, and idle memory; about 20 minutes
 
 bench-load: ## webhooks and logs that one server takes, beside their floors; two minutes once it is built
 	cargo bench --package roadstead-server --package roadstead-cli --bench load -- $(ARGS)
+
+chaos: setup ## kills, stops, cuts and throttles the real parts for minutes; ARGS="--minutes 30 --seed 7 --database sqlite"
+	cargo bench --profile dev --package roadstead-cli --bench chaos-run -- $(ARGS)
+
+mutants: setup ## breaks one promise after the other in a copy and expects a test to notice; ARGS="i05-no-fence" for some
+	scripts/mutants.sh $(ARGS)
