@@ -43,6 +43,8 @@ look() {
   need postgresql '/usr/lib/postgresql/*/bin/initdb'
   need chromium chromium chromium-browser
   need chromium-driver chromedriver
+  # Root mounts by itself what one test needs.
+  [ "$(id -u)" = 0 ] || need fuse3 fusermount3
   need git git
   need curl curl
   need openssl openssl

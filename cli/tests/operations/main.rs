@@ -1,4 +1,5 @@
-//! What those do who look after a server: the audit trail, backups. Each with a server of its own.
+//! What those do who look after a server, and what may happen to it: the audit trail, backups, a
+//! power cut. Each with a server of its own.
 
 #![expect(
     clippy::unwrap_used,
@@ -8,5 +9,6 @@
 mod audit;
 mod backup;
 mod hook;
+mod power_cut;
 #[path = "../support/server.rs"]
 mod server;

@@ -311,15 +311,15 @@ impl Files {
             .ok_or_else(|| io::Error::other("a log has a folder"))
     }
 
-    /// Makes the attempt's folder, and sees to it that those above know of it.
+    /// Makes the attempt's folder, and sees to it that those above know of it, also when another step
+    /// has made it and has not come so far.
     fn make_folder(&self) -> io::Result<()> {
         let folder = self.folder()?;
-        if folder.exists() {
-            return Ok(());
+        if !folder.exists() {
+            private::folder(folder)?;
         }
-        private::folder(folder)?;
-        // The run's folder and the one of all logs.
-        folder.ancestors().skip(1).take(2).try_for_each(sync_folder)
+        // The run's folder, the one of all logs, and the data folder.
+        folder.ancestors().skip(1).take(3).try_for_each(sync_folder)
     }
 
     /// Makes a file that is there whole or not at all.
