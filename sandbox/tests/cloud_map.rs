@@ -1,18 +1,12 @@
 //! Cloud Map as boto3 sees it, on simulated tasks; every answer is held against AWS's API models.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test helper that fails should fail the test where it stands"
-)]
-
 mod clients;
-#[path = "clients/python.rs"]
-mod python;
 mod support;
 
 use std::path::Path;
 use std::process::Command;
 
+use clients::python;
 use roadstead_sandbox::{BackendKind, Config, serve};
 use support::eventually;
 use tokio::sync::oneshot;

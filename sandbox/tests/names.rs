@@ -1,5 +1,10 @@
 //! Names of services, resolved by the network of real containers.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test helper that fails should fail the test where it stands"
+)]
+
 mod support;
 
 use serde_json::{Value, json};

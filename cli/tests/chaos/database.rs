@@ -20,7 +20,7 @@ print(json.dumps([dict(row) for row in connection.execute(sys.argv[2])]))
 /// The database of one run.
 pub(crate) enum Database {
     Sqlite(PathBuf),
-    Postgresql(Cluster),
+    Postgresql(Box<Cluster>),
 }
 
 /// A PostgreSQL cluster in the run's folder.
@@ -147,7 +147,9 @@ impl Database {
     pub(crate) async fn start(kind: options::Database, folder: &Path) -> anyhow::Result<Self> {
         Ok(match kind {
             options::Database::Sqlite => Self::Sqlite(folder.join("server-1/roadstead.db")),
-            options::Database::Postgresql => Self::Postgresql(Cluster::start(folder).await?),
+            options::Database::Postgresql => {
+                Self::Postgresql(Box::new(Cluster::start(folder).await?))
+            }
         })
     }
 

@@ -1,6 +1,6 @@
 //! AWS clients that nobody here wrote.
 
-mod python;
+pub(crate) mod python;
 
 use python::{check, python};
 use std::path::Path;

@@ -133,6 +133,7 @@ impl Files {
         let is_new = !self.raw.exists();
         if is_new {
             self.make_folder()?;
+            self.sync_folders_above()?;
         }
         let mut file = OpenOptions::new()
             .create(true)
@@ -180,7 +181,10 @@ impl Files {
 
     /// Writes the seal, with the index of lines, so that nobody has to read the log to find a line.
     pub(super) fn write_seal(&self, seal: &Seal, index: &LineIndex) -> io::Result<()> {
-        self.make_folder()?;
+        if !self.raw.exists() {
+            self.make_folder()?;
+            self.sync_folders_above()?;
+        }
         let Seal { length, sha256 } = seal;
         let mut text = format!("{length} {sha256}\n{}", index.lines());
         for start in index.starts() {
@@ -311,15 +315,21 @@ impl Files {
             .ok_or_else(|| io::Error::other("a log has a folder"))
     }
 
-    /// Makes the attempt's folder, and sees to it that those above know of it, also when another step
-    /// has made it and has not come so far.
+    /// Makes the attempt's folder unless it is there.
     fn make_folder(&self) -> io::Result<()> {
         let folder = self.folder()?;
-        if !folder.exists() {
-            private::folder(folder)?;
+        if folder.exists() {
+            return Ok(());
         }
-        // The run's folder, the one of all logs, and the data folder.
-        folder.ancestors().skip(1).take(3).try_for_each(sync_folder)
+        private::folder(folder)
+    }
+
+    /// Sees to it that the folders above the attempt's know of it: the run's, the one of all logs, and
+    /// the one that holds that. Before a log begins, whoever made the folder: who did may not have come
+    /// so far.
+    fn sync_folders_above(&self) -> io::Result<()> {
+        let mut above = self.folder()?.ancestors().skip(1).take(3);
+        above.try_for_each(sync_folder)
     }
 
     /// Makes a file that is there whole or not at all.

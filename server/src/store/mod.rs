@@ -62,8 +62,9 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 const READERS: u32 = 4;
 /// Transactions that write at the same time; SQLite has its one writer instead.
 const POSTGRES_WRITERS: u32 = 4;
-/// How long a call waits for a free connection.
-const CONNECTION_WAIT: Duration = Duration::from_secs(10);
+/// How long a call waits for a free connection. GitHub waits 10 s for its answer, which is to be a 503 by
+/// then, not a silence.
+const CONNECTION_WAIT: Duration = Duration::from_secs(5);
 /// How often a transaction that PostgreSQL made give way is tried.
 const MOST_TRIES: u32 = 10;
 
