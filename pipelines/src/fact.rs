@@ -3,14 +3,14 @@
 
 use crate::authorship::Authorship;
 use crate::deployment::{EcsRollout, Trigger};
-use crate::id::{DeploymentId, ImageName, Place, ReleaseId, RunId};
+use crate::id::{CommitSha, DeploymentId, ImageName, Place, ReleaseId, RunId};
 use crate::release::{Release, Variables};
 use crate::report::Failure;
 use crate::run::AttemptOutcome;
 use crate::spec::Pipeline;
 use crate::world::Hold;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A fact that does not fit the state it met. A value, not a panic: a late or repeated report is
 /// normal and is answered with this.
@@ -75,7 +75,11 @@ pub enum RunFact {
         outcome: AttemptOutcome,
     },
     /// The registry holds every image that the runner named.
-    ImagesConfirmed,
+    ImagesConfirmed {
+        /// See [`crate::release::Release::descendants`].
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        descendants: BTreeSet<CommitSha>,
+    },
     /// The release was made.
     ReleaseMade {
         /// Its id.
@@ -105,7 +109,7 @@ impl RunFact {
             Self::JobClaimed { .. } => "job_claimed",
             Self::AttemptLost { .. } => "attempt_lost",
             Self::AttemptEnded { .. } => "attempt_ended",
-            Self::ImagesConfirmed => "images_confirmed",
+            Self::ImagesConfirmed { .. } => "images_confirmed",
             Self::ReleaseMade { .. } => "release_made",
             Self::CancelRequested { .. } => "cancel_requested",
             Self::CancelExpired => "cancel_expired",

@@ -4,7 +4,7 @@ use crate::authorship::Authorship;
 use crate::id::{CommitSha, EnvironmentName, ImageDigest, ImageName, ReleaseId, RunId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where an image stands and which bytes it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct Release {
     pub run: Option<RunId>,
     /// The commit.
     pub commit: CommitSha,
+    /// Commits that come after it and were released, or on their way to a release, when this was made:
+    /// its push was told late, or built slowly. Automation does not go back to it (I4).
+    pub descendants: BTreeSet<CommitSha>,
     /// First line of the commit's message.
     pub message: String,
     /// Who wrote the commit, as the forge or git tells it.

@@ -12,7 +12,7 @@ use crate::report::Failure;
 use crate::spec::Pipeline;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A job is tried at most this often: one attempt, and two more when a runner is lost.
 pub const MOST_ATTEMPTS: u32 = 3;
@@ -92,6 +92,9 @@ pub enum RunState {
     Confirmed {
         /// The images.
         images: BTreeMap<ImageName, ImageRef>,
+        /// See [`crate::release::Release::descendants`].
+        #[serde(default)]
+        descendants: BTreeSet<CommitSha>,
     },
     /// Over, well.
     Succeeded {
@@ -321,9 +324,12 @@ impl Run {
             (RunState::Cancelling { by, .. }, RunFact::CancelExpired) => {
                 RunState::Cancelled { by: by.clone(), at }
             }
-            (RunState::Confirming { images }, RunFact::ImagesConfirmed) => RunState::Confirmed {
-                images: images.clone(),
-            },
+            (RunState::Confirming { images }, RunFact::ImagesConfirmed { descendants }) => {
+                RunState::Confirmed {
+                    images: images.clone(),
+                    descendants: descendants.clone(),
+                }
+            }
             (RunState::Confirmed { .. }, RunFact::ReleaseMade { release }) => RunState::Succeeded {
                 release: Some(release.clone()),
                 at,

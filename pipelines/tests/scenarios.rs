@@ -340,6 +340,37 @@ fn a_flood_of_pushes_is_read_oldest_first_and_so_many_at_once() {
 }
 
 #[test]
+fn a_release_of_an_earlier_commit_that_was_made_later_goes_nowhere_by_itself() {
+    let mut stage = stage();
+    ship_everywhere(&mut stage);
+    // Two pushes, and the first one builds longer.
+    let (slow, quick) = (stage.push(), stage.push());
+    stage.build(&quick);
+    stage.build(&slow);
+    stage.ecs_completes("staging/web");
+    stage.wait(70);
+    stage.ecs_completes("production/web");
+    stage.wait(70);
+    let of_quick = stage.running("production/web").unwrap().clone();
+    assert_eq!(stage.world.releases[&of_quick].run, Some(quick));
+    assert_eq!(stage.running("staging/web"), Some(&of_quick));
+    assert_eq!(stage.updates.len(), 4, "{}", stage.transcript);
+    // What comes after both goes on.
+    ship_everywhere(&mut stage);
+    assert_eq!(stage.updates.len(), 6, "{}", stage.transcript);
+    // People may go where automation does not.
+    let early = stage
+        .world
+        .releases
+        .values()
+        .find(|r| r.run.as_ref() == Some(&slow));
+    let early = early.unwrap().id.clone();
+    stage.promote("staging/web", &early).unwrap();
+    stage.wait(5);
+    assert_eq!(stage.updates.len(), 7, "{}", stage.transcript);
+}
+
+#[test]
 fn what_somebody_else_does_to_the_service_is_told_as_that() {
     let mut stage = stage();
     ship_everywhere(&mut stage);

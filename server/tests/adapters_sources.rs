@@ -6,6 +6,7 @@ use futures_util::TryStreamExt;
 use git2::{FileMode, Oid, Repository, Signature};
 use roadstead_pipelines::id::{CommitSha, ProjectName, ReleaseId};
 use roadstead_server::adapters::sources::{Remote, Sources, SourcesError};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
@@ -217,6 +218,19 @@ async fn everybody_behind_the_commits_between_is_told() {
     }
 
     let gone = CommitSha::parse(&"0123456789".repeat(4)).unwrap();
+    let known = [&first, &second, &branch, &third, &gone];
+    let known: BTreeSet<CommitSha> = known.into_iter().cloned().collect();
+    for (commit, after) in [
+        (&first, vec![&second, &branch, &third]),
+        (&second, vec![&third]),
+        (&third, vec![]),
+        (&gone, vec![]),
+    ] {
+        let found = world.sources.descendants(&world.project, commit, known.clone());
+        let after: BTreeSet<CommitSha> = after.into_iter().cloned().collect();
+        assert_eq!(found.await.unwrap(), after, "after {commit}");
+    }
+
     let others = vec![
         (release(1), first),
         (release(2), second),

@@ -3,15 +3,17 @@
 //!
 //! A release is a candidate for a place when it is newer than every release that was ever tried
 //! there (automation neither repeats a failure nor goes back) and, below another environment, when
-//! it is verified there. A hold keeps automation away.
+//! it is verified there. One that was made later of an earlier commit is not newer than what comes after
+//! it in git. A hold keeps automation away.
 
 use super::Draft;
 use crate::deployment::{Kind, Trigger};
-use crate::id::{Place, ReleaseId};
+use crate::id::{CommitSha, Place, ReleaseId};
 use crate::report::{Subject, WaitingOn, WhoActs};
 use crate::spec::{DeployMode, Environment, Role};
 use crate::world::PlaceState;
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 
 pub(super) fn plan(draft: &mut Draft<'_>) {
     for (place, environment) in draft.world.places_in_order() {
@@ -61,27 +63,36 @@ fn candidate(
             .get(id)
             .is_some_and(|r| r.images.contains_key(image))
     };
-    match &environment.after {
+    let ready: Vec<(ReleaseId, Timestamp)> = match &environment.after {
         None => world
             .releases
             .values()
-            .filter(|release| newer(&release.id) && usable(&release.id))
-            .max_by_key(|release| release.id.number())
-            .map(|release| (release.id.clone(), release.created_at)),
+            .map(|release| (release.id.clone(), release.created_at))
+            .collect(),
         Some(before) => {
             let upstream = Place {
                 environment: before.clone(),
                 service: place.service.clone(),
             };
-            world
-                .place(&upstream)
-                .verified
-                .iter()
-                .filter(|verified| newer(&verified.release) && usable(&verified.release))
-                .max_by_key(|verified| verified.release.number())
-                .map(|verified| (verified.release.clone(), verified.at))
+            let verified = world.place(&upstream).verified;
+            verified.into_iter().map(|v| (v.release, v.at)).collect()
         }
-    }
+    };
+    let come_here: BTreeSet<&CommitSha> = ready
+        .iter()
+        .map(|(id, _)| id)
+        .chain(&state.newest_tried)
+        .filter_map(|id| Some(&world.releases.get(id)?.commit))
+        .collect();
+    let overtaken = |id: &ReleaseId| {
+        let after = world.releases.get(id).map(|release| &release.descendants);
+        after.is_some_and(|after| after.iter().any(|commit| come_here.contains(commit)))
+    };
+    ready
+        .iter()
+        .filter(|(id, _)| newer(id) && usable(id) && !overtaken(id))
+        .max_by_key(|(id, _)| id.number())
+        .cloned()
 }
 
 fn wait(

@@ -98,11 +98,15 @@ fn one(draft: &mut Draft<'_>, run: &Run, first: bool) {
                 WhoActs::Roadstead,
             );
         }
-        RunState::Confirmed { images } => {
+        RunState::Confirmed {
+            images,
+            descendants,
+        } => {
             let release = Release {
                 id: draft.release_id(),
                 run: Some(id.clone()),
                 commit: run.commit.clone(),
+                descendants: descendants.clone(),
                 message: run.message.clone(),
                 author: run.author.clone(),
                 authorship: run.authorship.clone(),

@@ -254,6 +254,14 @@ impl Stage {
         panic!("does not settle:\n{}", self.transcript);
     }
 
+    /// Each push goes on from the one before.
+    fn known_after(&self, run: &RunId) -> BTreeSet<CommitSha> {
+        let released = self.world.releases.values().filter_map(|r| r.run.as_ref());
+        let known = released.chain(self.world.runs.keys());
+        let after = known.filter(|other| other.number() > run.number());
+        after.map(|run| Self::commit_of(run.number())).collect()
+    }
+
     pub fn perform(&mut self, effect: &Effect) {
         writeln!(
             self.transcript,
@@ -283,12 +291,12 @@ impl Stage {
                     repositories: BTreeMap::new(),
                 },
             }],
-            Effect::ConfirmImages { run } => {
-                vec![Change::Run {
-                    run: run.clone(),
-                    fact: RunFact::ImagesConfirmed,
-                }]
-            }
+            Effect::ConfirmImages { run } => vec![Change::Run {
+                run: run.clone(),
+                fact: RunFact::ImagesConfirmed {
+                    descendants: self.known_after(run),
+                },
+            }],
             Effect::RegisterTaskDefinition { deployment } => {
                 let release = self.world.deployments[deployment].release.clone();
                 let task_definition = format!("td-{}", release.number());

@@ -3,10 +3,10 @@
 use super::{Executor, Outcome, Tried};
 use crate::adapters::registry::Confirmed;
 use roadstead_pipelines::fact::RunFact;
-use roadstead_pipelines::id::RunId;
+use roadstead_pipelines::id::{CommitSha, RunId};
 use roadstead_pipelines::report::Failure;
-use roadstead_pipelines::run::RunState;
-use std::collections::BTreeMap;
+use roadstead_pipelines::run::{Run, RunState};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Looks for an image that the registry does not show yet, before it counts as never pushed.
 const LOOKS: u32 = 5;
@@ -80,6 +80,22 @@ impl Executor {
                 }
             }
         }
-        Ok(Outcome::run(&run.id, RunFact::ImagesConfirmed))
+        let descendants = self.descendants(&run).await?;
+        Ok(Outcome::run(
+            &run.id,
+            RunFact::ImagesConfirmed { descendants },
+        ))
+    }
+
+    /// Commits that come after the run's own, among those that are released or on their way.
+    async fn descendants(&self, run: &Run) -> Result<BTreeSet<CommitSha>, super::Interrupted> {
+        let world = self.store.load_world(&run.project).await?;
+        let released = world.releases.into_values().map(|release| release.commit);
+        let live = world.runs.into_values().map(|run| run.commit);
+        let others: BTreeSet<CommitSha> = released.chain(live).collect();
+        Ok(self
+            .sources
+            .descendants(&run.project, &run.commit, others)
+            .await?)
     }
 }

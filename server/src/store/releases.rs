@@ -24,6 +24,7 @@ struct Record {
     variables: String,
     created_at: i64,
     authorship: Option<String>,
+    descendants: String,
 }
 
 impl Record {
@@ -37,6 +38,7 @@ impl Record {
                 .map(|id| row.word("run", id))
                 .transpose()?,
             commit: row.word("commit_sha", &self.commit_sha)?,
+            descendants: row.json("descendants", &self.descendants)?,
             images: row.json("images", &self.images)?,
             variables: row.json("variables", &self.variables)?,
             created_at: row.time(self.created_at)?,
@@ -64,6 +66,7 @@ pub(super) fn insert(connection: &mut AnyConnection, release: &Release) -> Resul
         variables: json(&release.variables)?,
         created_at: micros(release.created_at),
         authorship: release.authorship.as_ref().map(json).transpose()?,
+        descendants: json(&release.descendants)?,
     };
     diesel::insert_into(releases::table)
         .values(record)

@@ -96,6 +96,7 @@ diesel::table! {
         variables -> Text,
         created_at -> BigInt,
         authorship -> Nullable<Text>,
+        descendants -> Text,
     }
 }
 

@@ -25,7 +25,7 @@ use roadstead_server::store::{DeploymentFilter, EffectState, Store};
 use roadstead_server::wake::Bell;
 use roadstead_server::{clock, config};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -162,6 +162,7 @@ impl Server {
             id: ReleaseId::new(project, number),
             run: None,
             commit: CommitSha::parse(&"c".repeat(40)).unwrap(),
+            descendants: BTreeSet::new(),
             message: "Change".into(),
             author: "Ada Lovelace".into(),
             authorship: None,

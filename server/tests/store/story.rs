@@ -16,7 +16,7 @@ use roadstead_pipelines::spec::{self, Pipeline};
 use roadstead_server::reconciler::Reconciler;
 use roadstead_server::store::{Accepted, Decision, NewDelivery, Store, hash_secret};
 use roadstead_server::wake::Bell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) const PIPELINE: &str = "\
 version: 1
@@ -276,7 +276,12 @@ fn success_of(effect: &Effect) -> Change {
             let repositories = BTreeMap::from([(name, "registry.test/shop-web".to_owned())]);
             of_run(run, RunFact::RegistryPrepared { repositories })
         }
-        Effect::ConfirmImages { run } => of_run(run, RunFact::ImagesConfirmed),
+        Effect::ConfirmImages { run } => of_run(
+            run,
+            RunFact::ImagesConfirmed {
+                descendants: BTreeSet::new(),
+            },
+        ),
         Effect::RegisterTaskDefinition { deployment } => Change::Deployment {
             deployment: deployment.clone(),
             fact: DeploymentFact::TaskDefinitionRegistered {

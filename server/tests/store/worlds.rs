@@ -336,7 +336,9 @@ async fn a_change_that_does_not_fit_stores_nothing(url: &str) {
         },
         Change::Run {
             run,
-            fact: RunFact::ImagesConfirmed,
+            fact: RunFact::ImagesConfirmed {
+                descendants: BTreeSet::new(),
+            },
         },
     ];
     let refused = story
