@@ -226,7 +226,9 @@ async fn everybody_behind_the_commits_between_is_told() {
         (&third, vec![]),
         (&gone, vec![]),
     ] {
-        let found = world.sources.descendants(&world.project, commit, known.clone());
+        let found = world
+            .sources
+            .descendants(&world.project, commit, known.clone());
         let after: BTreeSet<CommitSha> = after.into_iter().cloned().collect();
         assert_eq!(found.await.unwrap(), after, "after {commit}");
     }
