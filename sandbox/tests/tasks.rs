@@ -9,7 +9,9 @@ mod support;
 
 use hyper::Method;
 use serde_json::{Value, json};
-use support::docker::{containers, engine, make_image, networks};
+use support::docker::{
+    containers, engine, exec, make_image, networks, push, remove_image, tag_image,
+};
 use support::{Sandbox, eventually, http, unique};
 
 /// A sandbox and an image that is only on this machine.
@@ -185,6 +187,36 @@ async fn an_image_that_is_not_there_cannot_be_pulled() {
         "{reason}"
     );
     assert_eq!(container(&task, "app").get("exitCode"), None);
+    bench.sandbox.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_removed_before_its_container_starts_is_pulled_again() {
+    let mut bench = Bench::new().await;
+    let (password, registry) = bench.sandbox.token().await;
+    let input = json!({ "repositoryName": "late" });
+    bench.sandbox.ecr("CreateRepository", input).await.unwrap();
+    let name = format!("{registry}/late");
+    let late = format!("{name}:v1");
+    bench.sandbox.remove_at_end(&late);
+    tag_image(&bench.image, &name, "v1").await;
+    push(&name, "v1", &password).await.unwrap();
+
+    let script = "echo ready; while [ ! -e /go ]; do sleep 1; done";
+    let first = bench.container("first", script, json!({ "essential": false }));
+    let members = json!({
+        "image": late, "dependsOn": [{ "containerName": "first", "condition": "SUCCESS" }],
+    });
+    let second = bench.container("second", "echo second", members);
+    let arn = bench.run(json!([first, second])).await;
+    // Both images were pulled by now.
+    bench.until_ready(&arn, "first").await;
+    remove_image(&late).await;
+    let task = bench.describe(&arn).await;
+    let running = container(&task, "first")["runtimeId"].as_str().unwrap();
+    assert!(exec(running, "touch /go").await.0);
+    let task = bench.until(&arn, "STOPPED").await;
+    assert_eq!(container(&task, "second")["exitCode"], 0, "{task:#}");
     bench.sandbox.finish().await;
 }
 

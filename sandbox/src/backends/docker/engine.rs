@@ -133,14 +133,26 @@ impl Engine {
     }
 
     /// Creates a container; one of that name that is there already is as good. Returns once it can
-    /// be seen: what a killed sandbox asked for holds its name before it is there.
-    pub(super) async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<(), Error> {
+    /// be seen: what a killed sandbox asked for holds its name before it is there. An image that was
+    /// removed since it was pulled, as by whoever built it here, is pulled once more.
+    pub(super) async fn create(
+        &self,
+        name: &str,
+        image: &str,
+        body: ContainerCreateBody,
+    ) -> Result<(), Error> {
+        let mut pulled = false;
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         let deadline = tokio::time::Instant::now() + CREATE_PATIENCE;
         loop {
             let options = Some(options.clone());
             match self.docker.create_container(options, body.clone()).await {
                 Ok(_) => return Ok(()),
+                Err(error) if is_not_found(&error) && !pulled => {
+                    self.pull(image).await?;
+                    pulled = true;
+                    continue;
+                }
                 Err(error) if status(&error) != Some(409) => return Err(error),
                 Err(taken) => {
                     let seen = self.inspect(name).await?.is_some();

@@ -263,7 +263,8 @@ impl Supervisor {
                 .map_err(|error| format!("{error:#}"))?;
             let network = engine.network().id().await?;
             let body = container(engine.instance(), launch, spec, &network, clock);
-            engine.create(&name, body).await.map_err(text)?;
+            let created = engine.create(&name, &spec.image, body).await;
+            created.map_err(text)?;
         }
         let found = engine.inspect(&name).await.map_err(text)?;
         let found = found.ok_or_else(|| format!("container {name} is gone before it started"))?;
