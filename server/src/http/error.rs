@@ -118,3 +118,15 @@ impl From<StoreError> for HttpError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_acknowledged_while_the_database_is_out_of_reach() {
+        let reason = "the connection was refused".to_owned();
+        let error = HttpError::from(StoreError::Unavailable { reason });
+        assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+}
