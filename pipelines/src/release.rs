@@ -51,3 +51,11 @@ pub struct Release {
     /// When it was made.
     pub created_at: Timestamp,
 }
+
+impl Release {
+    /// Whether `other` is of a commit that comes after this one's, although this was made later.
+    #[must_use]
+    pub fn is_overtaken_by(&self, other: &Self) -> bool {
+        self.descendants.contains(&other.commit)
+    }
+}

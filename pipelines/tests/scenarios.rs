@@ -5,9 +5,12 @@ mod support;
 use insta::assert_snapshot;
 use roadstead_pipelines::deployment::DeploymentState;
 use roadstead_pipelines::effect::Effect;
-use roadstead_pipelines::id::RunId;
+use roadstead_pipelines::id::{ReleaseId, RunId};
 use roadstead_pipelines::planner::{MOST_FETCHING, Plan, plan};
-use std::collections::BTreeSet;
+use roadstead_pipelines::report::{Subject, WaitingOn};
+use roadstead_pipelines::run::RunState;
+use roadstead_pipelines::spec::Pipeline;
+use std::collections::{BTreeMap, BTreeSet};
 use support::{AUTO, Stage, pipeline};
 
 fn stage() -> Stage {
@@ -368,6 +371,84 @@ fn a_release_of_an_earlier_commit_that_was_made_later_goes_nowhere_by_itself() {
     stage.promote("staging/web", &early).unwrap();
     stage.wait(5);
     assert_eq!(stage.updates.len(), 7, "{}", stage.transcript);
+}
+
+#[test]
+fn the_file_of_an_earlier_commit_that_was_released_later_does_not_hold() {
+    let mut stage = stage();
+    ship_everywhere(&mut stage);
+    let slow = stage.push();
+    stage.settle();
+    // The commit after it wants somebody to say yes.
+    let gates =
+        r#""gates": [{"approval": {"from": ["deployer"], "count": 1, "not_author": false}}]"#;
+    let own = r#""gates": [{"healthy": {"environment": "staging", "soak": 60, "min_running": 2}}]"#;
+    let asks = pipeline(&AUTO.replace(own, gates));
+    assert_ne!(asks, stage.pipeline);
+    stage.pipeline = asks.clone();
+    let quick = stage.push();
+    stage.settle();
+    stage.build(&quick);
+    stage.build(&slow);
+    assert_eq!(stage.world.pipeline, Some(asks.clone()));
+    stage.ecs_completes("staging/web");
+    stage.wait(90);
+    assert_eq!(stage.running("production/web").unwrap().as_str(), "shop.r1");
+
+    // Also when one look finds both confirmed, and the earlier commit was told last.
+    let mut stage = stage_of_two_confirmed(&asks);
+    stage.settle();
+    assert_eq!(stage.world.pipeline, Some(asks));
+}
+
+/// Two runs that are confirmed at once: the second one is of an earlier commit, whose file is `AUTO`.
+fn stage_of_two_confirmed(newer_file: &Pipeline) -> Stage {
+    let mut stage = Stage::new(newer_file.clone());
+    let (newer, earlier) = (stage.push(), stage.push());
+    let after = stage.world.runs[&newer].commit.clone();
+    for (id, file, descendants) in [
+        (newer, newer_file.clone(), BTreeSet::new()),
+        (earlier, pipeline(AUTO), BTreeSet::from([after])),
+    ] {
+        let run = stage.world.runs.get_mut(&id).unwrap();
+        run.pipeline = Some(file);
+        run.state = RunState::Confirmed {
+            images: BTreeMap::new(),
+            descendants,
+        };
+    }
+    stage
+}
+
+#[test]
+fn a_release_that_is_passed_over_says_so_unless_the_later_one_is_there() {
+    let mut stage = stage();
+    ship_everywhere(&mut stage);
+    let (slow, quick) = (stage.push(), stage.push());
+    stage.build(&quick);
+    stage.build(&slow);
+    let waiting = |stage: &Stage| -> Vec<String> {
+        let plan = plan(&stage.world, stage.now);
+        let of_it = |it: &WaitingOn| matches!(&it.subject, Subject::Candidate { .. });
+        let waiting = plan.waiting_on.into_iter().filter(of_it);
+        waiting.map(|it| it.reason).collect()
+    };
+    assert_eq!(waiting(&stage), [""; 0], "the later one is on its way");
+    stage.ecs_breaker("staging/web");
+    stage.wait(20);
+    assert_eq!(
+        waiting(&stage),
+        [
+            "somebody to promote it to staging/web: shop.r2 is of a commit that comes after its own, and \
+          automation does not go back"
+        ]
+    );
+    let passed_over = ReleaseId::new(&stage.world.project, 3);
+    stage.promote("staging/web", &passed_over).unwrap();
+    stage.ecs_completes("staging/web");
+    stage.wait(10);
+    assert_eq!(stage.running("staging/web"), Some(&passed_over));
+    assert_eq!(waiting(&stage), [""; 0]);
 }
 
 #[test]

@@ -8,18 +8,28 @@
 
 use super::Draft;
 use crate::deployment::{Kind, Trigger};
-use crate::id::{CommitSha, Place, ReleaseId};
+use crate::id::{Place, ReleaseId};
+use crate::release::Release;
 use crate::report::{Subject, WaitingOn, WhoActs};
 use crate::spec::{DeployMode, Environment, Role};
 use crate::world::PlaceState;
 use jiff::Timestamp;
-use std::collections::BTreeSet;
 
 pub(super) fn plan(draft: &mut Draft<'_>) {
     for (place, environment) in draft.world.places_in_order() {
         let state = draft.world.place(&place);
-        let Some((candidate, since)) = candidate(draft, &place, environment, &state) else {
-            continue;
+        let (candidate, since) = match next(draft, &place, environment, &state) {
+            None => continue,
+            Some(Next::Moves { release, since }) => (release, since),
+            Some(Next::PassedOver { release, since, by }) => {
+                let reason = format!(
+                    "somebody to promote it to {place}: {by} is of a commit that comes after its own, \
+                     and automation does not go back"
+                );
+                let who = WhoActs::Role(Role::Deployer);
+                wait(draft, release, place, reason, since, who);
+                continue;
+            }
         };
         if let Some(hold) = &state.hold {
             let reason = super::queue::held(&place, hold);
@@ -46,23 +56,29 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
     }
 }
 
-/// The newest release that may move into the place, and since when it may.
-fn candidate(
+/// What is to be said of a place's newest release that was not tried there.
+enum Next {
+    /// It may move in.
+    Moves {
+        release: ReleaseId,
+        since: Timestamp,
+    },
+    /// It is of an earlier commit than another one that came as far, and is not there or on its way.
+    PassedOver {
+        release: ReleaseId,
+        since: Timestamp,
+        by: ReleaseId,
+    },
+}
+
+fn next(
     draft: &Draft<'_>,
     place: &Place,
     environment: &Environment,
     state: &PlaceState,
-) -> Option<(ReleaseId, Timestamp)> {
+) -> Option<Next> {
     let world = draft.world;
     let image = &world.pipeline.as_ref()?.services.get(&place.service)?.image;
-    let newest_tried = state.newest_tried.as_ref().map_or(0, ReleaseId::number);
-    let newer = |release: &ReleaseId| release.number() > newest_tried;
-    let usable = |id: &ReleaseId| {
-        world
-            .releases
-            .get(id)
-            .is_some_and(|r| r.images.contains_key(image))
-    };
     let ready: Vec<(ReleaseId, Timestamp)> = match &environment.after {
         None => world
             .releases
@@ -78,21 +94,45 @@ fn candidate(
             verified.into_iter().map(|v| (v.release, v.at)).collect()
         }
     };
-    let come_here: BTreeSet<&CommitSha> = ready
+    let release = |id: &ReleaseId| {
+        let found = world.releases.get(id);
+        found.filter(|release| release.images.contains_key(image))
+    };
+    let come_here: Vec<&Release> = ready
         .iter()
         .map(|(id, _)| id)
         .chain(&state.newest_tried)
-        .filter_map(|id| Some(&world.releases.get(id)?.commit))
+        .filter_map(release)
         .collect();
-    let overtaken = |id: &ReleaseId| {
-        let after = world.releases.get(id).map(|release| &release.descendants);
-        after.is_some_and(|after| after.iter().any(|commit| come_here.contains(commit)))
-    };
-    ready
+    let tried = state.newest_tried.as_ref().map_or(0, ReleaseId::number);
+    let mut newest_first: Vec<(&Release, Timestamp)> = ready
         .iter()
-        .filter(|(id, _)| newer(id) && usable(id) && !overtaken(id))
-        .max_by_key(|(id, _)| id.number())
-        .cloned()
+        .filter(|(id, _)| id.number() > tried)
+        .filter_map(|(id, since)| Some((release(id)?, *since)))
+        .collect();
+    newest_first.sort_by_key(|(release, _)| std::cmp::Reverse(release.id.number()));
+    let overtaker = |release: &Release| {
+        let mut others = come_here.iter();
+        others.find(|other| release.is_overtaken_by(other)).copied()
+    };
+    let moves = newest_first
+        .iter()
+        .find(|(release, _)| overtaker(release).is_none());
+    if let Some((release, since)) = moves {
+        return Some(Next::Moves {
+            release: release.id.clone(),
+            since: *since,
+        });
+    }
+    let (release, since) = newest_first.first()?;
+    let by = overtaker(release)?.id.clone();
+    let is_there = state.last_verified().is_some_and(|it| it.release == by);
+    let is_coming = world.live_in(place).any(|it| it.release == by);
+    (!is_there && !is_coming).then(|| Next::PassedOver {
+        release: release.id.clone(),
+        since: *since,
+        by,
+    })
 }
 
 fn wait(

@@ -3,10 +3,12 @@
 use super::Draft;
 use crate::effect::Effect;
 use crate::fact::{Change, RunFact};
+use crate::id::CommitSha;
 use crate::release::Release;
 use crate::report::{Subject, WaitingOn, WhoActs};
 use crate::run::{Run, RunState};
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 
 /// Runs of a project whose sources are asked for at the same time: they are read one after the other, and
 /// a flood of pushes is not to become as many effects at once.
@@ -117,7 +119,11 @@ fn one(draft: &mut Draft<'_>, run: &Run, first: bool) {
             let fact = RunFact::ReleaseMade {
                 release: release.id.clone(),
             };
-            if let Some(pipeline) = &run.pipeline {
+            if let Some(pipeline) = run
+                .pipeline
+                .as_ref()
+                .filter(|_| !is_late(draft, descendants))
+            {
                 draft.change(Change::AdoptPipeline {
                     pipeline: Box::new(pipeline.clone()),
                 });
@@ -131,6 +137,19 @@ fn one(draft: &mut Draft<'_>, run: &Run, first: bool) {
         | RunState::TimedOut { .. }
         | RunState::Cancelled { .. } => {}
     }
+}
+
+/// Whether a commit after a run's own is released, or is in this round: then its file holds, as its
+/// release is the one that moves.
+fn is_late(draft: &Draft<'_>, descendants: &BTreeSet<CommitSha>) -> bool {
+    let released = draft.world.releases.values().map(|it| &it.commit);
+    let in_this_round = draft.world.runs.values().filter_map(|run| {
+        let confirmed = matches!(run.state, RunState::Confirmed { .. });
+        confirmed.then_some(&run.commit)
+    });
+    released
+        .chain(in_this_round)
+        .any(|commit| descendants.contains(commit))
 }
 
 fn wait(draft: &mut Draft<'_>, run: &Run, reason: &str, since: Timestamp, who: WhoActs) {

@@ -61,7 +61,8 @@ pub struct Stage {
     pub authorship: Option<Authorship>,
     next_run: u64,
     next_ecs: u64,
-    pipeline: Pipeline,
+    /// What the next commit's file says.
+    pub pipeline: Pipeline,
     planner: fn(&World, Timestamp) -> Plan,
 }
 

@@ -211,15 +211,24 @@ impl Scene {
             })
             .collect();
         found.sort_by_key(|release| std::cmp::Reverse(release.id.number()));
+        let tried = state.newest_tried.as_ref();
+        let tried = tried.and_then(|id| self.world.releases.get(id));
+        let come_here: Vec<&Release> = found.iter().copied().chain(tried).collect();
         let candidates = found.into_iter().take(MOST_CANDIDATES).map(|release| {
+            let overtaken = |other: &&&Release| release.is_overtaken_by(other);
             let note = if on_its_way.contains(&release.id) {
-                "on its way here already"
+                "on its way here already".to_owned()
+            } else if let Some(later) = come_here.iter().find(overtaken) {
+                format!(
+                    "passed over: {} is of a later commit",
+                    short(later.id.as_str())
+                )
             } else if state.newest_tried.as_ref().map_or(0, ReleaseId::number)
                 >= release.id.number()
             {
-                "was tried here before, or passed over for a newer one"
+                "was tried here before, or passed over for a newer one".to_owned()
             } else {
-                ""
+                String::new()
             };
             Candidate {
                 release_id: release.id.to_string(),
@@ -228,7 +237,7 @@ impl Scene {
                 digest: self.digest(place, release),
                 built: time(release.created_at),
                 commits_added: None,
-                note: note.to_owned(),
+                note,
                 gates: self.gates(place, &release.id),
                 needs_approval: self.approve(place, &release.id).present(),
             }
