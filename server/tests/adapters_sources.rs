@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use git2::{FileMode, Oid, Repository, Signature};
 use roadstead_pipelines::id::{CommitSha, ProjectName, ReleaseId};
 use roadstead_server::adapters::sources::{Remote, Sources, SourcesError};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
@@ -186,6 +186,12 @@ async fn everybody_behind_the_commits_between_is_told() {
     let world = World::new();
     let release = |number| ReleaseId::new(&world.project, number);
     let first = world.commit(MAIN, &[file("a", "1")]);
+    // The mirror of another server, which reads this commit and none of those after it.
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = Sources::new(folder.path());
+    let remote = world.remote();
+    let read = elsewhere.fetch(&world.project, &remote, &first, MAIN);
+    read.await.unwrap();
     let on_top = |of: &CommitSha, (author, committer): (&str, &str), message: &str| {
         let sign = |email: &str| Signature::now("Somebody", email).unwrap();
         let parent = world.origin.find_commit(of.as_str().parse().unwrap());
@@ -219,18 +225,20 @@ async fn everybody_behind_the_commits_between_is_told() {
 
     let gone = CommitSha::parse(&"0123456789".repeat(4)).unwrap();
     let known = [&first, &second, &branch, &third, &gone];
-    let known: BTreeSet<CommitSha> = known.into_iter().cloned().collect();
+    let known: BTreeMap<CommitSha, String> = known
+        .into_iter()
+        .map(|commit| (commit.clone(), MAIN.to_owned()))
+        .collect();
     for (commit, after) in [
         (&first, vec![&second, &branch, &third]),
         (&second, vec![&third]),
         (&third, vec![]),
-        (&gone, vec![]),
     ] {
-        let found = world
-            .sources
-            .descendants(&world.project, commit, known.clone());
         let after: BTreeSet<CommitSha> = after.into_iter().cloned().collect();
-        assert_eq!(found.await.unwrap(), after, "after {commit}");
+        for sources in [&world.sources, &elsewhere] {
+            let found = sources.descendants(&world.project, &remote, (commit, MAIN), known.clone());
+            assert_eq!(found.await.unwrap(), after, "after {commit}");
+        }
     }
 
     let others = vec![

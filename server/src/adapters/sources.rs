@@ -6,6 +6,7 @@
 //! every call runs on the blocking pool; a mirror has one fetch at a time, reads need no lock because
 //! objects never change.
 
+mod ancestry;
 mod consolidate;
 mod fetch;
 mod local;

@@ -2,6 +2,7 @@
 
 use super::{Executor, Outcome, Tried};
 use crate::adapters::registry::Confirmed;
+use crate::adapters::sources::Remote;
 use roadstead_pipelines::fact::RunFact;
 use roadstead_pipelines::id::{CommitSha, RunId};
 use roadstead_pipelines::report::Failure;
@@ -80,22 +81,45 @@ impl Executor {
                 }
             }
         }
-        let descendants = self.descendants(&run).await?;
+        let remote = match self.remote_of(&run, attempts) {
+            Ok(remote) => remote,
+            Err(outcome) => return Ok(outcome),
+        };
+        let descendants = self.descendants(&run, remote).await?;
         Ok(Outcome::run(
             &run.id,
             RunFact::ImagesConfirmed { descendants },
         ))
     }
 
-    /// Commits that come after the run's own, among those that are released or on their way.
-    async fn descendants(&self, run: &Run) -> Result<BTreeSet<CommitSha>, super::Interrupted> {
+    /// Commits that come after the run's own, among those that are released or may be before it is: one
+    /// that waits for a runner yet will have a later release.
+    async fn descendants(
+        &self,
+        run: &Run,
+        remote: &Remote,
+    ) -> Result<BTreeSet<CommitSha>, super::Interrupted> {
         let world = self.store.load_world(&run.project).await?;
-        let released = world.releases.into_values().map(|release| release.commit);
-        let live = world.runs.into_values().map(|run| run.commit);
-        let others: BTreeSet<CommitSha> = released.chain(live).collect();
-        Ok(self
+        let released = world.releases.into_values();
+        // By the branch of this one: that of a run that is over may not be known any more.
+        let mut others: BTreeMap<CommitSha, String> = released
+            .map(|release| (release.commit, run.git_ref.clone()))
+            .collect();
+        let may_be_first = |live: &Run| {
+            matches!(
+                live.state,
+                RunState::Building { .. }
+                    | RunState::Confirming { .. }
+                    | RunState::Confirmed { .. }
+            )
+        };
+        let live = world.runs.into_values().filter(may_be_first);
+        others.extend(live.map(|live| (live.commit, live.git_ref)));
+        others.remove(&run.commit);
+        let commit = (&run.commit, run.git_ref.as_str());
+        let after = self
             .sources
-            .descendants(&run.project, &run.commit, others)
-            .await?)
+            .descendants(&run.project, remote, commit, others);
+        Ok(after.await?)
     }
 }

@@ -2,7 +2,7 @@
 //! the push at all.
 
 use super::{Executor, Outcome, Tried};
-use crate::adapters::sources::SourcesError;
+use crate::adapters::sources::{Remote, SourcesError};
 use crate::store::RunLine;
 use roadstead_pipelines::authorship::Authorship;
 use roadstead_pipelines::fact::{RunFact, SourcesRead};
@@ -26,17 +26,26 @@ const TRIES_UNCONFIGURED: u32 = 6;
 type Read<T> = Result<Result<T, Failure>, SourcesError>;
 
 impl Executor {
+    /// The repository of a run's project, or what comes of its not being configured.
+    pub(super) fn remote_of(&self, run: &Run, attempts: u32) -> Result<&Remote, Outcome> {
+        self.remotes.get(&run.project).ok_or_else(|| {
+            let message = format!("project `{}` is not configured", run.project);
+            if attempts < TRIES_UNCONFIGURED {
+                Outcome::Later { error: message }
+            } else {
+                Outcome::run_refused(&run.id, Failure::errored(message))
+            }
+        })
+    }
+
     pub(super) async fn read_sources(&self, run: &RunId, attempts: u32) -> Tried {
         let run = self.store.get_run(run).await?.run;
         if run.state != RunState::Fetching {
             return Ok(Outcome::moved_on());
         }
-        let Some(remote) = self.remotes.get(&run.project) else {
-            let message = format!("project `{}` is not configured", run.project);
-            if attempts < TRIES_UNCONFIGURED {
-                return Ok(Outcome::Later { error: message });
-            }
-            return Ok(Outcome::run_refused(&run.id, Failure::errored(message)));
+        let remote = match self.remote_of(&run, attempts) {
+            Ok(remote) => remote,
+            Err(outcome) => return Ok(outcome),
         };
         self.sources
             .fetch(&run.project, remote, &run.commit, &run.git_ref)

@@ -95,39 +95,6 @@ impl Sources {
             .await
     }
 
-    /// Those of `others` that come after a commit. What the mirror does not hold is none of them: it was
-    /// not built, and a mirror that was made anew fetches what it needs.
-    ///
-    /// # Errors
-    /// [`SourcesError::Git`] when the mirror cannot be read.
-    pub async fn descendants(
-        &self,
-        project: &ProjectName,
-        commit: &CommitSha,
-        others: BTreeSet<CommitSha>,
-    ) -> Result<BTreeSet<CommitSha>, SourcesError> {
-        let commit = commit.clone();
-        self.mirror(project)
-            .with(move |mirror, repository| {
-                let mut after = BTreeSet::new();
-                if mirror.commit(repository, &commit).is_err() {
-                    return Ok(after);
-                }
-                for other in others {
-                    if mirror.commit(repository, &other).is_err() {
-                        continue;
-                    }
-                    let comes_after = oid(&other)
-                        .and_then(|new| repository.graph_descendant_of(new, oid(&commit)?));
-                    if comes_after.map_err(|error| mirror.error(&error))? {
-                        after.insert(other);
-                    }
-                }
-                Ok(after)
-            })
-            .await
-    }
-
     /// Reads a file of a commit that was fetched. `path` is relative to the repository's root.
     ///
     /// # Errors
