@@ -66,6 +66,31 @@ struct Version {
     version: String,
 }
 
+/// What a connection to PostgreSQL is told unless its URL says it otherwise: a server that vanishes
+/// without a word, as in a failover, is given up within about ten seconds. Linux by itself waits for
+/// a quarter of an hour, or for two hours when nothing was sent.
+const HEARD_WHEN_GONE: [(&str, &str); 5] = [
+    ("connect_timeout", "5"),
+    ("keepalives_idle", "5"),
+    ("keepalives_interval", "2"),
+    ("keepalives_count", "3"),
+    ("tcp_user_timeout", "10000"),
+];
+
+fn heard_when_gone(url: &str) -> String {
+    let (_, given) = url.split_once('?').unwrap_or_default();
+    let is_given = |name: &str| {
+        let mut pairs = given.split('&').map(|pair| pair.split('=').next());
+        pairs.any(|key| key == Some(name))
+    };
+    let mut whole = url.to_owned();
+    for (name, value) in HEARD_WHEN_GONE.iter().filter(|(name, _)| !is_given(name)) {
+        whole.push(if whole.contains('?') { '&' } else { '?' });
+        whole.push_str(&format!("{name}={value}"));
+    }
+    whole
+}
+
 impl AnyConnection {
     /// Connects and sets the session up.
     pub(super) fn connect(address: &Address, access: Access) -> Result<Self> {
@@ -91,7 +116,7 @@ impl AnyConnection {
                 check_version(&mut connection)?;
                 Ok(Self::Sqlite(connection))
             }
-            Address::Postgres(url) => PgConnection::establish(url)
+            Address::Postgres(url) => PgConnection::establish(&heard_when_gone(url))
                 .map(Self::Postgres)
                 .map_err(|error| StoreError::unavailable(error.to_string())),
         }
@@ -224,6 +249,19 @@ fn refuse_older(version: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_keeps_what_it_says_and_is_told_the_rest() {
+        let all = "connect_timeout=5&keepalives_idle=5&keepalives_interval=2&keepalives_count=3\
+                   &tcp_user_timeout=10000";
+        assert_eq!(
+            heard_when_gone("postgres://u:p@db/rows"),
+            format!("postgres://u:p@db/rows?{all}")
+        );
+        let own = heard_when_gone("postgres://db/rows?sslmode=require&connect_timeout=30");
+        assert!(own.starts_with("postgres://db/rows?sslmode=require&connect_timeout=30&keep"));
+        assert_eq!(own.matches("connect_timeout").count(), 1);
+    }
 
     #[test]
     fn an_sqlite_with_known_faults_is_refused() {
