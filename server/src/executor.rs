@@ -38,6 +38,9 @@ const PROLONGED: Duration = Duration::from_secs(5);
 /// Without having been prolonged for so long, a lease counts as lost before it is: what was begun ends
 /// there, and nothing is changed at AWS any more.
 const HELD: Duration = Duration::from_secs(13);
+/// Longest wait for the store when effects are leased: with the wait for the next try it leaves time to
+/// prolong what is held, or to end it.
+const LONGEST_LEASING: Duration = Duration::from_secs(3);
 /// The store is asked at least this often, for retries that became due.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// The first wait before another try, and the longest.
@@ -241,16 +244,20 @@ impl Executor {
         }
         let now = Instant::now();
         let keys: Vec<String> = under_way.keys().cloned().collect();
-        let lost = match self.store.prolong_effects(keys, clock::now() + LEASE).await {
-            Ok(lost) => {
+        // A store that does not answer at all is not to hold up what ends when it cannot be reached.
+        let left = HELD.saturating_sub(self.prolonged.since());
+        let prolonging = self.store.prolong_effects(keys, clock::now() + LEASE);
+        let lost = match tokio::time::timeout(left, prolonging).await {
+            Ok(Ok(lost)) => {
                 self.prolonged.set(now);
                 lost
             }
-            Err(error) => {
+            Ok(Err(error)) if self.prolonged.since() < HELD => {
                 tracing::warn!(%error, "leases of effects could not be prolonged");
-                if self.prolonged.since() < HELD {
-                    return;
-                }
+                return;
+            }
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!("leases of effects could not be prolonged in time");
                 under_way.keys().cloned().collect()
             }
         };
@@ -268,14 +275,23 @@ impl Executor {
     async fn lease(&self, limit: usize, first: bool) -> Vec<EffectRow> {
         let (now, began) = (clock::now(), Instant::now());
         let limit = u32::try_from(limit).unwrap_or(1);
-        let leased = self.store.lease_effects(limit, now, now + LEASE).await;
+        let leasing = self.store.lease_effects(limit, now, now + LEASE);
+        // What is leased after all by a store that took longer is due again when the lease runs out.
+        let leased = tokio::time::timeout(LONGEST_LEASING, leasing).await;
         if first {
             self.prolonged.set(began);
         }
-        leased.unwrap_or_else(|error| {
-            tracing::warn!(%error, "effects could not be leased");
-            vec![]
-        })
+        match leased {
+            Ok(Ok(rows)) => rows,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "effects could not be leased");
+                vec![]
+            }
+            Err(_) => {
+                tracing::warn!("effects could not be leased in time");
+                vec![]
+            }
+        }
     }
 
     /// Whether the leases hold for sure: to be asked before something is changed at AWS. A process that
