@@ -385,12 +385,15 @@ impl Store {
     ) -> Result<bool> {
         let project = project.clone();
         self.write(move |c| {
-            let found = shown(c, &project, &place)?;
-            if found != before {
-                return Ok(false);
-            }
-            if found.is_none_or(|found| !found.says_the_same_as(&status)) {
+            // The lane comes before the place, as in every other transaction.
+            let same = before
+                .as_ref()
+                .is_some_and(|it| it.says_the_same_as(&status));
+            if !same {
                 lane::bump(c, &project)?;
+            }
+            if shown(c, &project, &place)? != before {
+                return Ok(false);
             }
             change_place(c, &project, &place, &PlaceChange::Status(&status))?;
             Ok(true)
