@@ -32,6 +32,8 @@ use tokio::sync::watch;
 
 /// Between two looks whether a log that somebody watches has grown under another server's hand.
 const LOOK: Duration = Duration::from_millis(100);
+/// Looks that fail one after the other until it is not looked any more: a minute of them.
+const MOST_FAILED_LOOKS: u32 = 600;
 /// Between two tries to have a log to oneself.
 const AGAIN: Duration = Duration::from_millis(5);
 /// Longest wait for it: then another server holds it that was stopped, or is cut off.
@@ -307,6 +309,7 @@ impl LogStore {
 
     /// Looks at a log as long as somebody watches it and it is not sealed.
     async fn follow(self, key: LogKey) {
+        let mut failed = 0;
         loop {
             tokio::time::sleep(LOOK).await;
             let looked = self.blocking(key.clone(), |open| {
@@ -315,9 +318,21 @@ impl LogStore {
                 Ok(open.followed)
             });
             match looked.await {
-                Ok(true) => {}
+                Ok(true) => failed = 0,
                 Ok(false) => return,
-                Err(error) => tracing::debug!(%error, "a watched log cannot be read now"),
+                Err(error) if failed == MOST_FAILED_LOOKS => {
+                    tracing::warn!(%error, "a watched log cannot be read, and is left");
+                    // Whoever asks for it next has it looked at again.
+                    let left = self.blocking(key, |open| {
+                        open.followed = false;
+                        Ok(())
+                    });
+                    return drop(left.await);
+                }
+                Err(error) => {
+                    failed += 1;
+                    tracing::debug!(%error, "a watched log cannot be read now");
+                }
             }
         }
     }
