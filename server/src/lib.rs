@@ -1,7 +1,8 @@
 //! The server: takes webhooks and buttons, plans, acts, tells.
 //!
 //! `http` and the runner API only record facts and ring a bell; the `reconciler` loads a world, plans
-//! and commits; the `executor` performs effects through the `adapters`; the `observer` looks at ECS.
+//! and commits; the `executor` performs effects through the `adapters`; the `observer` looks at ECS; the
+//! `gap_filler` looks for pushes that nobody told of.
 //! Only `store` knows Diesel; only `adapters` know git, registries and AWS. Everything that matters is
 //! in the store: a server that dies leaves nothing behind that the next one needs.
 
@@ -11,6 +12,7 @@ pub mod backup;
 pub mod clock;
 pub mod config;
 pub mod executor;
+pub mod gap_filler;
 pub mod http;
 pub mod logs;
 pub mod observer;

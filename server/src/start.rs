@@ -1,5 +1,6 @@
 //! Puts the rooms together, and takes them apart in order.
 
+use crate::adapters;
 use crate::adapters::aws::{Aws, AwsError};
 use crate::adapters::cluster::Cluster;
 use crate::adapters::probes::Probes;
@@ -7,6 +8,7 @@ use crate::adapters::registry::Registry;
 use crate::adapters::sources::{Remote, Sources};
 use crate::config::Config;
 use crate::executor::Executor;
+use crate::gap_filler::GapFiller;
 use crate::http::{self, App, people};
 use crate::logs::LogStore;
 use crate::observer::Observer;
@@ -33,6 +35,8 @@ const LAST_REQUESTS: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the database cannot be opened, the address is taken, or a folder cannot be made.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    adapters::sources::limit_waits()
+        .context("cannot limit how long repositories are waited for")?;
     private::folder(&config.data)
         .with_context(|| format!("cannot make the data folder {}", config.data.display()))?;
     let _alone = alone(&config)?;
@@ -66,6 +70,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         remotes.clone(),
         bell.clone(),
     );
+    let gap_filler = GapFiller::new(store.clone(), sources.clone(), bell.clone());
     let observer = Observer::new(store.clone(), cluster, Probes::new()?, bell.clone());
     let logs = LogStore::new(&config.logs_folder()).context("cannot make the logs' folder")?;
 
@@ -75,6 +80,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         policies: config.retention.clone(),
     };
 
+    let watched = remotes.clone();
     let leaving = bell.clone();
     let listener = http::bind(config.http.listen)?;
     let address = listener.local_addr()?;
@@ -103,6 +109,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         tokio::spawn(executor.run(stop.clone())),
         tokio::spawn(observer.run(stop.clone())),
         tokio::spawn(retention.run(stop.clone())),
+        tokio::spawn(gap_filler.run(watched, stop.clone())),
     ];
     println!("server ready on http://{address}");
     tokio::select! {

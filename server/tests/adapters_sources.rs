@@ -178,7 +178,7 @@ async fn a_fetched_commit_can_be_read() {
         .branch_heads(&world.project, &world.remote())
         .await
         .unwrap();
-    assert_eq!(heads, [("main".to_owned(), commit)]);
+    assert_eq!(heads, BTreeMap::from([(MAIN.to_owned(), commit)]));
 }
 
 #[tokio::test]

@@ -21,6 +21,26 @@ fn configuration() -> String {
     )
 }
 
+/// A push as GitHub tells it.
+pub(super) async fn deliver(
+    http: &reqwest::Client,
+    url: &str,
+    secret: &str,
+    id: &str,
+    body: String,
+) -> reqwest::Result<reqwest::Response> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(body.as_bytes());
+    let signature = hex::encode(mac.finalize().into_bytes());
+    http.post(format!("{url}/webhooks/github/shop"))
+        .header("x-hub-signature-256", format!("sha256={signature}"))
+        .header("x-github-event", "push")
+        .header("x-github-delivery", id)
+        .body(body)
+        .send()
+        .await
+}
+
 /// Pushes commit after commit, and notes those that were answered with 2xx.
 async fn push(url: String, writer: u64, stop: Arc<AtomicBool>, seen: Arc<Mutex<BTreeSet<String>>>) {
     let http = reqwest::Client::new();
@@ -32,17 +52,7 @@ async fn push(url: String, writer: u64, stop: Arc<AtomicBool>, seen: Arc<Mutex<B
         let body = format!(
             r#"{{"ref":"refs/heads/main","after":"{commit}","head_commit":{{"message":"m"}}}}"#
         );
-        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
-        mac.update(body.as_bytes());
-        let signature = hex::encode(mac.finalize().into_bytes());
-        let answer = http
-            .post(format!("{url}/webhooks/github/shop"))
-            .header("x-hub-signature-256", format!("sha256={signature}"))
-            .header("x-github-event", "push")
-            .header("x-github-delivery", &commit)
-            .body(body)
-            .send()
-            .await;
+        let answer = deliver(&http, &url, SECRET, &commit, body).await;
         // The last one may meet the kill.
         if answer.is_ok_and(|answer| answer.status().is_success()) {
             seen.lock().unwrap().insert(commit);

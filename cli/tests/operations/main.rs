@@ -9,6 +9,9 @@
 mod audit;
 mod backup;
 mod hook;
+mod missed_push;
 mod power_cut;
 #[path = "../support/server.rs"]
 mod server;
+#[path = "../support/waiting.rs"]
+mod waiting;

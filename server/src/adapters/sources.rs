@@ -11,10 +11,12 @@ mod consolidate;
 mod fetch;
 mod local;
 mod pack;
+mod patience;
 mod read;
 
 pub use fetch::Remote;
 pub use pack::{Pack, PackName, StoredPack};
+pub use patience::limit_waits;
 pub use read::CommitSeen;
 
 use git2::Repository;

@@ -95,6 +95,7 @@ async fn project(
     path: web::Path<String>,
 ) -> Result<HttpResponse, HttpError> {
     let name = project_of(&path)?;
+    let compared = app.store.get_project(&name).await?.heads_compared_at;
     let world = app.store.load_world(&name).await?;
     let now = crate::clock::now();
     let plan = planner::plan(&world, now);
@@ -115,6 +116,7 @@ async fn project(
         .collect();
     Ok(HttpResponse::Ok().json(json!({
         "project": name, "now": now, "places": places, "runs": runs, "waiting_on": plan.waiting_on,
+        "branches_compared_at": compared,
     })))
 }
 

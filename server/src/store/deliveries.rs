@@ -5,8 +5,8 @@ use super::conn::AnyConnection;
 use super::events::Line;
 use super::schema::deliveries;
 use super::{
-    Accepted, Decision, Delivery, NewDelivery, Redelivery, Result, Store, StoreError, audit, lane,
-    runs,
+    Accepted, Decision, Delivery, GAP_FILLER, NewDelivery, Redelivery, Result, Store, StoreError,
+    audit, heads, lane, runs,
 };
 use diesel::prelude::*;
 use roadstead_pipelines::id::{ProjectName, RunId};
@@ -70,9 +70,12 @@ fn read(record: Record) -> Result<Delivery> {
 /// The same push, whoever tells of it and however often. A person who redelivers wants it again.
 fn semantic_key(new: &NewDelivery) -> Option<String> {
     match (&new.decision, &new.redelivery) {
-        (Decision::Build { git_ref, commit }, None) => {
-            Some(format!("{} {git_ref} {commit} {}", new.project, new.event))
-        }
+        (Decision::Build { git_ref, commit }, None) => Some(heads::semantic_key(
+            &new.project,
+            git_ref,
+            commit,
+            &new.event,
+        )),
         _ => None,
     }
 }
@@ -156,6 +159,7 @@ fn accept(connection: &mut AnyConnection, new: &NewDelivery) -> Result<Accepted>
         (Decision::Build { git_ref, commit }, None) => {
             let actor = match &new.redelivery {
                 Some(again) => again.by.clone(),
+                None if new.forge == GAP_FILLER => GAP_FILLER.to_owned(),
                 None => format!("{} webhook", new.forge),
             };
             let run = runs::create(

@@ -24,6 +24,7 @@ mod deployments;
 mod effects;
 mod error;
 mod events;
+mod heads;
 mod lane;
 mod migrate;
 mod projects;

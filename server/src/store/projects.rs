@@ -10,13 +10,14 @@ use jiff::Timestamp;
 use roadstead_pipelines::id::ProjectName;
 use serde_json::{Value, json};
 
-type Record = (String, String, String, i64);
+type Record = (String, String, String, i64, Option<i64>);
 
-fn read((name, repository, webhook_secret, created_at): Record) -> Result<Project> {
+fn read((name, repository, webhook_secret, created_at, compared): Record) -> Result<Project> {
     let row = Row("project", &name);
     Ok(Project {
         name: row.word("name", &name)?,
         created_at: row.time(created_at)?,
+        heads_compared_at: row.maybe_time(compared)?,
         repository,
         webhook_secret,
     })
@@ -85,15 +86,20 @@ impl Store {
             let new = (repository.clone(), webhook_secret.clone());
             let (what, before) = match known {
                 Some(known) if known == new => return Ok(()),
-                Some((known, _)) => {
+                Some((before, _)) => {
                     lane::bump(c, &name)?;
-                    diesel::update(projects::table.find(name.as_str()))
-                        .set((
-                            projects::repository.eq(&repository),
-                            projects::webhook_secret.eq(&webhook_secret),
-                        ))
-                        .execute(c)?;
-                    ("project_changed", json!(known))
+                    let row = projects::table.find(name.as_str());
+                    let values = (
+                        projects::repository.eq(&repository),
+                        projects::webhook_secret.eq(&webhook_secret),
+                    );
+                    diesel::update(row).set(values).execute(c)?;
+                    if before != repository {
+                        // What stands in another repository was not pushed since.
+                        let anew = projects::heads_compared_at.eq(None::<i64>);
+                        diesel::update(row).set(anew).execute(c)?;
+                    }
+                    ("project_changed", json!(before))
                 }
                 None => {
                     insert(c, &name, new, now)?;

@@ -6,6 +6,15 @@ diesel::table! {
         repository -> Text,
         webhook_secret -> Text,
         created_at -> BigInt,
+        heads_compared_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    branch_heads (project, git_ref) {
+        project -> Text,
+        git_ref -> Text,
+        commit_sha -> Text,
     }
 }
 
@@ -254,6 +263,7 @@ diesel::table! {
 
 diesel::allow_tables_to_appear_in_same_query!(
     projects,
+    branch_heads,
     lanes,
     runs,
     deliveries,

@@ -27,6 +27,8 @@ pub struct Project {
     pub webhook_secret: String,
     /// When it was first set up.
     pub created_at: Timestamp,
+    /// When its branches were last compared with what was told.
+    pub heads_compared_at: Option<Timestamp>,
 }
 
 /// Whether a commit was stored.
@@ -55,12 +57,15 @@ pub enum Decision {
     },
 }
 
+/// Stands where the forge does in the delivery of a push that no webhook told of, and acts in its name.
+pub const GAP_FILLER: &str = "gap filler";
+
 /// One webhook call to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewDelivery {
     /// The project.
     pub project: ProjectName,
-    /// `github`, `git`, …
+    /// `github`, `git`, …, or [`GAP_FILLER`].
     pub forge: String,
     /// The forge's id of the call; a second call with the same id is a duplicate.
     pub delivery_id: String,

@@ -2,6 +2,7 @@
 
 use crate::databases::{self, on_both_databases};
 use crate::story::{Story, commit};
+use roadstead_pipelines::heads::Heads;
 use roadstead_pipelines::id::{ProjectName, RunId};
 use roadstead_server::store::{Accepted, Decision, Redelivery};
 
@@ -9,6 +10,7 @@ on_both_databases!(
     a_push_makes_one_run,
     the_same_push_at_once_makes_one_run,
     projects_keep_their_lanes,
+    branches_are_noted_as_they_stand,
 );
 
 async fn a_push_makes_one_run(url: &str) {
@@ -146,4 +148,53 @@ async fn projects_keep_their_lanes(url: &str) {
     let marks = story.store.lane_marks().await.unwrap();
     assert!(marks[0].live && marks[0].generation > settled[0].generation);
     assert_eq!(story.push().await.number(), 2, "numbers go on");
+}
+
+async fn branches_are_noted_as_they_stand(url: &str) {
+    let story = Story::begin(url).await;
+    let (store, shop) = (&story.store, &story.shop);
+    let heads = |of: &[(&str, u64)]| -> Heads {
+        let head =
+            |(branch, number): &(&str, u64)| (format!("refs/heads/{branch}"), commit(*number));
+        of.iter().map(head).collect()
+    };
+    assert_eq!(store.noted_heads(shop).await.unwrap(), None);
+    let now = jiff::Timestamp::now();
+    let note = async |of: Heads| {
+        store.note_heads(shop, of.clone(), now).await.unwrap();
+        assert_eq!(store.noted_heads(shop).await.unwrap(), Some(of));
+    };
+    note(heads(&[("main", 1), ("aside", 2)])).await;
+    note(heads(&[("main", 3), ("new", 4)])).await;
+    // Empty is not the same as never.
+    note(heads(&[])).await;
+
+    let delivery = story.delivery("one", 1);
+    let Decision::Build { git_ref, .. } = &delivery.decision else {
+        panic!("a push");
+    };
+    let branch = git_ref.strip_prefix("refs/heads/").unwrap().to_owned();
+    store.accept_delivery(delivery).await.unwrap();
+    let untold = store.untold(shop, heads(&[(&branch, 1), ("aside", 1)]));
+    assert_eq!(untold.await.unwrap(), heads(&[("aside", 1)]));
+    let untold = store.untold(shop, heads(&[(&branch, 2)]));
+    assert_eq!(untold.await.unwrap().len(), 1);
+
+    // Another repository stands elsewhere, and that is no push.
+    let project = store.get_project(shop).await.unwrap();
+    let change = async |repository: &str, secret: &str| {
+        let (repository, secret) = (repository.to_owned(), secret.to_owned());
+        let changed = store.upsert_project(shop.clone(), repository, secret, now);
+        changed.await.unwrap();
+    };
+    change(&project.repository, "another key of the webhooks").await;
+    assert_eq!(store.noted_heads(shop).await.unwrap(), Some(heads(&[])));
+    change("/elsewhere/shop.git", "another key of the webhooks").await;
+    assert_eq!(store.noted_heads(shop).await.unwrap(), None);
+    assert!(
+        store
+            .noted_heads(&ProjectName::parse("nowhere").unwrap())
+            .await
+            .is_err()
+    );
 }

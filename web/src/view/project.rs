@@ -37,6 +37,8 @@ pub struct WebhookHelp {
     pub secret_hint: String,
     /// The last delivery of this project, if there was one.
     pub last_delivery: Option<Time>,
+    /// When the branches were last compared with the repository.
+    pub branches_compared: Option<Time>,
 }
 
 /// A run as a line of a list.

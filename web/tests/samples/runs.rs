@@ -122,6 +122,7 @@ pub(crate) fn project() -> ProjectPage {
             secret_hint: "the file that projects.shop.webhook_secret_file names in roadstead.toml"
                 .into(),
             last_delivery: Some(ago(130)),
+            branches_compared: Some(ago(125)),
         },
     }
 }
@@ -138,6 +139,7 @@ pub(crate) fn project_new() -> ProjectPage {
         },
         webhook: WebhookHelp {
             last_delivery: None,
+            branches_compared: None,
             ..page.webhook
         },
         ..page

@@ -6,14 +6,17 @@ use git2::{
     AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions,
     RemoteCallbacks, RemoteRedirect, Repository,
 };
+use roadstead_pipelines::heads::Heads;
 use roadstead_pipelines::id::{CommitSha, ProjectName};
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-/// After so long a fetch counts as failed. libgit2 cannot be interrupted while it waits for a peer:
-/// its thread stays until the peer answers, and the mirror's lock with it.
+/// After so long a fetch counts as failed. libgit2 cannot be interrupted while it receives: its thread
+/// stays as long as the peer sends something, and the mirror's lock with it.
 const LONGEST_FETCH: Duration = Duration::from_secs(600);
+/// The same of a listing of refs.
+const LONGEST_LISTING: Duration = Duration::from_secs(30);
 
 /// Where a project is fetched from.
 #[derive(Clone)]
@@ -193,7 +196,7 @@ impl Sources {
         });
     }
 
-    /// The branches of the repository itself, by name without `refs/heads/`.
+    /// Where the branches of the repository itself stand.
     ///
     /// # Errors
     /// [`SourcesError`]; transient when the repository cannot be reached.
@@ -201,14 +204,14 @@ impl Sources {
         &self,
         project: &ProjectName,
         remote: &Remote,
-    ) -> Result<Vec<(String, CommitSha)>, SourcesError> {
+    ) -> Result<Heads, SourcesError> {
         remote.check()?;
         let (mirror, remote) = (self.mirror(project), remote.clone());
         let work = super::blocking(move || branch_heads(&mirror, &remote));
-        tokio::time::timeout(LONGEST_FETCH, work)
+        tokio::time::timeout(LONGEST_LISTING, work)
             .await
             .unwrap_or_else(|_| {
-                let reason = format!("no answer after {} s", LONGEST_FETCH.as_secs());
+                let reason = format!("no answer after {} s", LONGEST_LISTING.as_secs());
                 Err(SourcesError::Unreachable { reason })
             })
     }
@@ -283,10 +286,7 @@ fn fetch_refspec(
         .map_err(|error| remote_error(&error))
 }
 
-fn branch_heads(
-    mirror: &Mirror,
-    remote: &Remote,
-) -> Result<Vec<(String, CommitSha)>, SourcesError> {
+fn branch_heads(mirror: &Mirror, remote: &Remote) -> Result<Heads, SourcesError> {
     let repository = mirror.open(true)?;
     let mut from = repository
         .remote_anonymous(&remote.address)
@@ -296,8 +296,10 @@ fn branch_heads(
         .map_err(|error| remote_error(&error))?;
     let heads = connection.list().map_err(|error| remote_error(&error))?;
     let branch = |head: &git2::RemoteHead<'_>| {
-        let name = head.name().strip_prefix("refs/heads/")?.to_owned();
-        Some((name, CommitSha::parse(&head.oid().to_string())?))
+        let name = head.name();
+        let is_branch = name.starts_with("refs/heads/");
+        let commit = CommitSha::parse(&head.oid().to_string())?;
+        is_branch.then(|| (name.to_owned(), commit))
     };
     Ok(heads.iter().filter_map(branch).collect())
 }

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 
 /// Of so many commits between two releases it is read who made them.
 const MOST_COMMITS: usize = 10_000;
+/// Bytes of a message that are read.
+const LONGEST_MESSAGE: usize = 64 * 1024;
 const MODE_SYMLINK: i32 = 0o120_000;
 
 /// What a commit says of itself.
@@ -59,6 +61,26 @@ impl Sources {
                         .filter_map(|id| CommitSha::parse(&id.to_string()))
                         .collect(),
                 })
+            })
+            .await
+    }
+
+    /// The whole message of a commit that was fetched, at most 64 KiB of it.
+    ///
+    /// # Errors
+    /// [`SourcesError::NoCommit`] when the mirror does not hold it.
+    pub async fn read_message(
+        &self,
+        project: &ProjectName,
+        commit: &CommitSha,
+    ) -> Result<String, SourcesError> {
+        let commit = commit.clone();
+        self.mirror(project)
+            .with(move |mirror, repository| {
+                let found = mirror.commit(repository, &commit)?;
+                let message = found.message_bytes();
+                let cut = message.get(..LONGEST_MESSAGE).unwrap_or(message);
+                Ok(String::from_utf8_lossy(cut).into_owned())
             })
             .await
     }

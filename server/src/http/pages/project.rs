@@ -42,6 +42,7 @@ pub(super) async fn show(
             last_delivery: last
                 .first()
                 .map(|delivery| view_of::time(delivery.received_at)),
+            branches_compared: project.heads_compared_at.map(view_of::time),
         },
     };
     frame::send(&request, StatusCode::OK, &page)

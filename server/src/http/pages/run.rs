@@ -6,7 +6,7 @@ use super::super::auth::{Allowed, Viewer};
 use super::super::error::HttpError;
 use super::view_of::{self, Scene};
 use super::{frame, log, project_of};
-use crate::store::{DeploymentFilter, RunDetail};
+use crate::store::{DeploymentFilter, GAP_FILLER, RunDetail};
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use roadstead_pipelines::run::{Run, RunState};
@@ -82,7 +82,9 @@ async fn summary(app: &App, scene: &Scene, detail: &RunDetail) -> Result<RunSumm
         .await?;
     let asked = history.iter().find(|event| event.what == "asked_for");
     let trigger = asked.map_or("push".to_owned(), |event| {
-        if event.actor.ends_with(" webhook") {
+        if event.actor == GAP_FILLER {
+            "push that no webhook told of".to_owned()
+        } else if event.actor.ends_with(" webhook") {
             format!("push, told by a {}", event.actor)
         } else {
             format!("asked for by {}", event.actor)

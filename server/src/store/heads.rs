@@ -1,0 +1,124 @@
+//! Where branches stood when they were compared last, and which pushes were told.
+
+use super::codec::{Row, micros};
+use super::conn::AnyConnection;
+use super::schema::{branch_heads, deliveries, projects};
+use super::{Result, Store, StoreError};
+use diesel::prelude::*;
+use jiff::Timestamp;
+use roadstead_pipelines::heads::Heads;
+use roadstead_pipelines::id::{CommitSha, ProjectName};
+
+/// What names a push, whoever tells of it and however often.
+pub(super) fn semantic_key(
+    project: &ProjectName,
+    git_ref: &str,
+    commit: &CommitSha,
+    event: &str,
+) -> String {
+    format!("{project} {git_ref} {commit} {event}")
+}
+
+fn noted(connection: &mut AnyConnection, project: &ProjectName) -> Result<Heads> {
+    let rows: Vec<(String, String)> = branch_heads::table
+        .filter(branch_heads::project.eq(project.as_str()))
+        .select((branch_heads::git_ref, branch_heads::commit_sha))
+        .load(connection)?;
+    rows.into_iter()
+        .map(|(git_ref, commit)| {
+            let commit = Row("branch", &git_ref).word("commit_sha", &commit)?;
+            Ok((git_ref, commit))
+        })
+        .collect()
+}
+
+impl Store {
+    /// Where a project's branches stood when they were noted last; `None` when they never were.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is no such project.
+    pub async fn noted_heads(&self, project: &ProjectName) -> Result<Option<Heads>> {
+        let project = project.clone();
+        self.read(move |c| {
+            let at: Option<Option<i64>> = projects::table
+                .find(project.as_str())
+                .select(projects::heads_compared_at)
+                .first(c)
+                .optional()?;
+            let at = at.ok_or_else(|| StoreError::not_found(format!("project `{project}`")))?;
+            at.map(|_| noted(c, &project)).transpose()
+        })
+        .await
+    }
+
+    /// Those of these pushes that no delivery told of.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn untold(&self, project: &ProjectName, pushes: Heads) -> Result<Heads> {
+        let project = project.clone();
+        self.read(move |c| {
+            let mut untold = Heads::new();
+            for (git_ref, commit) in pushes {
+                let key = semantic_key(&project, &git_ref, &commit, "push");
+                let told: Option<i64> = deliveries::table
+                    .filter(deliveries::semantic_key.eq(Some(key)))
+                    .select(deliveries::id)
+                    .first(c)
+                    .optional()?;
+                if told.is_none() {
+                    untold.insert(git_ref, commit);
+                }
+            }
+            Ok(untold)
+        })
+        .await
+    }
+
+    /// Notes where a project's branches stand: these and no others.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn note_heads(
+        &self,
+        project: &ProjectName,
+        heads: Heads,
+        now: Timestamp,
+    ) -> Result<()> {
+        let project = project.clone();
+        self.write(move |c| {
+            // Of servers that note at the same time the second waits here.
+            let at = projects::heads_compared_at.eq(micros(now));
+            diesel::update(projects::table.find(project.as_str()))
+                .set(at)
+                .execute(c)?;
+            let before = noted(c, &project)?;
+            for git_ref in before.keys().filter(|it| !heads.contains_key(*it)) {
+                let gone = branch_heads::table.find((project.as_str(), git_ref));
+                diesel::delete(gone).execute(c)?;
+            }
+            for (git_ref, commit) in &heads {
+                match before.get(git_ref) {
+                    Some(noted) if noted == commit => {}
+                    Some(_) => {
+                        let known = branch_heads::table.find((project.as_str(), git_ref));
+                        diesel::update(known)
+                            .set(branch_heads::commit_sha.eq(commit.as_str()))
+                            .execute(c)?;
+                    }
+                    None => {
+                        diesel::insert_into(branch_heads::table)
+                            .values((
+                                branch_heads::project.eq(project.as_str()),
+                                branch_heads::git_ref.eq(git_ref),
+                                branch_heads::commit_sha.eq(commit.as_str()),
+                            ))
+                            .execute(c)?;
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
