@@ -295,7 +295,7 @@ pub fn cancel_deployment(
     match &found.state {
         DeploymentState::Queued
         | DeploymentState::RollingOut {
-            rollout: Rollout::Registering,
+            rollout: Rollout::Registering { .. },
             ..
         } => Ok(vec![Change::Deployment {
             deployment: deployment.clone(),
@@ -303,6 +303,13 @@ pub fn cancel_deployment(
                 by: actor.name.clone(),
             },
         }]),
+        DeploymentState::RollingOut {
+            rollout: Rollout::BeforeDeploy { .. },
+            ..
+        } => refuse(format!(
+            "{deployment} runs its before_deploy: what it changes half-way nobody could tell; it ends by \
+             itself or by its timeout"
+        )),
         state => refuse(format!(
             "{deployment} is {}: a release is not cancelled half-way, roll back instead",
             state.word()

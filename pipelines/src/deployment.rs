@@ -7,6 +7,7 @@
 use crate::fact::{DeploymentFact, IllegalTransition};
 use crate::id::{DeploymentId, Place, ReleaseId};
 use crate::report::{Failure, FailureKind};
+use crate::spec::BeforeDeploy;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -47,12 +48,42 @@ pub struct EcsRollout {
     pub previous: Option<String>,
 }
 
+/// A task that runs once, beside the service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OneOffTask {
+    /// Its ARN.
+    pub arn: String,
+    /// Since when it runs.
+    pub started_at: Timestamp,
+}
+
+impl OneOffTask {
+    /// The last part of its ARN, by which people know it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.arn.rsplit('/').next().unwrap_or(&self.arn)
+    }
+}
+
 /// How far a rollout is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "rollout", rename_all = "snake_case")]
 pub enum Rollout {
     /// The task definition is being registered.
-    Registering,
+    Registering {
+        /// What has to end well before the service is updated.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before_deploy: Option<BeforeDeploy>,
+    },
+    /// One task of the new definition does what has to be done before the service is updated.
+    BeforeDeploy {
+        /// The definition.
+        task_definition: String,
+        /// What it does.
+        before_deploy: BeforeDeploy,
+        /// The task, once it was started.
+        task: Option<OneOffTask>,
+    },
     /// The service is being updated.
     Updating {
         /// The definition.
@@ -257,23 +288,78 @@ impl Deployment {
         use DeploymentFact as Fact;
         use DeploymentState as State;
         let state = match (&self.state, fact) {
-            (State::Queued, Fact::Started { task_definition }) => State::RollingOut {
+            (
+                State::Queued,
+                Fact::Started {
+                    task_definition,
+                    before_deploy,
+                },
+            ) => State::RollingOut {
                 since: at,
                 rollout: match task_definition {
                     Some(known) => Rollout::Updating {
                         task_definition: known.clone(),
                     },
-                    None => Rollout::Registering,
+                    None => Rollout::Registering {
+                        before_deploy: before_deploy.clone(),
+                    },
                 },
             },
             (
                 State::RollingOut {
                     since,
-                    rollout: Rollout::Registering,
+                    rollout: Rollout::Registering { before_deploy },
                 },
                 Fact::TaskDefinitionRegistered { task_definition },
             ) => State::RollingOut {
                 since: *since,
+                rollout: match before_deploy {
+                    Some(before_deploy) => Rollout::BeforeDeploy {
+                        task_definition: task_definition.clone(),
+                        before_deploy: before_deploy.clone(),
+                        task: None,
+                    },
+                    None => Rollout::Updating {
+                        task_definition: task_definition.clone(),
+                    },
+                },
+            },
+            (
+                State::RollingOut {
+                    since,
+                    rollout:
+                        Rollout::BeforeDeploy {
+                            task_definition,
+                            before_deploy,
+                            task: None,
+                        },
+                },
+                Fact::BeforeDeployStarted { task },
+            ) => State::RollingOut {
+                since: *since,
+                rollout: Rollout::BeforeDeploy {
+                    task_definition: task_definition.clone(),
+                    before_deploy: before_deploy.clone(),
+                    task: Some(OneOffTask {
+                        arn: task.clone(),
+                        started_at: at,
+                    }),
+                },
+            },
+            (
+                State::RollingOut {
+                    rollout:
+                        Rollout::BeforeDeploy {
+                            task_definition,
+                            task: Some(_),
+                            ..
+                        },
+                    ..
+                },
+                Fact::BeforeDeploySucceeded,
+            ) => State::RollingOut {
+                // The rollout's own time begins now: a migration may have taken longer.
+                since: at,
                 rollout: Rollout::Updating {
                     task_definition: task_definition.clone(),
                 },
@@ -389,7 +475,7 @@ impl Deployment {
             (
                 State::Queued
                 | State::RollingOut {
-                    rollout: Rollout::Registering,
+                    rollout: Rollout::Registering { .. },
                     ..
                 },
                 Fact::Cancelled { by },

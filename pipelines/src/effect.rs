@@ -28,6 +28,21 @@ pub enum Effect {
         /// For this deployment.
         deployment: DeploymentId,
     },
+    /// Start the task of `before_deploy`.
+    StartBeforeDeploy {
+        /// For this deployment.
+        deployment: DeploymentId,
+    },
+    /// Wait for the end of that task.
+    WatchBeforeDeploy {
+        /// For this deployment.
+        deployment: DeploymentId,
+    },
+    /// Stop that task: it ran for too long.
+    StopBeforeDeploy {
+        /// For this deployment.
+        deployment: DeploymentId,
+    },
     /// Point the service to the registered definition.
     UpdateService {
         /// For this deployment.
@@ -49,6 +64,9 @@ impl Effect {
             Self::PrepareRegistry { .. } => "prepare_registry",
             Self::ConfirmImages { .. } => "confirm_images",
             Self::RegisterTaskDefinition { .. } => "register_task_definition",
+            Self::StartBeforeDeploy { .. } => "start_before_deploy",
+            Self::WatchBeforeDeploy { .. } => "watch_before_deploy",
+            Self::StopBeforeDeploy { .. } => "stop_before_deploy",
             Self::UpdateService { .. } => "update_service",
             Self::StopRollout { .. } => "stop_rollout",
         }
@@ -62,6 +80,9 @@ impl Effect {
             | Self::PrepareRegistry { run }
             | Self::ConfirmImages { run } => run.as_str(),
             Self::RegisterTaskDefinition { deployment }
+            | Self::StartBeforeDeploy { deployment }
+            | Self::WatchBeforeDeploy { deployment }
+            | Self::StopBeforeDeploy { deployment }
             | Self::UpdateService { deployment }
             | Self::StopRollout { deployment } => deployment.as_str(),
         }

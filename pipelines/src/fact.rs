@@ -7,7 +7,7 @@ use crate::id::{CommitSha, DeploymentId, ImageName, Place, ReleaseId, RunId};
 use crate::release::{Release, Variables};
 use crate::report::Failure;
 use crate::run::AttemptOutcome;
-use crate::spec::Pipeline;
+use crate::spec::{BeforeDeploy, Pipeline};
 use crate::world::Hold;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -126,12 +126,22 @@ pub enum DeploymentFact {
     Started {
         /// A definition that is registered already: a rollback goes to the one that ran.
         task_definition: Option<String>,
+        /// What has to end well first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before_deploy: Option<BeforeDeploy>,
     },
     /// Its task definition is registered.
     TaskDefinitionRegistered {
         /// The definition's ARN.
         task_definition: String,
     },
+    /// The task of `before_deploy` was started.
+    BeforeDeployStarted {
+        /// Its ARN.
+        task: String,
+    },
+    /// The task of `before_deploy` ended well.
+    BeforeDeploySucceeded,
     /// ECS accepted the update.
     ServiceUpdated {
         /// How the rollout is recognised afterwards.
@@ -187,6 +197,8 @@ impl DeploymentFact {
         match self {
             Self::Started { .. } => "started",
             Self::TaskDefinitionRegistered { .. } => "task_definition_registered",
+            Self::BeforeDeployStarted { .. } => "before_deploy_started",
+            Self::BeforeDeploySucceeded => "before_deploy_succeeded",
             Self::ServiceUpdated { .. } => "service_updated",
             Self::RolloutDone => "rollout_done",
             Self::EcsTakesBack { .. } => "ecs_takes_back",

@@ -4,6 +4,7 @@
 //! rollout is recognised by the id of the deployment that our update made.
 
 use crate::deployment::EcsRollout;
+use crate::fact::DeploymentFact;
 use crate::observation::{EcsDeployment, ServiceSeen, StoppedTask};
 use crate::report::{Failure, FailureKind};
 use crate::spec::DoneWhen;
@@ -181,25 +182,51 @@ pub fn describe_stopped(service: &ServiceSeen, ecs_deployment: &str) -> Vec<Stri
         .stopped
         .iter()
         .filter(|t| t.started_by == ecs_deployment && !t.reason.starts_with("Scaling activity"));
-    let mut lines = vec![];
-    for task in stopped.take(3) {
-        let name = task.task.rsplit('/').next().unwrap_or(&task.task);
-        let exits: Vec<_> = task
-            .exit_codes
-            .iter()
-            .map(|(c, code)| format!("{c} exited {code}"))
-            .collect();
-        let mut line = format!("task {name}: {}", task.reason);
-        if !exits.is_empty() {
-            line.push_str(&format!(" ({})", exits.join(", ")));
-        }
-        if !task.container_reason.is_empty() {
-            line.push_str(&format!(": {}", task.container_reason));
-        }
-        lines.push(line);
-        lines.extend(task.last_lines.iter().map(|l| format!("  | {l}")));
+    stopped.take(3).flat_map(describe_task).collect()
+}
+
+fn describe_task(task: &StoppedTask) -> Vec<String> {
+    let name = task.task.rsplit('/').next().unwrap_or(&task.task);
+    let exits: Vec<_> = task
+        .exit_codes
+        .iter()
+        .map(|(c, code)| format!("{c} exited {code}"))
+        .collect();
+    let mut line = format!("task {name}: {}", task.reason);
+    if !exits.is_empty() {
+        line.push_str(&format!(" ({})", exits.join(", ")));
     }
-    lines
+    if !task.container_reason.is_empty() {
+        line.push_str(&format!(": {}", task.container_reason));
+    }
+    let words = task.last_lines.iter().map(|l| format!("  | {l}"));
+    std::iter::once(line).chain(words).collect()
+}
+
+/// The reason that a task of `before_deploy` is stopped with.
+pub const BEFORE_DEPLOY_TIMED_OUT: &str = "before_deploy ran into its timeout";
+
+/// Whether the task of `before_deploy` ended well: `container` did, by its exit status. A task that
+/// somebody or ECS stopped did not, whatever its containers say.
+#[must_use]
+pub fn judge_before_deploy(task: &StoppedTask, container: &str) -> DeploymentFact {
+    let exited = task.exit_codes.get(container);
+    if exited == Some(&0) && task.stop_code == "EssentialContainerExited" {
+        return DeploymentFact::BeforeDeploySucceeded;
+    }
+    let what = match exited {
+        Some(code) if *code != 0 => format!("container `{container}` exited {code}"),
+        Some(_) | None if task.reason.is_empty() => "its task did not run to its end".to_owned(),
+        Some(_) | None => task.reason.clone(),
+    };
+    let failure = if task.reason == BEFORE_DEPLOY_TIMED_OUT {
+        Failure::timed_out("before_deploy ran into its timeout, and was stopped")
+    } else {
+        Failure::failed(format!("before_deploy failed: {what}"))
+    };
+    DeploymentFact::Failed {
+        failure: failure.with_details(describe_task(task)),
+    }
 }
 
 fn failure_of(service: &ServiceSeen, ecs: &EcsRollout) -> Failure {

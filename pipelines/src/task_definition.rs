@@ -22,6 +22,9 @@ const ADDED_BY_ECS: [&str; 9] = [
 /// the reply was lost.
 pub const DEPLOYMENT_TAG: &str = "roadstead:deployment";
 
+/// What the family of [`one_off`] definitions is called after the service's own.
+pub const ONE_OFF_FAMILY: &str = "-before-deploy";
+
 /// What changes from one revision to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revision<'a> {
@@ -82,6 +85,47 @@ pub fn revise(
         .collect();
     all.push(json!({"key": DEPLOYMENT_TAG, "value": revision.deployment}));
     next.insert("tags".into(), Value::Array(all));
+    Ok(Value::Object(next))
+}
+
+/// The body of RegisterTaskDefinition for one task that runs `command` beside the service: the same
+/// definition in a family of its own, as ECS has no way to run a task past the entry point of its image. It
+/// publishes no ports, which the service's tasks may have taken on the same host.
+///
+/// # Errors
+/// [`CannotRevise`] when the definition has no container, or not the one that is named.
+pub fn one_off(
+    base: &Value,
+    tags: &[Value],
+    container: Option<&str>,
+    command: &[String],
+) -> Result<Value, CannotRevise> {
+    let mut next = base
+        .as_object()
+        .cloned()
+        .ok_or_else(|| CannotRevise("not an object".into()))?;
+    for member in ADDED_BY_ECS {
+        next.remove(member);
+    }
+    let family = base["family"].as_str().unwrap_or_default();
+    // A family's name has at most 255 characters.
+    let cut = family.len().min(255 - ONE_OFF_FAMILY.len());
+    let family = family.get(..cut).unwrap_or(family);
+    next.insert("family".into(), json!(format!("{family}{ONE_OFF_FAMILY}")));
+    let containers = next
+        .get_mut("containerDefinitions")
+        .and_then(Value::as_array_mut)
+        .ok_or_else(|| CannotRevise("it has no containerDefinitions".into()))?;
+    for other in containers.iter_mut().filter_map(Value::as_object_mut) {
+        other.remove("portMappings");
+    }
+    let container = pick(containers, container)?;
+    container.insert("entryPoint".into(), json!(command));
+    container.insert("command".into(), json!([]));
+    container.insert("essential".into(), json!(true));
+    if !tags.is_empty() {
+        next.insert("tags".into(), json!(tags));
+    }
     Ok(Value::Object(next))
 }
 

@@ -345,6 +345,7 @@ fn a_planner_blind_to_who_is_at_work_is_found_out() {
                     deployment: deployment.id.clone(),
                     fact: roadstead_pipelines::fact::DeploymentFact::Started {
                         task_definition: None,
+                        before_deploy: None,
                     },
                 });
             }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 const ONE_SERVICE: &str = include_str!("../examples/one-service.yml");
 const MONOREPO: &str = include_str!("../examples/monorepo.yml");
 const APPROVAL: &str = include_str!("../examples/approval.yml");
+const MIGRATION: &str = include_str!("../examples/database-migration.yml");
 const DEV_QA_PRODUCTION: &str = include_str!("../examples/dev-qa-production.yml");
 const DOCUMENTATION: &str = include_str!("../../docs/pipeline-file.md");
 
@@ -53,7 +54,7 @@ fn every_file_of_the_examples_is_accepted_and_survives_its_storage() {
         );
         count += 1;
     }
-    assert_eq!(count, 4);
+    assert_eq!(count, 5);
 }
 
 #[test]
@@ -255,4 +256,23 @@ fn approvals_count_people_other_than_the_author() {
     };
     assert_eq!(production.gates[1], approval);
     assert_eq!(production.done_when, DoneWhen::Drained);
+}
+
+#[test]
+fn a_command_before_a_deployment_is_a_script_or_words() {
+    let file = read(MIGRATION);
+    let orders = &file.services[&service("orders")];
+    let before = orders.before_deploy.as_ref().unwrap();
+    assert_eq!(before.command, ["/bin/sh", "-c", "alembic upgrade head"]);
+    assert_eq!(before.timeout, Seconds::from_minutes(10));
+    assert_eq!(before.shown(), "alembic upgrade head");
+    let words = MIGRATION.replace(
+        "{ command: alembic upgrade head, timeout: 10m }",
+        "[/bin/migrate, 1.10]",
+    );
+    let file = read(&words);
+    let before = file.services[&service("orders")].before_deploy.clone();
+    let before = before.unwrap();
+    assert_eq!(before.command, ["/bin/migrate", "1.10"]);
+    assert_eq!(before.timeout, Seconds::from_minutes(30));
 }

@@ -5,6 +5,7 @@
 //! (one that moved on needs nothing), and the adapters look before they act. Nothing is decided here:
 //! an outcome is a fact, and what it means is the core's business.
 
+mod before_deploy;
 mod deployments;
 mod registry;
 mod sources;
@@ -46,6 +47,9 @@ const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// The first wait before another try, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// Between two looks at something that takes its time.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// What became of one try.
 #[derive(Debug, Clone, PartialEq)]
 enum Outcome {
@@ -63,6 +67,8 @@ enum Outcome {
         /// Why this one did not.
         error: String,
     },
+    /// It goes well and is not over: it is looked at again after [`LOOK`].
+    NotYet,
 }
 
 impl Outcome {
@@ -319,6 +325,15 @@ impl Executor {
                 tracing::info!(effect = row.key, error, "an effect is given up");
                 self.store.fail_effect(&row.key, changes, &error, now).await
             }
+            Outcome::NotYet => {
+                let wait = SignedDuration::try_from(LOOK).unwrap_or(SignedDuration::ZERO);
+                let again = self.store.go_on_with_effect(&row.key, now + wait);
+                match again.await {
+                    // Nothing came of it that anybody has to hear of.
+                    Ok(()) => return,
+                    Err(error) => Err(error),
+                }
+            }
             Outcome::Later { error } => {
                 let wait = backoff(row.attempts);
                 tracing::info!(effect = row.key, error, ?wait, "an effect is tried again");
@@ -343,6 +358,9 @@ impl Executor {
             Effect::RegisterTaskDefinition { deployment } => {
                 self.register_task_definition(deployment).await
             }
+            Effect::StartBeforeDeploy { deployment } => self.start_before_deploy(deployment).await,
+            Effect::WatchBeforeDeploy { deployment } => self.watch_before_deploy(deployment).await,
+            Effect::StopBeforeDeploy { deployment } => self.stop_before_deploy(deployment).await,
             Effect::UpdateService { deployment } => self.update_service(deployment).await,
             Effect::StopRollout { deployment } => self.stop_rollout(deployment).await,
         }
@@ -356,6 +374,9 @@ fn refused(effect: &Effect, failure: Failure) -> Outcome {
         | Effect::PrepareRegistry { run }
         | Effect::ConfirmImages { run } => Outcome::run_refused(run, failure),
         Effect::RegisterTaskDefinition { deployment }
+        | Effect::StartBeforeDeploy { deployment }
+        | Effect::WatchBeforeDeploy { deployment }
+        | Effect::StopBeforeDeploy { deployment }
         | Effect::UpdateService { deployment }
         | Effect::StopRollout { deployment } => Outcome::deployment_failed(deployment, failure),
     }

@@ -317,7 +317,9 @@ fn moves(deployment: &Deployment) -> bool {
     match &deployment.state {
         DeploymentState::RollingOut { rollout, .. } => match rollout {
             Rollout::Watching { .. } => true,
-            Rollout::Registering | Rollout::Updating { .. } => false,
+            Rollout::Registering { .. }
+            | Rollout::BeforeDeploy { .. }
+            | Rollout::Updating { .. } => false,
         },
         DeploymentState::Verifying { .. } => true,
         DeploymentState::RollingBack { by, .. } => match by {
@@ -379,7 +381,7 @@ fn releases(world: &World, state: &PlaceState) -> BTreeMap<String, ReleaseId> {
                 task_definition, ..
             } => task_definition,
             DeploymentState::RollingOut {
-                rollout: Rollout::Registering,
+                rollout: Rollout::Registering { .. } | Rollout::BeforeDeploy { .. },
                 ..
             }
             | DeploymentState::Queued

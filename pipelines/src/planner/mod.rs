@@ -8,6 +8,7 @@
 //! environment deploys by itself; [`queue`] starts what waits; [`rollouts`] judges what moves and
 //! takes back what fails.
 
+mod before_deploy;
 mod candidates;
 mod queue;
 mod rollouts;

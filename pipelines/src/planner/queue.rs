@@ -75,6 +75,7 @@ fn start_rollback(draft: &mut Draft<'_>, rollback: &Deployment, occupant: Option
             deployment: rollback.id.clone(),
             fact: DeploymentFact::Started {
                 task_definition: None,
+                before_deploy: None,
             },
         });
         draft.change(Change::Deployment {
@@ -87,7 +88,9 @@ fn start_rollback(draft: &mut Draft<'_>, rollback: &Deployment, occupant: Option
         let early = matches!(
             occupant.state,
             DeploymentState::RollingOut {
-                rollout: Rollout::Registering | Rollout::Updating { .. },
+                rollout: Rollout::Registering { .. }
+                    | Rollout::BeforeDeploy { .. }
+                    | Rollout::Updating { .. },
                 ..
             }
         );
@@ -117,6 +120,8 @@ fn start_rollback(draft: &mut Draft<'_>, rollback: &Deployment, occupant: Option
         deployment: rollback.id.clone(),
         fact: DeploymentFact::Started {
             task_definition: Some(known.task_definition.clone()),
+            // It ran with what the database was then; what came since is not undone by going back.
+            before_deploy: None,
         },
     });
 }
@@ -174,10 +179,13 @@ fn start_forward(draft: &mut Draft<'_>, forward: &Deployment, occupant: Option<&
         }
     }
     if !closed {
+        let pipeline = draft.world.pipeline.as_ref();
+        let service = pipeline.and_then(|pipeline| pipeline.services.get(&place.service));
         draft.change(Change::Deployment {
             deployment: forward.id.clone(),
             fact: DeploymentFact::Started {
                 task_definition: None,
+                before_deploy: service.and_then(|service| service.before_deploy.clone()),
             },
         });
     }

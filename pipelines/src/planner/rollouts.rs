@@ -65,11 +65,11 @@ fn rolling_out(
     let limit = deadline(draft.world.environment(&deployment.place), since);
     match rollout {
         // Nothing has been asked of ECS yet, so giving up is safe here and only here.
-        Rollout::Registering if draft.now >= limit => {
+        Rollout::Registering { .. } if draft.now >= limit => {
             let failure = Failure::timed_out("its task definition could not be registered in time");
             fact(draft, deployment, DeploymentFact::Failed { failure });
         }
-        Rollout::Registering => {
+        Rollout::Registering { .. } => {
             draft.effect(Effect::RegisterTaskDefinition { deployment: id });
             wait(
                 draft,
@@ -78,6 +78,14 @@ fn rolling_out(
                 since,
                 Some(limit),
             );
+        }
+        Rollout::BeforeDeploy {
+            before_deploy,
+            task,
+            ..
+        } => {
+            let times = (since, limit);
+            super::before_deploy::plan(draft, deployment, before_deploy, task.as_ref(), times);
         }
         Rollout::Updating { .. } => {
             draft.effect(Effect::UpdateService { deployment: id });
@@ -476,14 +484,14 @@ fn deadline(environment: Option<&Environment>, since: Timestamp) -> Timestamp {
     since + SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(1800))
 }
 
-fn fact(draft: &mut Draft<'_>, deployment: &Deployment, fact: DeploymentFact) {
+pub(super) fn fact(draft: &mut Draft<'_>, deployment: &Deployment, fact: DeploymentFact) {
     draft.change(Change::Deployment {
         deployment: deployment.id.clone(),
         fact,
     });
 }
 
-fn wait(
+pub(super) fn wait(
     draft: &mut Draft<'_>,
     deployment: &Deployment,
     reason: &str,

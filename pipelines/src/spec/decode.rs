@@ -5,7 +5,7 @@
 
 use super::diagnostic::{At, Reporter};
 use super::fields::{self, Fields};
-use super::model::{Image, Pipeline, Service, Sidecar, Step, StepAction, Trigger};
+use super::model::{BeforeDeploy, Image, Pipeline, Service, Sidecar, Step, StepAction, Trigger};
 use super::tree::{Entry, Node, Value};
 use super::{environments, keys, trigger, values};
 use crate::id::{ImageName, InvalidName, ProjectName, ServiceName, StepName};
@@ -216,13 +216,60 @@ fn service(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Ser
     let fields = Fields::read(&entry.value, Some(name), entry.at, &keys::SERVICE, reporter)?;
     let container = optional(&fields, "container", values::ecs_name, reporter);
     let health_path = optional(&fields, "health_path", values::health_path, reporter);
+    let before_deploy = fields
+        .get("before_deploy", reporter)
+        .and_then(|entry| before_deploy(entry, reporter));
     let image = fields.require("image", reporter)?;
     let image = name_of(image, ImageName::parse, reporter)?;
     Some(Service {
         image,
         container,
         health_path,
+        before_deploy,
     })
+}
+
+/// A command alone, or a mapping when there is more to say.
+fn before_deploy(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<BeforeDeploy> {
+    let is_alone = !matches!(entry.value.value, Value::Map(_));
+    if is_alone {
+        return Some(BeforeDeploy {
+            command: command(entry, reporter)?,
+            timeout: BeforeDeploy::DEFAULT_TIMEOUT,
+        });
+    }
+    let fields = Fields::read(&entry.value, None, entry.at, &keys::BEFORE_DEPLOY, reporter)?;
+    let timeout = fields.positive_duration("timeout", reporter);
+    let entry = fields.require("command", reporter)?;
+    Some(BeforeDeploy {
+        command: command(entry, reporter)?,
+        timeout: timeout.unwrap_or(BeforeDeploy::DEFAULT_TIMEOUT),
+    })
+}
+
+/// A text for the container's shell, or a list of words that are taken as they are.
+fn command(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Vec<String>> {
+    if !matches!(entry.value.value, Value::List(_)) {
+        let line = fields::text(entry, reporter)?;
+        return match values::script(line) {
+            Ok(line) => Some(vec!["/bin/sh".into(), "-c".into(), line]),
+            Err(reason) => {
+                let message = format!("`{}` {reason}", entry.key);
+                reporter.error(entry.value.at, message);
+                None
+            }
+        };
+    }
+    let words: Vec<String> = fields::items(entry, reporter)?
+        .iter()
+        .filter_map(|word| Some(fields::scalar(word, &entry.key, reporter)?.text.clone()))
+        .collect();
+    if words.first().is_none_or(String::is_empty) {
+        let message = format!("`{}` names no program", entry.key);
+        reporter.error(entry.value.at, message);
+        return None;
+    }
+    Some(words)
 }
 
 /// A mapping from names to things of one kind; empty when the key is missing.

@@ -288,7 +288,7 @@ pub(super) fn items<'n>(entry: &'n Entry, reporter: &mut Reporter<'_>) -> Option
 }
 
 /// The text of an entry, which must not be empty.
-fn text<'n>(entry: &'n Entry, reporter: &mut Reporter<'_>) -> Option<&'n str> {
+pub(super) fn text<'n>(entry: &'n Entry, reporter: &mut Reporter<'_>) -> Option<&'n str> {
     let scalar = scalar(&entry.value, &entry.key, reporter)?;
     if scalar.text.trim().is_empty() {
         reporter.error(entry.value.at, format!("`{}` is empty", entry.key));

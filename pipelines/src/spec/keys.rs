@@ -80,9 +80,20 @@ pub(super) const SIDECAR: Keys = Keys {
 
 pub(super) const SERVICE: Keys = Keys {
     what: "service",
-    known: &["image", "container", "health_path"],
-    later: &["before_deploy", "task_definition", "secrets", "variants"],
-    elsewhere: &[("healthcheck", "health_path")],
+    known: &["image", "container", "health_path", "before_deploy"],
+    later: &["task_definition", "secrets", "variants"],
+    elsewhere: &[
+        ("healthcheck", "health_path"),
+        ("pre_deploy", "before_deploy"),
+        ("migrate", "before_deploy"),
+    ],
+};
+
+pub(super) const BEFORE_DEPLOY: Keys = Keys {
+    what: "before_deploy",
+    known: &["command", "timeout"],
+    later: &[],
+    elsewhere: &[("run", "command"), ("script", "command")],
 };
 
 pub(super) const ENVIRONMENT: Keys = Keys {

@@ -22,8 +22,8 @@ mod values;
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use env_file::parse_env_file;
 pub use model::{
-    AfterRollback, DeployMode, DoneWhen, EcsTarget, EcsTargetOverride, Environment, Gate,
-    HttpProbe, Image, Pipeline, ResolvedTarget, Role, Rollback, SERVICE_PLACEHOLDER, Service,
+    AfterRollback, BeforeDeploy, DeployMode, DoneWhen, EcsTarget, EcsTargetOverride, Environment,
+    Gate, HttpProbe, Image, Pipeline, ResolvedTarget, Role, Rollback, SERVICE_PLACEHOLDER, Service,
     Sidecar, Step, StepAction, Trigger, Verify,
 };
 pub use trigger::{Triggered, triggered_by};

@@ -106,6 +106,40 @@ pub struct Service {
     pub container: Option<String>,
     /// Where it answers for its health, `/healthz`.
     pub health_path: Option<String>,
+    /// What has to end well on the new image before the service is touched.
+    #[serde(default)]
+    pub before_deploy: Option<BeforeDeploy>,
+}
+
+/// A command that one task of the new image runs before a deployment touches the service, such as a
+/// migration of its database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeforeDeploy {
+    /// Its words; they take the place of the image's entry point and command.
+    pub command: Vec<String>,
+    /// How long it may run.
+    pub timeout: Seconds,
+}
+
+impl BeforeDeploy {
+    /// How long it may run when the file says nothing.
+    pub const DEFAULT_TIMEOUT: Seconds = Seconds::from_minutes(30);
+
+    /// The first line of what it runs, as people know it, at most 60 characters of it.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let line = match self.command.as_slice() {
+            [shell, flag, line] if shell == "/bin/sh" && flag == "-c" => line.clone(),
+            words => words.join(" "),
+        };
+        let first = line.lines().next().unwrap_or_default();
+        let short: String = first.chars().take(60).collect();
+        if short.len() < line.trim_end().len() {
+            format!("{short}…")
+        } else {
+            short
+        }
+    }
 }
 
 /// One place in the promotion order.

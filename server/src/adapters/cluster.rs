@@ -10,10 +10,12 @@ mod definitions;
 mod last_words;
 mod memory;
 mod observe;
+mod one_off;
 mod raw;
 mod rollout;
 mod tasks;
 
+pub use one_off::{OneOff, OneOffSeen};
 pub use raw::Base;
 pub use rollout::Stopping;
 

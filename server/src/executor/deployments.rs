@@ -15,15 +15,15 @@ use roadstead_pipelines::task_definition::{Revision, revise};
 use std::collections::BTreeMap;
 
 /// Where a deployment goes, by the file that holds now.
-struct Target {
-    pipeline: Pipeline,
+pub(super) struct Target {
+    pub(super) pipeline: Pipeline,
     ecs: ResolvedTarget,
-    address: ServiceAddress,
+    pub(super) address: ServiceAddress,
     rollout_timeout: SignedDuration,
 }
 
 impl Executor {
-    async fn target(
+    pub(super) async fn target(
         &self,
         deployment: &Deployment,
     ) -> Result<Result<Target, Failure>, Interrupted> {
@@ -52,7 +52,7 @@ impl Executor {
         let detail = self.store.get_deployment(id).await?;
         let (deployment, release) = (&detail.deployment, &detail.release);
         let DeploymentState::RollingOut {
-            rollout: Rollout::Registering,
+            rollout: Rollout::Registering { .. },
             ..
         } = &deployment.state
         else {

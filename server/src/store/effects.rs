@@ -323,7 +323,25 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn retry_effect(&self, key: &str, not_before: Timestamp, error: &str) -> Result<()> {
-        let (key, error, holder) = (key.to_owned(), error.to_owned(), self.id().to_owned());
+        self.put_back(key, not_before, Some(error.to_owned())).await
+    }
+
+    /// An effect goes well and is not over: it is looked at again, not before `not_before`. Tries are
+    /// counted from there.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn go_on_with_effect(&self, key: &str, not_before: Timestamp) -> Result<()> {
+        self.put_back(key, not_before, None).await
+    }
+
+    async fn put_back(
+        &self,
+        key: &str,
+        not_before: Timestamp,
+        error: Option<String>,
+    ) -> Result<()> {
+        let (key, holder) = (key.to_owned(), self.id().to_owned());
         self.write(move |c| {
             let open = effects::table
                 .find(&key)
@@ -339,9 +357,14 @@ impl Store {
                     effects::not_before.eq(micros(not_before)),
                     effects::leased_until.eq(None::<i64>),
                     effects::leased_by.eq(None::<String>),
-                    effects::last_error.eq(Some(&error)),
+                    effects::last_error.eq(&error),
                 ))
                 .execute(c)?;
+            if error.is_none() {
+                diesel::update(open)
+                    .set(effects::attempts.eq(0))
+                    .execute(c)?;
+            }
             Ok(())
         })
         .await

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 const MAIN: &str = "refs/heads/main";
 
-const PIPELINE: &str = "\
+pub(crate) const PIPELINE: &str = "\
 version: 1
 name: shop
 images:
@@ -46,9 +46,9 @@ environments:
 ";
 
 /// The rooms of a server that act, without its HTTP.
-struct Server {
-    store: Store,
-    project: ProjectName,
+pub(crate) struct Server {
+    pub(crate) store: Store,
+    pub(crate) project: ProjectName,
     origin: Repository,
     bell: Bell,
     stop: CancellationToken,
@@ -57,7 +57,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(aws: Aws) -> Self {
+    pub(crate) async fn start(aws: Aws) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("origin.git");
         let origin = Repository::init_bare(&path).unwrap();
@@ -152,7 +152,7 @@ impl Server {
         .await
     }
 
-    fn new_release(project: &ProjectName, number: u64) -> Release {
+    pub(crate) fn new_release(project: &ProjectName, number: u64) -> Release {
         let image = ImageRef {
             repository_uri: "registry.example.org/shop/app".into(),
             digest: ImageDigest::parse(&format!("sha256:{}", "a".repeat(64))).unwrap(),
@@ -175,7 +175,12 @@ impl Server {
     /// Puts a release before the planner, which deploys it by itself.
     async fn release(&self, number: u64) -> Release {
         let release = Self::new_release(&self.project, number);
-        let pipeline = Box::new(spec::parse("pipeline.yml", PIPELINE).unwrap());
+        self.bring(release, PIPELINE).await
+    }
+
+    /// The same with this release and this file.
+    pub(crate) async fn bring(&self, release: Release, file: &str) -> Release {
+        let pipeline = Box::new(spec::parse("pipeline.yml", file).unwrap());
         let changes = vec![
             Change::AdoptPipeline { pipeline },
             Change::MakeRelease {
@@ -192,7 +197,7 @@ impl Server {
     }
 
     /// The deployment of a release, once it is over.
-    async fn deployed(&self, release: &ReleaseId) -> Deployment {
+    pub(crate) async fn deployed(&self, release: &ReleaseId) -> Deployment {
         let filter = DeploymentFilter {
             release: Some(release.clone()),
             ..Default::default()
@@ -206,7 +211,7 @@ impl Server {
         .await
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         for room in self.rooms {
             room.abort();
@@ -368,6 +373,7 @@ async fn an_update_that_ecs_never_takes_ends_with_the_reason() {
         },
         fact(DeploymentFact::Started {
             task_definition: None,
+            before_deploy: None,
         }),
         fact(DeploymentFact::TaskDefinitionRegistered {
             task_definition: "arn:aws:ecs:eu-north-1:000000000000:task-definition/web:9".into(),

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has to stop")]
 
+mod before_deploy;
 mod cluster;
 mod executor;
 mod registry;

@@ -6,6 +6,7 @@ use roadstead_server::adapters::cluster::ServiceAddress;
 use roadstead_server::config;
 use serde_json::{Value, json};
 use std::future::Future;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -22,7 +23,7 @@ pub(crate) struct Sandbox {
     http: reqwest::Client,
     stop: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl Sandbox {
@@ -50,7 +51,7 @@ impl Sandbox {
             http: reqwest::Client::new(),
             stop,
             serving,
-            _data: data,
+            data,
         }
     }
 
@@ -132,9 +133,39 @@ impl Sandbox {
         }
     }
 
-    pub(crate) async fn stop(self) {
+    pub(crate) async fn stop(mut self) {
         self.stop.cancel();
-        self.serving.await.unwrap().unwrap();
+        (&mut self.serving).await.unwrap().unwrap();
+    }
+}
+
+impl Drop for Sandbox {
+    /// Containers and networks outlive a sandbox, for the next one on the same folder to adopt.
+    fn drop(&mut self) {
+        let Ok(Some(label)) = roadstead_sandbox::label(self.data.path()) else {
+            return;
+        };
+        for (kind, remove) in [
+            ("container", ["rm", "--force"]),
+            ("network", ["rm", "--force"]),
+        ] {
+            let all = if kind == "container" {
+                vec!["--all"]
+            } else {
+                vec![]
+            };
+            let filter = format!("label={label}");
+            let list = [&[kind, "ls", "--quiet", "--filter", &filter][..], &all].concat();
+            let Ok(listed) = Command::new("docker").args(list).output() else {
+                return;
+            };
+            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+            let found: Vec<&str> = listed.split_whitespace().collect();
+            if !found.is_empty() {
+                let arguments = [&[kind][..], &remove, &found].concat();
+                drop(Command::new("docker").args(arguments).output());
+            }
+        }
     }
 }
 

@@ -301,5 +301,8 @@ fn success_of(effect: &Effect) -> Change {
             },
         },
         Effect::StopRollout { .. } => panic!("these stories take nothing back"),
+        Effect::StartBeforeDeploy { .. }
+        | Effect::WatchBeforeDeploy { .. }
+        | Effect::StopBeforeDeploy { .. } => panic!("these stories do nothing before"),
     }
 }

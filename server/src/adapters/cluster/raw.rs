@@ -57,7 +57,7 @@ impl Intercept for KeepReply {
 }
 
 /// Describes a definition by ARN, `family:revision`, or family, which is its newest active revision.
-async fn describe(clients: &Clients, name: &str) -> Result<Base, AwsError> {
+pub(super) async fn describe(clients: &Clients, name: &str) -> Result<Base, AwsError> {
     const ACTION: &str = "ecs:DescribeTaskDefinition";
     let reply = KeepReply::default();
     let request = clients.ecs.describe_task_definition().task_definition(name);

@@ -47,7 +47,7 @@ pub(super) async fn list(
     Ok(tasks)
 }
 
-fn stopped(task: &Task) -> StoppedTask {
+pub(super) fn stopped(task: &Task) -> StoppedTask {
     let containers = || task.containers().iter();
     let reason = containers().find_map(|c| c.reason().filter(|reason| !reason.is_empty()));
     StoppedTask {

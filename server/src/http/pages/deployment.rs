@@ -142,9 +142,13 @@ fn cancel(scene: &Scene, deployment: &Deployment) -> Permission {
     match deployment.state {
         DeploymentState::Queued
         | DeploymentState::RollingOut {
-            rollout: Rollout::Registering,
+            rollout: Rollout::Registering { .. },
             ..
         } => scene.deployer(),
+        DeploymentState::RollingOut {
+            rollout: Rollout::BeforeDeploy { .. },
+            ..
+        } => Permission::Denied("its before_deploy runs, and ends by itself".to_owned()),
         DeploymentState::RollingOut { .. } | DeploymentState::Verifying { .. } => {
             Permission::Denied("ECS works on it: roll back instead".to_owned())
         }

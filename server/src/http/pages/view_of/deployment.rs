@@ -76,7 +76,10 @@ fn reason(deployment: &Deployment, waiting: Option<&str>) -> String {
     match &deployment.state {
         DeploymentState::Queued => format!("waits for {}", waiting.unwrap_or("its turn")),
         DeploymentState::RollingOut { rollout, .. } => match rollout {
-            Progress::Registering => "registering its task definition".to_owned(),
+            Progress::Registering { .. } => "registering its task definition".to_owned(),
+            Progress::BeforeDeploy { before_deploy, .. } => {
+                format!("runs `{}` first", before_deploy.shown())
+            }
             Progress::Updating { .. } => "asking ECS for the update".to_owned(),
             Progress::Watching { .. } => "ECS replaces the tasks".to_owned(),
         },
