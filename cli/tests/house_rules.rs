@@ -515,3 +515,23 @@ fn files_of_code_stay_short_enough_to_be_read() {
         "at most {LONGEST_FILE} lines, make rooms of: {long:#?}"
     );
 }
+
+/// A mutant that no longer fits the sources breaks nothing, and nobody would know until it is run.
+#[test]
+fn every_mutant_fits_the_sources() {
+    let folder = root().join("cli/tests/chaos/mutants");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).expect("the mutants are there") {
+        let path = entry.expect("a folder can be read").path();
+        let output = Command::new("git")
+            .args(["apply", "--check"])
+            .arg(&path)
+            .current_dir(root())
+            .output()
+            .expect("git can be started");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {said}", path.display());
+        count += 1;
+    }
+    assert!(count >= 14, "only {count} mutants");
+}
