@@ -497,3 +497,21 @@ impl Deployment {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of a server that knew no `before_deploy` are read on.
+    #[test]
+    fn a_rollout_from_before_is_read() {
+        let stored =
+            r#"{"state":"rolling_out","since":"2026-01-05T10:00:00Z","rollout":"registering"}"#;
+        let state: DeploymentState = serde_json::from_str(stored).unwrap();
+        let rollout = Rollout::Registering {
+            before_deploy: None,
+        };
+        assert!(matches!(&state, DeploymentState::RollingOut { rollout: r, .. } if *r == rollout));
+        assert_eq!(serde_json::to_string(&state).unwrap(), stored);
+    }
+}

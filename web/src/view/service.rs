@@ -22,6 +22,8 @@ pub struct ServicePage {
     pub cell: Cell,
     /// Where it runs, in words: `cluster prod, service shop-api, eu-west-1`.
     pub place: String,
+    /// What runs before each deployment, as people know it.
+    pub before_deploy: Option<String>,
     /// The word to type to confirm promote and rollback, in guarded environments. The server
     /// checks the `confirm` field against it.
     pub confirm: Option<String>,

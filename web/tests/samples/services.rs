@@ -45,6 +45,7 @@ pub(crate) fn service() -> ServicePage {
         service: "api".into(),
         cell: matrix.rows.remove(0).cells.remove(1),
         place: "cluster prod, service shop-api, eu-west-1".into(),
+        before_deploy: Some("./bin/migrate --wait".into()),
         confirm: Some("production".into()),
         candidates: vec![Candidate {
             release_id: "r14".into(),

@@ -52,6 +52,7 @@ pub(super) async fn show(
         service: place.service.to_string(),
         cell: scene.cell(&place),
         place: scene.place_in_words(&place),
+        before_deploy: scene.before_deploy(&place),
         confirm: scene.confirm(&place),
         candidates: scene.candidates(&place),
         promote: scene.deployer(),

@@ -293,6 +293,12 @@ impl Scene {
         words
     }
 
+    /// What runs before each deployment to a place.
+    pub(in super::super) fn before_deploy(&self, place: &Place) -> Option<String> {
+        let service = self.world.pipeline.as_ref()?.services.get(&place.service)?;
+        Some(service.before_deploy.as_ref()?.shown())
+    }
+
     /// Whether the viewer may set a hold.
     pub(in super::super) fn may_hold(&self) -> Permission {
         view_of::needs_role(&self.actor, Role::Deployer)
