@@ -17,6 +17,7 @@ pub mod http;
 pub mod logs;
 pub mod observer;
 mod private;
+pub mod reaper;
 pub mod reconciler;
 pub mod retention;
 mod start;

@@ -44,20 +44,11 @@ impl Reconciler {
         loop {
             let begun = Instant::now();
             let now = crate::clock::now();
-            self.expire(now).await;
             if let Err(error) = self.round(&mut settled, now).await {
                 tracing::error!("the projects could not be listed, trying again: {error}");
             }
             tokio::time::sleep((begun.elapsed() * 3).min(LONGEST_REST)).await;
             listener.wait(INTERVAL).await;
-        }
-    }
-
-    async fn expire(&self, now: Timestamp) {
-        match self.store.expire_attempts(now).await {
-            Ok(0) => {}
-            Ok(lost) => tracing::warn!(lost, "{lost} attempts were lost: their leases ran out"),
-            Err(error) => tracing::error!("leases could not be checked, trying again: {error}"),
         }
     }
 

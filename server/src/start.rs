@@ -13,6 +13,7 @@ use crate::http::{self, App, people};
 use crate::logs::LogStore;
 use crate::observer::Observer;
 use crate::private;
+use crate::reaper::Reaper;
 use crate::reconciler::Reconciler;
 use crate::retention::Retention;
 use crate::store::Store;
@@ -62,6 +63,10 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         bell: bell.clone(),
         effects_bell: bell.clone(),
     };
+    let reaper = Reaper {
+        store: store.clone(),
+        bell: bell.clone(),
+    };
     let executor = Executor::new(
         store.clone(),
         sources.clone(),
@@ -104,6 +109,12 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
             let stop = stop.clone();
             async move {
                 stop.run_until_cancelled(reconciler.run()).await;
+            }
+        }),
+        tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                stop.run_until_cancelled(reaper.run()).await;
             }
         }),
         tokio::spawn(executor.run(stop.clone())),

@@ -284,6 +284,14 @@ impl Store {
         .await
     }
 
+    /// Gives every live attempt a whole lease from now.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn renew_leases(&self, now: Timestamp) -> Result<()> {
+        self.write(move |c| renew_leases(c, now)).await
+    }
+
     /// Attempts whose lease ran out are lost: their jobs go back to the queue or fail.
     ///
     /// # Errors

@@ -7,8 +7,11 @@ use roadstead_pipelines::action::{self, Actor};
 use roadstead_pipelines::run::{AttemptOutcome, RunState};
 use roadstead_pipelines::spec::Role;
 use roadstead_protocol::{ACCEPT_SECONDS, AttemptRef, LEASE_SECONDS, StepState};
+use roadstead_server::reaper::{Looked, Reaper};
 use roadstead_server::store::{A_NAME_IS_HELD_FOR, Offer, Report, Store, StoreError, hash_secret};
+use roadstead_server::wake::Bell;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 on_both_databases!(
     every_job_is_claimed_once,
@@ -16,6 +19,7 @@ on_both_databases!(
     a_result_counts_once,
     a_cancel_reaches_the_runner,
     a_restart_gives_every_attempt_a_lease,
+    silence_that_nobody_could_hear_does_not_count,
     steps_go_forward_only,
     a_draining_runner_gets_nothing,
 );
@@ -320,6 +324,32 @@ async fn a_restart_gives_every_attempt_a_lease(url: &str) {
         store.get_run(&run).await.unwrap().run.state.word(),
         "building"
     );
+}
+
+async fn silence_that_nobody_could_hear_does_not_count(url: &str) {
+    let mut story = Story::begin(url).await;
+    story.push().await;
+    let store = story.store.clone();
+    let reaper = Reaper {
+        store: store.clone(),
+        bell: Bell::default(),
+    };
+    let claimed = store.claim_job("a", hash_secret("one"), story.now).await;
+    let claimed = claimed.unwrap().unwrap();
+    let accepted = store.accept_attempt(&claimed.attempt, story.now).await;
+    assert_eq!(accepted.unwrap(), Report::Recorded);
+
+    // The database was gone for longer than the lease.
+    story.wait(seconds(LEASE_SECONDS) + 5);
+    let gone = Duration::from_secs(LEASE_SECONDS + 5);
+    let looked = reaper.look(gone, story.now).await.unwrap();
+    assert_eq!(looked, Looked::Renewed);
+    let looked = reaper.look(Duration::from_secs(1), story.now).await;
+    assert_eq!(looked.unwrap(), Looked::Lost(0));
+    // From then on silence counts again.
+    story.wait(seconds(LEASE_SECONDS) + 1);
+    let looked = reaper.look(Duration::from_secs(9), story.now).await;
+    assert_eq!(looked.unwrap(), Looked::Lost(1));
 }
 
 async fn steps_go_forward_only(url: &str) {
