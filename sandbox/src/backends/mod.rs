@@ -34,8 +34,11 @@ pub(crate) struct TaskLaunch {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ContainerSpec {
     pub name: String,
-    /// As the definition says: a tag, or `repository@sha256:…`.
+    /// As the definition says: a tag, or `repository@sha256:…`. The latter, too, once the
+    /// deployment has decided what the tag stands for.
     pub image: String,
+    /// All tasks of the deployment run what the tag stands for in its first one.
+    pub is_consistent: bool,
     pub essential: bool,
     /// None: the image's own.
     pub entry_point: Option<Vec<String>>,
@@ -66,6 +69,21 @@ pub(crate) struct ContainerSpec {
     /// are all healthy.
     #[serde(default)]
     pub names_when_healthy: Vec<String>,
+}
+
+/// A reference without tag and digest.
+pub(crate) fn repository(image: &str) -> &str {
+    let image = image.split('@').next().unwrap_or(image);
+    match image.rsplit_once(':') {
+        // A colon before a slash belongs to the host's port.
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => image,
+    }
+}
+
+/// The image of that digest in the repository of `image`.
+pub(crate) fn by_digest(image: &str, digest: &str) -> String {
+    format!("{}@{digest}", repository(image))
 }
 
 /// Where a container's output goes: stream `<prefix>/<container>/<task id>` of `group`.

@@ -64,6 +64,30 @@ fn a_task_that_nothing_checks_is_healthy_forty_seconds_after_it_runs() {
 }
 
 #[test]
+fn a_rollback_returns_to_what_a_tag_stood_for_then() {
+    let (mut world, first) = settled(1, with_breaker(true), Check::Container);
+    let pin = |world: &mut World, deployment: &str, digest: &str| {
+        world.service.pin(deployment, "image", digest).unwrap()
+    };
+    assert_eq!(pin(&mut world, &first, "sha256:1"), "sha256:1");
+    // Whoever comes first decides.
+    assert_eq!(pin(&mut world, &first, "sha256:2"), "sha256:1");
+    let second = world.deploy("web:2", &[Script::Exits { after: 2 }]);
+    assert_eq!(pin(&mut world, &second, "sha256:2"), "sha256:2");
+    world.run_to_end(1);
+    assert_eq!(world.record().status, End::RollbackSuccessful);
+    assert_eq!(world.primary().revision.digests["image"], "sha256:1");
+    let kept: Vec<&str> = world
+        .service
+        .revisions
+        .iter()
+        .map(|one| one.digests["image"].as_str())
+        .collect();
+    assert_eq!(kept, ["sha256:2", "sha256:1"]);
+    assert_eq!(world.service.pin("ecs-svc/9", "image", "sha256:3"), None);
+}
+
+#[test]
 fn a_rollout_replaces_every_task_and_old_deployments_vanish() {
     let (mut world, first) = settled(4, Configuration::default(), Check::Target);
     let second = world.deploy("web:2", &[GOOD]);

@@ -172,26 +172,17 @@ pub(super) fn pullable(image: &str) -> String {
     }
 }
 
-/// A reference without tag and digest.
-pub(super) fn repository(image: &str) -> &str {
-    let image = image.split('@').next().unwrap_or(image);
-    match image.rsplit_once(':') {
-        // A colon before a slash belongs to the host's port.
-        Some((repository, tag)) if !tag.contains('/') => repository,
-        _ => image,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backends::PortMapping;
+    use crate::backends::{PortMapping, repository};
     use indexmap::IndexMap;
 
     fn spec() -> ContainerSpec {
         ContainerSpec {
             name: "web".to_owned(),
             image: "web:1".to_owned(),
+            is_consistent: false,
             essential: true,
             entry_point: None,
             command: None,

@@ -21,8 +21,8 @@ use bollard::query_parameters::{
 };
 use futures_util::{StreamExt, TryStreamExt};
 
-use super::super::{LogLine, PortBinding};
-use super::definition::{LABEL_CONTAINER, LABEL_INSTANCE, LABEL_TASK, pullable, repository};
+use super::super::{LogLine, PortBinding, repository};
+use super::definition::{LABEL_CONTAINER, LABEL_INSTANCE, LABEL_TASK, pullable};
 use super::journal::End;
 use super::names::Names;
 use super::network::Network;

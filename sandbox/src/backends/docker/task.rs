@@ -13,12 +13,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{
-    ContainerSpec, DependencyCondition, Reports, TaskEvent, TaskLaunch, TaskReport,
+    ContainerSpec, DependencyCondition, Reports, TaskEvent, TaskLaunch, TaskReport, by_digest,
 };
 use super::definition::{container, container_name, is_container_name};
 use super::engine::{Engine, Labelled, Seen, error_text};
 use super::journal::{End, Journal};
 use crate::clock::Clock;
+use crate::pins::Pins;
 
 /// When it is tried again to change where names lead.
 const LEAD_AGAIN: Duration = Duration::from_millis(500);
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub(super) journal: Arc<Journal>,
     pub(super) reports: Reports,
     pub(super) clock: Clock,
+    /// None for whoever starts nothing.
+    pub(super) pins: Option<Pins>,
 }
 
 impl Shared {
@@ -80,7 +83,7 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     /// Runs the task until `stop`, and then ends it; returns when nothing of it is left.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    pub(super) async fn run(mut self, stop: CancellationToken) {
         self.live(&stop).await;
         stop.cancelled().await;
         // Before the containers are told to end, as at AWS.
@@ -94,7 +97,7 @@ impl Supervisor {
         .await;
     }
 
-    async fn live(&self, stop: &CancellationToken) {
+    async fn live(&mut self, stop: &CancellationToken) {
         if let Err((container, error)) = self.check() {
             self.report(TaskEvent::CannotStart {
                 container,
@@ -125,21 +128,34 @@ impl Supervisor {
     }
 
     /// Pulls what is not running yet.
-    async fn pull(&self) -> Result<(), TaskEvent> {
-        let mut pulled: Vec<&str> = Vec::new();
-        for spec in &self.launch.containers {
-            if pulled.contains(&spec.image.as_str()) || self.exists(spec).await {
+    async fn pull(&mut self) -> Result<(), TaskEvent> {
+        let mut pulled: Vec<String> = Vec::new();
+        for number in 0..self.launch.containers.len() {
+            if self.exists(&self.launch.containers[number]).await {
                 continue;
             }
-            self.shared
-                .engine
-                .pull(&spec.image)
-                .await
-                .map_err(|error| TaskEvent::CannotPull {
-                    container: spec.name.clone(),
-                    reason: error_text(&error),
-                })?;
-            pulled.push(&spec.image);
+            self.pin(number).await?;
+            let spec = &self.launch.containers[number];
+            if pulled.contains(&spec.image) {
+                continue;
+            }
+            let got = self.shared.engine.pull(&spec.image).await;
+            got.map_err(|error| cannot_pull(spec, error_text(&error)))?;
+            pulled.push(spec.image.clone());
+        }
+        Ok(())
+    }
+
+    /// Takes the image that the task's deployment runs for a tag.
+    async fn pin(&mut self, number: usize) -> Result<(), TaskEvent> {
+        let spec = &mut self.launch.containers[number];
+        let Some(pins) = self.shared.pins.as_ref().filter(|_| spec.is_consistent) else {
+            return Ok(());
+        };
+        let decided = pins.digest(&self.launch.task_id, &spec.image).await;
+        let decided = decided.map_err(|error| cannot_pull(spec, error.to_string()))?;
+        if let Some(digest) = decided {
+            spec.image = by_digest(&spec.image, &digest);
         }
         Ok(())
     }
@@ -361,6 +377,13 @@ impl Supervisor {
     }
 }
 
+fn cannot_pull(spec: &ContainerSpec, reason: String) -> TaskEvent {
+    TaskEvent::CannotPull {
+        container: spec.name.clone(),
+        reason,
+    }
+}
+
 enum Started {
     /// Ended and removed in an earlier life of the sandbox.
     Gone(End),
@@ -523,6 +546,7 @@ mod tests {
         ContainerSpec {
             name: name.to_owned(),
             image: String::new(),
+            is_consistent: false,
             essential: true,
             entry_point: None,
             command: None,

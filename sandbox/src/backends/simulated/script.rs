@@ -263,6 +263,7 @@ mod tests {
         ContainerSpec {
             name: "app".to_owned(),
             image: image.to_owned(),
+            is_consistent: false,
             essential: true,
             entry_point: None,
             command: None,

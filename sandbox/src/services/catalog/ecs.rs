@@ -124,7 +124,8 @@ const REGISTER_TASK_DEFINITION: Operation = Operation {
     name: "RegisterTaskDefinition",
     honoured: "family cpu memory networkMode requiresCompatibilities tags \
         containerDefinitions.name containerDefinitions.image containerDefinitions.essential \
-        containerDefinitions.cpu containerDefinitions.memory \
+        containerDefinitions.versionConsistency containerDefinitions.cpu \
+        containerDefinitions.memory \
         containerDefinitions.memoryReservation containerDefinitions.entryPoint \
         containerDefinitions.command containerDefinitions.environment \
         containerDefinitions.portMappings.containerPort containerDefinitions.portMappings.hostPort \
@@ -137,7 +138,7 @@ const REGISTER_TASK_DEFINITION: Operation = Operation {
         containerDefinitions.logConfiguration.options",
     ignored: "taskRoleArn executionRoleArn ephemeralStorage runtimePlatform enableFaultInjection \
         containerDefinitions.portMappings.appProtocol \
-        containerDefinitions.startTimeout containerDefinitions.versionConsistency \
+        containerDefinitions.startTimeout \
         containerDefinitions.interactive containerDefinitions.pseudoTerminal",
     refused: Some(
         "volumes placementConstraints proxyConfiguration inferenceAccelerators pidMode ipcMode \

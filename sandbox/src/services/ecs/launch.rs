@@ -13,6 +13,7 @@ use super::input::{Input, client};
 use super::{names, registries, sizes};
 use crate::backends::{
     AwsLogs, ContainerSpec, Dependency, DependencyCondition, HealthCheck, PortMapping, TaskLaunch,
+    by_digest,
 };
 use crate::scheduler::ContainerPlan;
 use crate::services::AwsError;
@@ -88,6 +89,7 @@ pub(super) fn plans(raw: &Map<String, Value>) -> Result<Vec<ContainerPlan>, AwsE
         .into_iter()
         .map(|container| ContainerPlan {
             checked: container.health_check.is_some(),
+            consistent: container.is_consistent,
             name: container.name,
             image: container.image,
             essential: container.essential,
@@ -107,6 +109,11 @@ pub(crate) fn build(state: &State, task_id: &str) -> Option<TaskLaunch> {
             .deployments
             .iter()
             .find(|one| Some(&one.id) == started_by)?;
+        for container in containers.iter_mut().filter(|one| one.is_consistent) {
+            if let Some(digest) = own.revision.digests.get(&container.image) {
+                container.image = by_digest(&container.image, digest);
+            }
+        }
         let namespace = names::usual_namespace(state, found.cluster);
         let settings = &own.revision.settings;
         let mut all = names::read(settings, &definition.raw, namespace).ok()?;
@@ -124,6 +131,11 @@ pub(crate) fn build(state: &State, task_id: &str) -> Option<TaskLaunch> {
                     container.network_names.push(name.name);
                 }
             }
+        }
+    } else {
+        // Each task of RunTask stands for itself.
+        for container in &mut containers {
+            container.is_consistent = false;
         }
     }
     Some(TaskLaunch {
@@ -167,12 +179,14 @@ pub(super) fn containers(
 
 fn container(input: &Input<'_>) -> Result<ContainerSpec, AwsError> {
     let name = input.required("name")?.to_owned();
+    let image = input
+        .text("image")?
+        .filter(|image| !image.is_empty())
+        .ok_or_else(|| client("Container.image should not be null or empty."))?
+        .to_owned();
     Ok(ContainerSpec {
-        image: input
-            .text("image")?
-            .filter(|image| !image.is_empty())
-            .ok_or_else(|| client("Container.image should not be null or empty."))?
-            .to_owned(),
+        is_consistent: is_consistent(input)? && !image.contains('@'),
+        image,
         essential: input.flag("essential")?.unwrap_or(true),
         entry_point: words(input, "entryPoint")?,
         command: words(input, "command")?,
@@ -195,6 +209,14 @@ fn container(input: &Input<'_>) -> Result<ContainerSpec, AwsError> {
         names_when_healthy: Vec::new(),
         name,
     })
+}
+
+fn is_consistent(input: &Input<'_>) -> Result<bool, AwsError> {
+    match input.text("versionConsistency")? {
+        None | Some("enabled") => Ok(true),
+        Some("disabled") => Ok(false),
+        Some(other) => Err(client(format!("Unknown versionConsistency {other}."))),
+    }
 }
 
 /// None when absent or empty: then the image decides.

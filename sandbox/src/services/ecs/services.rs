@@ -1,5 +1,6 @@
 //! Services: create, update, describe, list, delete. What follows is the scheduler's.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -152,6 +153,7 @@ fn revision(
         created_at: moment.now,
         definition_arn: definition.arn.clone(),
         containers: launch::plans(&definition.raw)?,
+        digests: BTreeMap::new(),
         targets: targets(app, &settings, definition)?,
         settings,
     })

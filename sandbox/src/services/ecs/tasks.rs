@@ -1,5 +1,7 @@
 //! Tasks: run one, stop any, describe and list.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::input::{Input, invalid};
@@ -54,6 +56,7 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
                 created_at: now,
                 definition_arn: definition.arn.clone(),
                 containers: launch::plans(&definition.raw)?,
+                digests: BTreeMap::new(),
                 targets: Vec::new(),
                 need: sizes::launch(
                     &definition.raw,
