@@ -4,6 +4,7 @@
 //! Reports are level-like: sending one twice does no harm, and after a restart `adopt` sends again
 //! whatever is true now. Must not know: services, deployments, AWS's wire.
 
+mod dependencies;
 pub(crate) mod docker;
 pub(crate) mod simulated;
 
@@ -57,6 +58,9 @@ pub(crate) struct ContainerSpec {
     /// CPU shares, 1024 per CPU.
     pub cpu_shares: Option<i64>,
     pub docker_labels: IndexMap<String, String>,
+    /// How long others wait for it to be what their `depends_on` says, from its start; not scaled by
+    /// Docker Engine, because the process inside is real.
+    pub start_timeout: Option<Duration>,
     /// Between SIGTERM and SIGKILL; not scaled, because the process inside is real.
     pub stop_timeout: Duration,
     /// The `awslogs` options, when the container logs there.

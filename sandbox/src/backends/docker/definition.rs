@@ -200,6 +200,7 @@ mod tests {
             memory_mib: Some(64),
             cpu_shares: Some(0),
             docker_labels: IndexMap::from([(LABEL_TASK.to_owned(), "stolen".to_owned())]),
+            start_timeout: None,
             stop_timeout: Duration::from_millis(1500),
             awslogs: None,
             network_names: Vec::new(),

@@ -131,14 +131,14 @@ const REGISTER_TASK_DEFINITION: Operation = Operation {
         containerDefinitions.portMappings.containerPort containerDefinitions.portMappings.hostPort \
         containerDefinitions.portMappings.protocol containerDefinitions.portMappings.name \
         containerDefinitions.dependsOn \
-        containerDefinitions.stopTimeout containerDefinitions.user \
+        containerDefinitions.startTimeout containerDefinitions.stopTimeout \
+        containerDefinitions.user \
         containerDefinitions.workingDirectory containerDefinitions.readonlyRootFilesystem \
         containerDefinitions.dockerLabels containerDefinitions.healthCheck \
         containerDefinitions.logConfiguration.logDriver \
         containerDefinitions.logConfiguration.options",
     ignored: "taskRoleArn executionRoleArn ephemeralStorage runtimePlatform enableFaultInjection \
         containerDefinitions.portMappings.appProtocol \
-        containerDefinitions.startTimeout \
         containerDefinitions.interactive containerDefinitions.pseudoTerminal",
     refused: Some(
         "volumes placementConstraints proxyConfiguration inferenceAccelerators pidMode ipcMode \

@@ -203,6 +203,10 @@ fn container(input: &Input<'_>) -> Result<ContainerSpec, AwsError> {
             .map(i64::from),
         cpu_shares: input.number("cpu")?.filter(|cpu| *cpu > 0).map(i64::from),
         docker_labels: labels(input)?,
+        start_timeout: input
+            .number("startTimeout")?
+            .filter(|seconds| *seconds > 0)
+            .map(|seconds| Duration::from_secs(u64::from(seconds))),
         stop_timeout: Duration::from_secs(u64::from(input.number("stopTimeout")?.unwrap_or(30))),
         awslogs: logs(input, &name)?,
         network_names: Vec::new(),
