@@ -332,6 +332,26 @@ async fn a_container_gives_up_on_one_that_takes_longer_than_its_start_timeout() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_container_has_a_terminal_and_open_input_only_when_it_asks() {
+    let bench = Bench::new().await;
+    let script = "test -t 1 && echo terminal; echo asks; read line; echo over";
+    let wants = json!({"pseudoTerminal": true, "interactive": true});
+    let asking = bench.run(json!([bench.container("app", script, wants)]));
+    let asking = asking.await;
+    bench.until(&asking, "RUNNING").await;
+    let plain = bench.run(json!([bench.container("app", script, json!({}))]));
+    let plain = plain.await;
+    eventually("the plain one to end", || async {
+        (bench.lines(&plain, "app").await == ["asks", "over"]).then_some(())
+    })
+    .await;
+    assert_eq!(bench.lines(&asking, "app").await, ["terminal", "asks"]);
+    assert_eq!(bench.describe(&asking).await["lastStatus"], "RUNNING");
+    bench.stop(&asking).await;
+    bench.sandbox.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_the_definitions_health_check_counts() {
     let failing = "HEALTHCHECK --interval=1s --retries=1 CMD [\"/bin/false\"]";
     let bench = Bench::with_image(&[failing]).await;

@@ -53,6 +53,10 @@ pub(crate) struct ContainerSpec {
     pub user: Option<String>,
     pub working_directory: Option<String>,
     pub readonly_root_filesystem: bool,
+    /// Its input stays open.
+    pub interactive: bool,
+    /// It runs in a terminal.
+    pub pseudo_terminal: bool,
     /// Hard limit in MiB.
     pub memory_mib: Option<i64>,
     /// CPU shares, 1024 per CPU.

@@ -373,6 +373,42 @@ fn starts_that_fail_are_tried_again_ever_more_slowly() {
     assert!(world.tells("is unable to consistently start tasks successfully."));
 }
 
+/// The seconds at which tasks were launched while that much time passed.
+fn launches(world: &mut World, seconds: u32) -> Vec<i64> {
+    let mut launches = Vec::new();
+    for _ in 0..seconds {
+        world.step();
+        let mut effects = world.effects.iter();
+        if effects.any(|effect| matches!(effect, Effect::Launch { .. })) {
+            launches.push(world.now.0 / 1000);
+        }
+    }
+    launches
+}
+
+#[test]
+fn a_start_that_works_and_a_new_deployment_end_the_pauses() {
+    let mut world = World::new(1, Configuration::default(), Check::None);
+    // Every ninth start works for a while.
+    let mut scripts = [Script::CannotPull; 9];
+    scripts[8] = Script::Exits { after: 5 };
+    world.deploy("web:1", &scripts);
+    let seen = launches(&mut world, 3600);
+    let pauses: Vec<i64> = seen.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    // Seven failures later the pause is long, and after the start that worked it is short again.
+    assert!(pauses[6] > 150, "{pauses:?}");
+    assert!(pauses[8..11].iter().all(|pause| *pause < 15), "{pauses:?}");
+
+    let mut world = World::new(1, Configuration::default(), Check::None);
+    world.deploy("web:1", &[Script::CannotPull]);
+    launches(&mut world, 600);
+    let waits = world.primary().next_launch.since(world.now);
+    assert!(waits > Duration::from_secs(20), "{waits:?}");
+    world.deploy("web:2", &[Script::CannotPull]);
+    let seen = launches(&mut world, 10);
+    assert!(seen.len() >= 3, "{seen:?}");
+}
+
 #[test]
 fn a_grace_period_covers_a_slow_start_and_its_absence_does_not() {
     // Its target is unhealthy from the start and would get healthy after a minute.

@@ -281,6 +281,8 @@ mod tests {
             user: None,
             working_directory: None,
             readonly_root_filesystem: false,
+            interactive: false,
+            pseudo_terminal: false,
             memory_mib: None,
             cpu_shares: None,
             docker_labels: labels.collect(),

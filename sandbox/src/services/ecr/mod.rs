@@ -457,8 +457,14 @@ impl Ecr<'_> {
 
     /// One page of a list: 100 items unless `maxResults` says, at most 1,000.
     fn page(&self, member: &str, items: Vec<Value>) -> Result<Value, AwsError> {
-        let most = self.input["maxResults"].as_u64().unwrap_or(100);
-        let most = usize::try_from(most).unwrap_or(100).clamp(1, 1000);
+        let most = match &self.input["maxResults"] {
+            Value::Null => 100,
+            wanted => wanted
+                .as_u64()
+                .and_then(|wanted| usize::try_from(wanted).ok())
+                .filter(|wanted| (1..=1000).contains(wanted))
+                .ok_or_else(|| invalid_parameter("Invalid parameter at 'maxResults'"))?,
+        };
         let (page, next) = paging::page(items, self.input["nextToken"].as_str(), most)
             .ok_or_else(|| invalid_parameter("Invalid parameter at 'nextToken'"))?;
         Ok(without_nulls(json!({ member: page, "nextToken": next })))

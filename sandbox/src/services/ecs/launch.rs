@@ -197,6 +197,8 @@ fn container(input: &Input<'_>) -> Result<ContainerSpec, AwsError> {
         user: input.text("user")?.map(str::to_owned),
         working_directory: input.text("workingDirectory")?.map(str::to_owned),
         readonly_root_filesystem: input.flag("readonlyRootFilesystem")?.unwrap_or(false),
+        interactive: input.flag("interactive")?.unwrap_or(false),
+        pseudo_terminal: input.flag("pseudoTerminal")?.unwrap_or(false),
         memory_mib: input
             .number("memory")?
             .filter(|memory| *memory > 0)
