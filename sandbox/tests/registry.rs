@@ -9,7 +9,7 @@ mod support;
 
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
-use support::docker::{make_image, push, remove_images_of, tag_image};
+use support::docker::{make_image, pull, push, remove_images_of, tag_image};
 use support::{Sandbox, eventually, http, unique};
 
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -118,6 +118,23 @@ async fn pushes_need_a_token_and_a_repository() {
 
     bench.push("one", "team/web", "v1").await.unwrap();
     let digest = bench.digest("team/web", "v1").await.unwrap();
+
+    // Nor is anything given away without one.
+    for path in ["manifests/v1", &format!("manifests/{digest}"), "tags/list"] {
+        let url = format!("http://{}/v2/team/web/{path}", bench.registry);
+        let headers = [("accept", MANIFEST)];
+        let anonymous = http(Method::GET, &url, &headers, "").await.unwrap();
+        assert_eq!(anonymous.status, StatusCode::UNAUTHORIZED, "{path}");
+    }
+    let image = format!("{}/team/web:v1", bench.registry);
+    let refusal = pull(&image, None).await.unwrap_err();
+    assert!(
+        refusal.contains("nauthorized") || refusal.contains("no basic auth"),
+        "{refusal}"
+    );
+    pull(&image, Some("wrong")).await.unwrap_err();
+    pull(&image, Some(&bench.password)).await.unwrap();
+
     let described = bench
         .images("team/web", json!([{ "imageTag": "v1" }]))
         .await;
@@ -451,6 +468,35 @@ async fn a_scan_finds_what_was_told_and_nothing_is_scanned() {
     assert_eq!(seen["imageScanStatus"]["status"], "IN_PROGRESS");
     assert!(seen["imageScanFindings"].is_null());
     let finding = |name: &str, severity: &str| json!({"name": name, "severity": severity});
+    for (status, finds) in [
+        ("IN_PROGRESS", false),
+        ("PENDING", false),
+        ("FAILED", false),
+        ("UNSUPPORTED_IMAGE", false),
+        ("SCAN_ELIGIBILITY_EXPIRED", false),
+        ("FINDINGS_UNAVAILABLE", false),
+        ("ACTIVE", true),
+        ("COMPLETE", true),
+    ] {
+        let told = json!({"repository": "web", "digest": digest, "status": status,
+            "description": "told", "findings": [finding("CVE-9", "HIGH")]});
+        assert_eq!(tell(told).await.status, StatusCode::CREATED);
+        let seen = findings().await.unwrap();
+        let expected = json!({"status": status, "description": "told"});
+        assert_eq!(seen["imageScanStatus"], expected);
+        let described = bench.images("web", json!([{"imageTag": "v1"}])).await;
+        assert_eq!(described[0]["imageScanStatus"], expected);
+        let counts = if finds {
+            json!({"HIGH": 1})
+        } else {
+            Value::Null
+        };
+        let found = &seen["imageScanFindings"]["findingSeverityCounts"];
+        let summary = &described[0]["imageScanFindingsSummary"]["findingSeverityCounts"];
+        assert_eq!((found, summary), (&counts, &counts), "{status}");
+    }
+    let odd = json!({"repository": "web", "digest": digest, "status": "DONE"});
+    assert_eq!(tell(odd).await.status, StatusCode::BAD_REQUEST);
     let complete = json!({
         "repository": "web",
         "digest": digest,
