@@ -147,6 +147,44 @@ async fn pushes_need_a_token_and_a_repository() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_registry_of_another_account_has_nothing_and_pages_have_a_size() {
+    let bench = Bench::new().await;
+    let ask = async |operation: &str, more: Value| {
+        let mut input = json!({ "repositoryName": "web" });
+        for (name, value) in more.as_object().unwrap() {
+            input[name] = value.clone();
+        }
+        bench.sandbox.ecr(operation, input).await
+    };
+    let (own, foreign) = ("000000000000", "123456789012");
+    let refused = ask("CreateRepository", json!({ "registryId": foreign })).await;
+    assert_eq!(refused.unwrap_err().code, "InvalidParameterException");
+    ask("CreateRepository", json!({ "registryId": own }))
+        .await
+        .unwrap();
+    for operation in ["DescribeImages", "ListImages", "DeleteRepository"] {
+        let refused = ask(operation, json!({ "registryId": foreign }))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code, "RepositoryNotFoundException", "{operation}");
+        let expected = format!(
+            "The repository with name 'web' does not exist in the registry with id '{foreign}'"
+        );
+        assert_eq!(refused.message, expected);
+    }
+    for (most, fits) in [(0, false), (1, true), (1000, true), (1001, false)] {
+        for operation in ["DescribeImages", "ListImages"] {
+            let answer = ask(operation, json!({ "maxResults": most, "registryId": own })).await;
+            assert_eq!(answer.is_ok(), fits, "{operation} of {most}");
+            if let Err(refused) = answer {
+                assert_eq!(refused.code, "InvalidParameterException");
+            }
+        }
+    }
+    bench.sandbox.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn immutable_tags_stay_where_they_are() {
     let bench = Bench::new().await;
     bench.create("frozen", "IMMUTABLE").await;

@@ -119,6 +119,12 @@ async fn a_lenient_sandbox_ignores_what_another_refuses_but_no_value_that_it_can
             }
             answers.push(answer.status == StatusCode::OK);
         }
+        // Nor does a container of another system run.
+        let windows = json!({"family": "old", "containerDefinitions": [
+            {"name": "app", "image": "simulated:latest", "memory": 64}],
+            "runtimePlatform": {"operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"}});
+        let refusal = sandbox.refused("RegisterTaskDefinition", windows).await;
+        assert!(refusal.contains("operatingSystemFamily"), "{refusal}");
         // An operation that is not there stays so.
         let refusal = sandbox.refused("PutAttributes", json!({})).await;
         assert!(refusal.contains("UnsupportedFeatureException"), "{refusal}");

@@ -123,6 +123,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
 const REGISTER_TASK_DEFINITION: Operation = Operation {
     name: "RegisterTaskDefinition",
     honoured: "family cpu memory networkMode requiresCompatibilities tags \
+        runtimePlatform.operatingSystemFamily \
         containerDefinitions.name containerDefinitions.image containerDefinitions.essential \
         containerDefinitions.versionConsistency containerDefinitions.cpu \
         containerDefinitions.memory \
@@ -138,7 +139,7 @@ const REGISTER_TASK_DEFINITION: Operation = Operation {
         containerDefinitions.dockerLabels containerDefinitions.healthCheck \
         containerDefinitions.logConfiguration.logDriver \
         containerDefinitions.logConfiguration.options",
-    ignored: "taskRoleArn executionRoleArn ephemeralStorage runtimePlatform enableFaultInjection \
+    ignored: "taskRoleArn executionRoleArn ephemeralStorage runtimePlatform.cpuArchitecture enableFaultInjection \
         containerDefinitions.portMappings.appProtocol",
     refused: Some(
         "volumes placementConstraints proxyConfiguration inferenceAccelerators pidMode ipcMode \

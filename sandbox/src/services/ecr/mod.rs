@@ -4,6 +4,7 @@
 //! push times come from the records.
 
 mod lifecycle;
+mod registries;
 pub(crate) mod scans;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use super::{AwsError, JsonResult, Reply, paging};
 use crate::app::App;
 use crate::clock::Time;
 use crate::registry::{Manifest, Registry, Repository, TOKEN_USER, TagMutability};
+use registries::unknown_repository;
 use scans::Scan;
 
 /// Answers one call of `AmazonEC2ContainerRegistry_V20150921`.
@@ -28,6 +30,7 @@ pub(crate) async fn handle(app: &App, operation: &str, input: &Value) -> JsonRes
         registry: &registry,
         input,
     };
+    ecr.check_registry(operation)?;
     match operation {
         "GetAuthorizationToken" => ecr.get_authorization_token().await.map(Reply::read),
         "CreateRepository" => ecr.create_repository().await.map(Reply::changed),
@@ -488,16 +491,6 @@ impl Ecr<'_> {
             ),
         )
     }
-}
-
-fn unknown_repository(app: &App, name: &str) -> AwsError {
-    AwsError::client(
-        "RepositoryNotFoundException",
-        format!(
-            "The repository with name '{name}' does not exist in the registry with id '{}'",
-            app.config.account
-        ),
-    )
 }
 
 fn invalid_parameter(message: impl Into<String>) -> AwsError {

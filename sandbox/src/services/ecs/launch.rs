@@ -21,6 +21,16 @@ use crate::state::State;
 
 /// Checks that a definition can be run here.
 pub(super) fn validate(raw: &Map<String, Value>) -> Result<(), AwsError> {
+    let platform = Input(raw).object("runtimePlatform")?;
+    let system = match &platform {
+        Some(platform) => platform.text("operatingSystemFamily")?,
+        None => None,
+    };
+    if system.is_some_and(|system| system != "LINUX") {
+        return Err(AwsError::unsupported_member(
+            "runtimePlatform.operatingSystemFamily other than LINUX",
+        ));
+    }
     let containers = containers(raw, &Value::Null)?;
     if containers.is_empty() {
         return Err(client("Container list cannot be empty."));
