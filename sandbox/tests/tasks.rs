@@ -503,6 +503,20 @@ async fn logs_are_found_by_group_stream_and_words() {
     assert_eq!(later["events"], json!([]));
     assert_eq!(later["nextForwardToken"], last["nextForwardToken"]);
 
+    for (operation, most) in [("GetLogEvents", 10_000), ("DescribeLogStreams", 50)] {
+        for (limit, fits) in [(0, false), (1, true), (most, true), (most + 1, false)] {
+            let mut input = json!({ "logGroupName": "/ecs/test", "limit": limit });
+            if operation == "GetLogEvents" {
+                input["logStreamName"] = json!(stream);
+            }
+            let answer = logs(operation, input).await;
+            assert_eq!(answer.is_ok(), fits, "{operation} of {limit}: {answer:?}");
+            if let Err(refused) = answer {
+                assert_eq!(refused.code, "InvalidParameterException");
+            }
+        }
+    }
+
     let missing = json!({ "logGroupName": "/ecs/other", "logStreamName": "x" });
     let refused = logs("GetLogEvents", missing).await.unwrap_err();
     assert_eq!(refused.code, "ResourceNotFoundException");
