@@ -358,6 +358,96 @@ async fn a_sandbox_that_is_killed_over_and_over_loses_no_task_and_leaves_nothing
     assert_eq!(sandbox.networks(), BTreeSet::new());
 }
 
+/// How a rollout that meets kills ends: its service deployment, and the version that runs.
+async fn rollout_through_kills(second: &str) -> (String, String) {
+    let image = Image::make();
+    let engine = SlowEngine::start();
+    let mut sandbox = Sandbox::start(&engine).await;
+    sandbox.ecs("CreateCluster", json!({})).await;
+    let container = |command: &str| {
+        json!({
+            "name": "app", "image": image.0, "memory": 32, "stopTimeout": 2,
+            "command": ["/bin/sh", "-c", command],
+            "healthCheck": {"command": ["CMD-SHELL", "true"], "interval": 5},
+        })
+    };
+    let good = "trap 'exit 0' TERM; while :; do /bin/sleep 0.2; done";
+    for command in [good, second] {
+        let definition = json!({"family": "web", "containerDefinitions": [container(command)]});
+        sandbox.ecs("RegisterTaskDefinition", definition).await;
+    }
+    // One more at a time, so that a rollout takes a while.
+    let service = json!({
+        "serviceName": "web", "taskDefinition": "web:1", "desiredCount": 3,
+        "deploymentConfiguration": {
+            "minimumHealthyPercent": 100, "maximumPercent": 134,
+            "deploymentCircuitBreaker": {"enable": true, "rollback": true},
+        },
+    });
+    sandbox.ecs("CreateService", service).await;
+    let ended = async |sandbox: &Sandbox| {
+        let listed = json!({"service": "web"});
+        let listed = sandbox.ecs("ListServiceDeployments", listed).await;
+        let status = listed["serviceDeployments"][0]["status"].as_str();
+        let status = status.unwrap().to_owned();
+        (!status.ends_with("IN_PROGRESS")).then_some(status)
+    };
+    eventually("the first rollout ends", async || {
+        ended(&sandbox).await.is_some()
+    })
+    .await;
+    let update = json!({"service": "web", "taskDefinition": "web:2"});
+    sandbox.ecs("UpdateService", update).await;
+
+    let mut met = 0;
+    for round in 0..5 {
+        tokio::time::sleep(Duration::from_millis(150 * round)).await;
+        sandbox.kill();
+        sandbox.resume().await;
+        met += u32::from(ended(&sandbox).await.is_none());
+        // Whoever has been killed starts no task too many.
+        let meant = sandbox
+            .ecs("ListTasks", json!({"serviceName": "web"}))
+            .await;
+        assert!(meant["taskArns"].as_array().unwrap().len() <= 4, "{meant}");
+    }
+    assert!(met >= 2, "the rollout met {met} kills");
+    eventually("the second rollout ends", async || {
+        ended(&sandbox).await.is_some()
+    })
+    .await;
+    let status = ended(&sandbox).await.unwrap();
+    let described = json!({"services": ["web"]});
+    let service = sandbox.ecs("DescribeServices", described).await["services"][0].clone();
+    assert_eq!(service["deployments"].as_array().unwrap().len(), 1);
+    assert_eq!(service["runningCount"], 3, "{service:#}");
+    let arn = service["taskDefinition"].as_str().unwrap();
+    let version = arn.rsplit('/').next().unwrap().to_owned();
+    eventually("exactly three tasks are left", async || {
+        sandbox.containers().len() == 3
+    })
+    .await;
+    let gone = json!({"service": "web", "force": true});
+    sandbox.ecs("DeleteService", gone).await;
+    eventually("nothing is left", async || sandbox.containers().is_empty()).await;
+    sandbox.stop().await;
+    assert_eq!(sandbox.networks(), BTreeSet::new());
+    (status, version)
+}
+
+#[tokio::test]
+async fn a_rollout_goes_on_where_kills_have_met_it() {
+    let second = "trap 'exit 0' TERM; while :; do /bin/sleep 0.3; done";
+    let (status, version) = rollout_through_kills(second).await;
+    assert_eq!((&*status, &*version), ("SUCCESSFUL", "web:2"));
+}
+
+#[tokio::test]
+async fn a_bad_rollout_is_taken_back_though_kills_have_met_it() {
+    let (status, version) = rollout_through_kills("/bin/sleep 0.5; exit 1").await;
+    assert_eq!((&*status, &*version), ("ROLLBACK_SUCCESSFUL", "web:1"));
+}
+
 #[tokio::test]
 async fn a_purge_removes_all_that_a_sandbox_left_and_nothing_of_one_that_runs() {
     let image = Image::make();

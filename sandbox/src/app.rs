@@ -23,7 +23,7 @@ pub(crate) struct App {
     pub config: Config,
     /// Time, and chance.
     pub clock: Arc<Timeline>,
-    pub store: Store,
+    pub store: Arc<Store>,
     pub backend: Arc<dyn Backend>,
     /// What the scheduler asks about targets: the balancer, or the simulated backend itself.
     pub targets: Arc<dyn TargetHealth>,

@@ -22,7 +22,7 @@ use crate::scheduler::{
     self, Effect, Fleet, Ids, Moment, Service, ServiceStatus, Task, TaskEvent, TaskStatus, Timings,
 };
 use crate::services::cloudwatch;
-use crate::services::ecs::launch;
+use crate::services::ecs::{launch, tags};
 use crate::state::{State, Subject, Version};
 
 /// How long stopped tasks can be described, as at AWS; not scaled, so that a slow client of a fast
@@ -315,6 +315,8 @@ fn tick_service(
         })
         .collect();
     state.settle_tasks(key, &launched, &forgotten);
+    tags::tag_new(app, state, key, &launched);
+    tags::forget(app, state, key, &forgotten);
     let (Some(((), changed)), Some(service)) = (ticked, state.services.get(key)) else {
         return Look::default();
     };

@@ -16,6 +16,7 @@ mod config;
 mod disk;
 mod faults;
 mod page;
+mod pins;
 mod proxy;
 mod registry;
 mod scheduler;

@@ -17,6 +17,7 @@ use crate::conductor::{self, Conductor};
 use crate::config::{BackendKind, Config};
 use crate::disk::write_atomically;
 use crate::faults::Faults;
+use crate::pins::Pins;
 use crate::proxy::Balancer;
 use crate::registry::Registry;
 use crate::state::{self, Store};
@@ -41,7 +42,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     let timeline = Arc::new(Timeline::new(clock, config.virtual_clock, config.seed));
     let wake = Arc::new(Wake::default());
     let _lock = state::lock_directory(&config.data)?;
-    let store = Store::open(&config.data, Arc::clone(&timeline))?;
+    let store = Arc::new(Store::open(&config.data, Arc::clone(&timeline))?);
     let calls = Arc::new(CallLog::open(&config.data)?);
     let faults = Faults::default();
     let listener = TcpListener::bind(config.listen)
@@ -60,7 +61,8 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
             let started = Registry::start(&config, clock, faults.clone(), Arc::clone(&calls))
                 .await
                 .context("cannot start the registry")?;
-            backend = docker::connect(&config, clock, reports, Arc::clone(&started)).await?;
+            let pins = Pins::new(Arc::clone(&store), Arc::clone(&started));
+            backend = docker::connect(&config, clock, reports, Arc::clone(&started), pins).await?;
             let balancer: Arc<Balancer> = Arc::clone(&balancer);
             targets = balancer;
             registry = Some(started);

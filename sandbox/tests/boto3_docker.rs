@@ -1,8 +1,8 @@
 //! The same stories as in `boto3.rs`, on containers of Docker Engine.
 
-mod clients;
 mod support;
 
+use support::clients;
 use support::docker::{containers, make_image, networks, remove_image};
 use support::{Sandbox, eventually, unique};
 
@@ -18,10 +18,12 @@ async fn told_by(script: &'static str, name: &'static str) {
     make_image(&repository, "v1", "hello", &[]).await;
     let image = format!("{repository}:v1");
     let sandbox = Sandbox::start_scaled(SCALE).await;
+    let data = sandbox.data().to_owned();
     let (endpoint, wanted) = (sandbox.endpoint.clone(), image.clone());
     let told = tokio::task::spawn_blocking(move || {
         let arguments = ["--backend", "docker", "--image", &wanted, name];
         clients::tell(script, &endpoint, &arguments);
+        clients::answers::check_answers(&data);
     })
     .await;
     let instance = sandbox.instance();

@@ -1,13 +1,9 @@
 //! Cloud Map as boto3 sees it, on simulated tasks; every answer is held against AWS's API models.
 
-mod clients;
 mod support;
 
-use std::path::Path;
-use std::process::Command;
-
-use clients::python;
 use roadstead_sandbox::{BackendKind, Config, serve};
+use support::clients::{self, answers::check_answers};
 use support::eventually;
 use tokio::sync::oneshot;
 
@@ -45,13 +41,5 @@ async fn a_registry_knows_the_tasks_of_its_service_and_how_they_are() {
     .unwrap();
     drop(stop);
     server.await.unwrap().unwrap();
-    let log = directory.path().join("calls.jsonl");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/tests/scenarios/answers.py");
-    let held = Command::new(python::python())
-        .arg("-B")
-        .arg(script)
-        .arg(log)
-        .output()
-        .unwrap();
-    python::check("the answers", &held);
+    check_answers(directory.path());
 }

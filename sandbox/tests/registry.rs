@@ -9,7 +9,7 @@ mod support;
 
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
-use support::docker::{make_image, push, remove_images_of, tag_image};
+use support::docker::{make_image, pull, push, remove_images_of, tag_image};
 use support::{Sandbox, eventually, http, unique};
 
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -118,6 +118,23 @@ async fn pushes_need_a_token_and_a_repository() {
 
     bench.push("one", "team/web", "v1").await.unwrap();
     let digest = bench.digest("team/web", "v1").await.unwrap();
+
+    // Nor is anything given away without one.
+    for path in ["manifests/v1", &format!("manifests/{digest}"), "tags/list"] {
+        let url = format!("http://{}/v2/team/web/{path}", bench.registry);
+        let headers = [("accept", MANIFEST)];
+        let anonymous = http(Method::GET, &url, &headers, "").await.unwrap();
+        assert_eq!(anonymous.status, StatusCode::UNAUTHORIZED, "{path}");
+    }
+    let image = format!("{}/team/web:v1", bench.registry);
+    let refusal = pull(&image, None).await.unwrap_err();
+    assert!(
+        refusal.contains("nauthorized") || refusal.contains("no basic auth"),
+        "{refusal}"
+    );
+    pull(&image, Some("wrong")).await.unwrap_err();
+    pull(&image, Some(&bench.password)).await.unwrap();
+
     let described = bench
         .images("team/web", json!([{ "imageTag": "v1" }]))
         .await;
@@ -126,6 +143,44 @@ async fn pushes_need_a_token_and_a_repository() {
     assert_eq!(described[0]["imageTags"], json!(["v1"]));
     assert_eq!(described[0]["imageManifestMediaType"], MANIFEST);
     assert!(described[0]["imageSizeInBytes"].as_u64().unwrap() > 100_000);
+    bench.sandbox.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_registry_of_another_account_has_nothing_and_pages_have_a_size() {
+    let bench = Bench::new().await;
+    let ask = async |operation: &str, more: Value| {
+        let mut input = json!({ "repositoryName": "web" });
+        for (name, value) in more.as_object().unwrap() {
+            input[name] = value.clone();
+        }
+        bench.sandbox.ecr(operation, input).await
+    };
+    let (own, foreign) = ("000000000000", "123456789012");
+    let refused = ask("CreateRepository", json!({ "registryId": foreign })).await;
+    assert_eq!(refused.unwrap_err().code, "InvalidParameterException");
+    ask("CreateRepository", json!({ "registryId": own }))
+        .await
+        .unwrap();
+    for operation in ["DescribeImages", "ListImages", "DeleteRepository"] {
+        let refused = ask(operation, json!({ "registryId": foreign }))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code, "RepositoryNotFoundException", "{operation}");
+        let expected = format!(
+            "The repository with name 'web' does not exist in the registry with id '{foreign}'"
+        );
+        assert_eq!(refused.message, expected);
+    }
+    for (most, fits) in [(0, false), (1, true), (1000, true), (1001, false)] {
+        for operation in ["DescribeImages", "ListImages"] {
+            let answer = ask(operation, json!({ "maxResults": most, "registryId": own })).await;
+            assert_eq!(answer.is_ok(), fits, "{operation} of {most}");
+            if let Err(refused) = answer {
+                assert_eq!(refused.code, "InvalidParameterException");
+            }
+        }
+    }
     bench.sandbox.finish().await;
 }
 
@@ -451,6 +506,35 @@ async fn a_scan_finds_what_was_told_and_nothing_is_scanned() {
     assert_eq!(seen["imageScanStatus"]["status"], "IN_PROGRESS");
     assert!(seen["imageScanFindings"].is_null());
     let finding = |name: &str, severity: &str| json!({"name": name, "severity": severity});
+    for (status, finds) in [
+        ("IN_PROGRESS", false),
+        ("PENDING", false),
+        ("FAILED", false),
+        ("UNSUPPORTED_IMAGE", false),
+        ("SCAN_ELIGIBILITY_EXPIRED", false),
+        ("FINDINGS_UNAVAILABLE", false),
+        ("ACTIVE", true),
+        ("COMPLETE", true),
+    ] {
+        let told = json!({"repository": "web", "digest": digest, "status": status,
+            "description": "told", "findings": [finding("CVE-9", "HIGH")]});
+        assert_eq!(tell(told).await.status, StatusCode::CREATED);
+        let seen = findings().await.unwrap();
+        let expected = json!({"status": status, "description": "told"});
+        assert_eq!(seen["imageScanStatus"], expected);
+        let described = bench.images("web", json!([{"imageTag": "v1"}])).await;
+        assert_eq!(described[0]["imageScanStatus"], expected);
+        let counts = if finds {
+            json!({"HIGH": 1})
+        } else {
+            Value::Null
+        };
+        let found = &seen["imageScanFindings"]["findingSeverityCounts"];
+        let summary = &described[0]["imageScanFindingsSummary"]["findingSeverityCounts"];
+        assert_eq!((found, summary), (&counts, &counts), "{status}");
+    }
+    let odd = json!({"repository": "web", "digest": digest, "status": "DONE"});
+    assert_eq!(tell(odd).await.status, StatusCode::BAD_REQUEST);
     let complete = json!({
         "repository": "web",
         "digest": digest,

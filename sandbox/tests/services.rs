@@ -366,6 +366,48 @@ async fn balancers_are_described_and_refuse_nonsense() {
         .await;
     assert_eq!(found(&listeners, "Port"), bench.port);
 
+    let subnets = [
+        ("Action", "CreateLoadBalancer"),
+        ("Name", "inside"),
+        ("Scheme", "internal"),
+        ("Subnets.member.1", "subnet-1"),
+        ("Subnets.member.2", "subnet-2"),
+    ];
+    let inside = found(&sandbox.elb(&subnets).await, "LoadBalancerArn");
+    let describe = async |filter: &[(&str, &str)]| {
+        let call = [&[("Action", "DescribeLoadBalancers")], filter].concat();
+        sandbox.elb(&call).await
+    };
+    let arns = |answer: &Answer| answer.text().matches("<LoadBalancerArn>").count();
+    assert_eq!(arns(&describe(&[]).await), 2);
+    for filter in [
+        ("Names.member.1", "inside"),
+        ("LoadBalancerArns.member.1", &*inside),
+    ] {
+        let one = describe(&[filter]).await;
+        assert_eq!(arns(&one), 1);
+        assert_eq!(found(&one, "LoadBalancerArn"), inside);
+        assert_eq!(found(&one, "DNSName"), "127.0.0.1");
+        assert_eq!(found(&one, "Scheme"), "internal");
+        assert_eq!(found(&one, "Code"), "active");
+        let zones = found(&one, "AvailabilityZones");
+        let (first, second) = zones.split_once("us-east-1b").unwrap();
+        assert!(first.contains("us-east-1a") && first.contains("subnet-1"));
+        assert!(second.contains("subnet-2"), "{zones}");
+    }
+    let page = describe(&[("PageSize", "1")]).await;
+    assert_eq!(arns(&page), 1);
+    let rest = describe(&[("Marker", &found(&page, "NextMarker"))]).await;
+    assert_eq!(arns(&rest), 1);
+    assert_ne!(
+        found(&page, "LoadBalancerArn"),
+        found(&rest, "LoadBalancerArn")
+    );
+    for filter in ["Names.member.1", "LoadBalancerArns.member.1"] {
+        let refusal = refused(describe(&[(filter, "none")]).await);
+        assert_eq!(refusal, "LoadBalancerNotFound");
+    }
+
     let unknown = [
         ("Action", "DescribeTargetGroups"),
         ("Names.member.1", "none"),

@@ -295,6 +295,63 @@ async fn containers_start_in_the_order_of_their_dependencies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_container_gives_up_on_one_that_takes_longer_than_its_start_timeout() {
+    let bench = Bench::new().await;
+    let needs = json!({"dependsOn": [{"containerName": "init", "condition": "SUCCESS"}]});
+    // The limit counts from the start of `init`, and not once `init` has ended.
+    for (lasts, limit, stop_code) in [(30, 2, "TaskFailedToStart"), (1, 3, "UserInitiated")] {
+        let init = format!("trap 'exit 0' TERM; sleep {lasts}");
+        let members = json!({"essential": false, "startTimeout": limit, "stopTimeout": 2});
+        let arn = bench
+            .run(json!([
+                bench.container("app", "trap 'exit 0' TERM; sleep 5 & wait", needs.clone()),
+                bench.container("init", &init, members),
+            ]))
+            .await;
+        if stop_code == "UserInitiated" {
+            bench.until(&arn, "RUNNING").await;
+            // Longer than the limit.
+            tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+            assert_eq!(bench.describe(&arn).await["lastStatus"], "RUNNING");
+            bench.stop(&arn).await;
+        }
+        let task = eventually("the task to stop", || async {
+            let task = bench.describe(&arn).await;
+            (task["lastStatus"] == "STOPPED").then_some(task)
+        })
+        .await;
+        assert_eq!(task["stopCode"], stop_code, "{task:#}");
+        if stop_code == "TaskFailedToStart" {
+            let reason = "CannotStartContainerError: dependency container init has timed out";
+            assert_eq!(task["stoppedReason"], reason);
+            assert_eq!(container(&task, "app")["reason"], reason);
+            assert_eq!(container(&task, "app")["exitCode"], Value::Null);
+        }
+    }
+    bench.sandbox.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_has_a_terminal_and_open_input_only_when_it_asks() {
+    let bench = Bench::new().await;
+    let script = "test -t 1 && echo terminal; echo asks; read line; echo over";
+    let wants = json!({"pseudoTerminal": true, "interactive": true});
+    let asking = bench.run(json!([bench.container("app", script, wants)]));
+    let asking = asking.await;
+    bench.until(&asking, "RUNNING").await;
+    let plain = bench.run(json!([bench.container("app", script, json!({}))]));
+    let plain = plain.await;
+    eventually("the plain one to end", || async {
+        (bench.lines(&plain, "app").await == ["asks", "over"]).then_some(())
+    })
+    .await;
+    assert_eq!(bench.lines(&asking, "app").await, ["terminal", "asks"]);
+    assert_eq!(bench.describe(&asking).await["lastStatus"], "RUNNING");
+    bench.stop(&asking).await;
+    bench.sandbox.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_the_definitions_health_check_counts() {
     let failing = "HEALTHCHECK --interval=1s --retries=1 CMD [\"/bin/false\"]";
     let bench = Bench::with_image(&[failing]).await;
@@ -445,6 +502,20 @@ async fn logs_are_found_by_group_stream_and_words() {
     let later = logs("GetLogEvents", page).await.unwrap();
     assert_eq!(later["events"], json!([]));
     assert_eq!(later["nextForwardToken"], last["nextForwardToken"]);
+
+    for (operation, most) in [("GetLogEvents", 10_000), ("DescribeLogStreams", 50)] {
+        for (limit, fits) in [(0, false), (1, true), (most, true), (most + 1, false)] {
+            let mut input = json!({ "logGroupName": "/ecs/test", "limit": limit });
+            if operation == "GetLogEvents" {
+                input["logStreamName"] = json!(stream);
+            }
+            let answer = logs(operation, input).await;
+            assert_eq!(answer.is_ok(), fits, "{operation} of {limit}: {answer:?}");
+            if let Err(refused) = answer {
+                assert_eq!(refused.code, "InvalidParameterException");
+            }
+        }
+    }
 
     let missing = json!({ "logGroupName": "/ecs/other", "logStreamName": "x" });
     let refused = logs("GetLogEvents", missing).await.unwrap_err();

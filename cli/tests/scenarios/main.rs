@@ -9,6 +9,8 @@
     reason = "a test helper that fails should fail the test where it stands"
 )]
 
+#[path = "../../../sandbox/tests/clients/answers.rs"]
+mod answers;
 mod clients;
 mod image;
 mod look;

@@ -1,6 +1,7 @@
 //! Plays a scenario: a good service, what is done to it, and the outcome that must be seen, by the
 //! client and on the wire.
 
+use crate::answers::check_answers;
 use crate::clients::Client;
 use crate::clients::adapter::Adapter;
 use crate::clients::boto3::Boto3;
@@ -9,7 +10,7 @@ use crate::clients::ecs_deploy::EcsDeploy;
 use crate::look::Look;
 use crate::stage::Stage;
 use crate::table::{Act, Behaviour, Scenario};
-use crate::{image, look, python};
+use crate::{image, look};
 use roadstead_sandbox::BackendKind;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -199,17 +200,6 @@ fn an_instance(listed: &Value) -> String {
     let first = &instances.unwrap_or_else(|| panic!("{listed}"))[0];
     let id = first["id"].as_str();
     id.unwrap_or_else(|| panic!("{listed}")).to_owned()
-}
-
-/// Holds every answer against AWS's API models.
-fn check_answers(data: &Path) {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios/answers.py");
-    let checked = Command::new(python::python())
-        .args(["-B", script])
-        .arg(data.join("calls.jsonl"))
-        .output()
-        .unwrap();
-    python::check("the answers", &checked);
 }
 
 /// Removes what a test that failed left in Docker Engine.

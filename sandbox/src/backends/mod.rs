@@ -4,6 +4,7 @@
 //! Reports are level-like: sending one twice does no harm, and after a restart `adopt` sends again
 //! whatever is true now. Must not know: services, deployments, AWS's wire.
 
+mod dependencies;
 pub(crate) mod docker;
 pub(crate) mod simulated;
 
@@ -34,8 +35,11 @@ pub(crate) struct TaskLaunch {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ContainerSpec {
     pub name: String,
-    /// As the definition says: a tag, or `repository@sha256:…`.
+    /// As the definition says: a tag, or `repository@sha256:…`. The latter, too, once the
+    /// deployment has decided what the tag stands for.
     pub image: String,
+    /// All tasks of the deployment run what the tag stands for in its first one.
+    pub is_consistent: bool,
     pub essential: bool,
     /// None: the image's own.
     pub entry_point: Option<Vec<String>>,
@@ -49,11 +53,18 @@ pub(crate) struct ContainerSpec {
     pub user: Option<String>,
     pub working_directory: Option<String>,
     pub readonly_root_filesystem: bool,
+    /// Its input stays open.
+    pub interactive: bool,
+    /// It runs in a terminal.
+    pub pseudo_terminal: bool,
     /// Hard limit in MiB.
     pub memory_mib: Option<i64>,
     /// CPU shares, 1024 per CPU.
     pub cpu_shares: Option<i64>,
     pub docker_labels: IndexMap<String, String>,
+    /// How long others wait for it to be what their `depends_on` says, from its start; not scaled by
+    /// Docker Engine, because the process inside is real.
+    pub start_timeout: Option<Duration>,
     /// Between SIGTERM and SIGKILL; not scaled, because the process inside is real.
     pub stop_timeout: Duration,
     /// The `awslogs` options, when the container logs there.
@@ -66,6 +77,21 @@ pub(crate) struct ContainerSpec {
     /// are all healthy.
     #[serde(default)]
     pub names_when_healthy: Vec<String>,
+}
+
+/// A reference without tag and digest.
+pub(crate) fn repository(image: &str) -> &str {
+    let image = image.split('@').next().unwrap_or(image);
+    match image.rsplit_once(':') {
+        // A colon before a slash belongs to the host's port.
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => image,
+    }
+}
+
+/// The image of that digest in the repository of `image`.
+pub(crate) fn by_digest(image: &str, digest: &str) -> String {
+    format!("{}@{digest}", repository(image))
 }
 
 /// Where a container's output goes: stream `<prefix>/<container>/<task id>` of `group`.

@@ -100,6 +100,9 @@ pub(crate) struct LoadBalancer {
     pub name: String,
     pub scheme: String,
     pub created_at: Time,
+    /// Only shown again.
+    #[serde(default)]
+    pub subnets: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -255,6 +255,15 @@ impl Registry {
             .await
     }
 
+    /// Repository and tag of an image of this registry that is named by a tag; None for any other.
+    pub(crate) fn tagged<'a>(&self, image: &'a str) -> Option<(&'a str, &'a str)> {
+        let (host, name) = image.split_once('/')?;
+        if host != self.address.to_string() || name.contains('@') {
+            return None;
+        }
+        Some(name.split_once(':').unwrap_or((name, "latest")))
+    }
+
     /// The digest that a tag or digest stands for; None when there is no such image.
     pub(crate) async fn digest(
         &self,

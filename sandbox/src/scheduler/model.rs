@@ -3,6 +3,7 @@
 //! They are also what the state file keeps. Times are wall time; durations are AWS's and are
 //! scaled where they are waited for.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -283,6 +284,9 @@ pub(crate) struct ContainerPlan {
     pub essential: bool,
     /// The definition has a health check for it.
     pub checked: bool,
+    /// All tasks of a deployment run what the image's tag stands for in its first one.
+    #[serde(default)]
+    pub consistent: bool,
 }
 
 /// One of the service's load balancers.
@@ -300,6 +304,9 @@ pub(crate) struct Revision {
     pub created_at: Time,
     pub definition_arn: String,
     pub containers: Vec<ContainerPlan>,
+    /// The digests that tags stand for in all its tasks, by image as the definition says it.
+    #[serde(default)]
+    pub digests: BTreeMap<String, String>,
     pub targets: Vec<TargetPlan>,
     /// What a task takes of a container instance; None with Fargate, which has no instances.
     #[serde(default)]
@@ -426,6 +433,26 @@ impl Service {
         self.deployments
             .iter_mut()
             .find(|deployment| deployment.status == DeploymentStatus::Primary)
+    }
+
+    /// Lets all tasks of a deployment's revision run `digest` for `image`, unless an earlier task has
+    /// decided. What they run; None when there is no such deployment.
+    pub(crate) fn pin(&mut self, deployment: &str, image: &str, digest: &str) -> Option<String> {
+        let mut deployments = self.deployments.iter().chain(&self.last_completed);
+        let own = &deployments.find(|one| one.id == deployment)?.revision;
+        if let Some(decided) = own.digests.get(image) {
+            return Some(decided.clone());
+        }
+        let id = own.id.clone();
+        // Every copy: a deployment may come back, and its revision is described after its end.
+        let deployed = self.deployments.iter_mut().chain(&mut self.last_completed);
+        let revisions = deployed.map(|one| &mut one.revision);
+        for revision in revisions.chain(&mut self.revisions) {
+            if revision.id == id {
+                revision.digests.insert(image.to_owned(), digest.to_owned());
+            }
+        }
+        Some(digest.to_owned())
     }
 
     /// The service deployment that has not ended.

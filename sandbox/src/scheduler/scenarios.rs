@@ -64,6 +64,30 @@ fn a_task_that_nothing_checks_is_healthy_forty_seconds_after_it_runs() {
 }
 
 #[test]
+fn a_rollback_returns_to_what_a_tag_stood_for_then() {
+    let (mut world, first) = settled(1, with_breaker(true), Check::Container);
+    let pin = |world: &mut World, deployment: &str, digest: &str| {
+        world.service.pin(deployment, "image", digest).unwrap()
+    };
+    assert_eq!(pin(&mut world, &first, "sha256:1"), "sha256:1");
+    // Whoever comes first decides.
+    assert_eq!(pin(&mut world, &first, "sha256:2"), "sha256:1");
+    let second = world.deploy("web:2", &[Script::Exits { after: 2 }]);
+    assert_eq!(pin(&mut world, &second, "sha256:2"), "sha256:2");
+    world.run_to_end(1);
+    assert_eq!(world.record().status, End::RollbackSuccessful);
+    assert_eq!(world.primary().revision.digests["image"], "sha256:1");
+    let kept: Vec<&str> = world
+        .service
+        .revisions
+        .iter()
+        .map(|one| one.digests["image"].as_str())
+        .collect();
+    assert_eq!(kept, ["sha256:2", "sha256:1"]);
+    assert_eq!(world.service.pin("ecs-svc/9", "image", "sha256:3"), None);
+}
+
+#[test]
 fn a_rollout_replaces_every_task_and_old_deployments_vanish() {
     let (mut world, first) = settled(4, Configuration::default(), Check::Target);
     let second = world.deploy("web:2", &[GOOD]);
@@ -347,6 +371,42 @@ fn starts_that_fail_are_tried_again_ever_more_slowly() {
     let last = pauses.last().copied().unwrap();
     assert!((900..=910).contains(&last), "{pauses:?}");
     assert!(world.tells("is unable to consistently start tasks successfully."));
+}
+
+/// The seconds at which tasks were launched while that much time passed.
+fn launches(world: &mut World, seconds: u32) -> Vec<i64> {
+    let mut launches = Vec::new();
+    for _ in 0..seconds {
+        world.step();
+        let mut effects = world.effects.iter();
+        if effects.any(|effect| matches!(effect, Effect::Launch { .. })) {
+            launches.push(world.now.0 / 1000);
+        }
+    }
+    launches
+}
+
+#[test]
+fn a_start_that_works_and_a_new_deployment_end_the_pauses() {
+    let mut world = World::new(1, Configuration::default(), Check::None);
+    // Every ninth start works for a while.
+    let mut scripts = [Script::CannotPull; 9];
+    scripts[8] = Script::Exits { after: 5 };
+    world.deploy("web:1", &scripts);
+    let seen = launches(&mut world, 3600);
+    let pauses: Vec<i64> = seen.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    // Seven failures later the pause is long, and after the start that worked it is short again.
+    assert!(pauses[6] > 150, "{pauses:?}");
+    assert!(pauses[8..11].iter().all(|pause| *pause < 15), "{pauses:?}");
+
+    let mut world = World::new(1, Configuration::default(), Check::None);
+    world.deploy("web:1", &[Script::CannotPull]);
+    launches(&mut world, 600);
+    let waits = world.primary().next_launch.since(world.now);
+    assert!(waits > Duration::from_secs(20), "{waits:?}");
+    world.deploy("web:2", &[Script::CannotPull]);
+    let seen = launches(&mut world, 10);
+    assert!(seen.len() >= 3, "{seen:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A world of scripted tasks in virtual time, to drive the scheduler in tests.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use serde_json::Map;
@@ -209,7 +209,9 @@ impl World {
                     image: "image".to_owned(),
                     essential: true,
                     checked,
+                    consistent: true,
                 }],
+                digests: BTreeMap::new(),
                 targets,
                 need,
                 settings: Map::new(),

@@ -220,7 +220,11 @@ fn describe(app: &App, input: &Map<String, Value>) -> JsonResult {
     let metric = types.is_empty() || types.contains(&"MetricAlarm");
     let wanted = text(input, "StateValue")?;
     let action = text(input, "ActionPrefix")?;
-    let most = whole(input, "MaxRecords")?.map_or(50, |most| most as usize);
+    let most = match whole(input, "MaxRecords")? {
+        None => 50,
+        Some(most @ 1..=100) => most as usize,
+        Some(_) => return Err(invalid("MaxRecords must be between 1 and 100.")),
+    };
     let shown = app.store.read(|state| -> Vec<Value> {
         let mut found: Vec<(&String, &Alarm)> = state
             .alarms

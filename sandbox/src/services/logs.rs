@@ -103,7 +103,7 @@ impl Logs<'_> {
         let stream = stream.ok_or_else(|| not_found("log stream"))?;
         let events = self.events(stream).await?;
         let (from, until) = (self.time("startTime"), self.time("endTime"));
-        let limit = self.limit(MOST_EVENTS);
+        let limit = self.limit(MOST_EVENTS)?;
         let start = match self.text("nextToken") {
             Some(token) => {
                 Start::parse(token).ok_or_else(|| invalid("The specified nextToken is invalid."))?
@@ -210,14 +210,25 @@ impl Logs<'_> {
         self.input[member].as_i64()
     }
 
-    fn limit(&self, most: u64) -> usize {
-        let limit = self.input["limit"].as_u64().unwrap_or(most).clamp(1, most);
-        usize::try_from(limit).unwrap_or(usize::MAX)
+    fn limit(&self, most: u64) -> Result<usize, AwsError> {
+        let wanted = &self.input["limit"];
+        let limit = match wanted {
+            Value::Null => Some(most),
+            wanted => wanted.as_u64().filter(|limit| (1..=most).contains(limit)),
+        };
+        limit
+            .and_then(|limit| usize::try_from(limit).ok())
+            .ok_or_else(|| {
+                invalid(&format!(
+                    "1 validation error detected: Value '{wanted}' at 'limit' failed to satisfy \
+                 constraint: Member must have a value between 1 and {most}"
+                ))
+            })
     }
 
     /// One page of a list.
     fn page(&self, member: &str, items: Vec<Value>, most: u64) -> Result<Value, AwsError> {
-        let (page, next) = paging::page(items, self.text("nextToken"), self.limit(most))
+        let (page, next) = paging::page(items, self.text("nextToken"), self.limit(most)?)
             .ok_or_else(|| invalid("The specified nextToken is invalid."))?;
         Ok(without_nulls(json!({ member: page, "nextToken": next })))
     }

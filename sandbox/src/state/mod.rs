@@ -233,6 +233,18 @@ impl State {
         self.homes.get(task_id).cloned().map(Subject::Service)
     }
 
+    /// Decides what `image` is in all tasks of a task's deployment, unless an earlier one has; what
+    /// was decided. None for a task that belongs to no deployment.
+    pub(crate) fn pin(&mut self, task_id: &str, image: &str, digest: &str) -> Option<String> {
+        let Some(Subject::Service(key)) = self.subject_of(task_id) else {
+            return None;
+        };
+        let service = self.services.get(&key)?;
+        let mut tasks = service.tasks.iter();
+        let deployment = tasks.find(|task| task.id == task_id)?.started_by.clone()?;
+        self.services.get_mut(&key)?.pin(&deployment, image, digest)
+    }
+
     /// Notes which of a service's tasks are new and which are gone; to be called by whoever starts
     /// or forgets them.
     pub(crate) fn settle_tasks(&mut self, key: &str, new: &[&str], gone: &[String]) {

@@ -131,6 +131,17 @@ def registered(story, client, namespace, registry):
     assert {one["Id"] for one in listed} == running
     status = client.get_instances_health_status(ServiceId=registry["Id"])["Status"]
     assert status == {one: "HEALTHY" for one in running}, status
+    pages = client.get_paginator("list_instances").paginate(
+        ServiceId=registry["Id"], PaginationConfig={"PageSize": 1}
+    )
+    assert {one["Id"] for page in pages for one in page["Instances"]} == running
+    first = client.get_instances_health_status(ServiceId=registry["Id"], MaxResults=1)
+    second = client.get_instances_health_status(
+        ServiceId=registry["Id"], MaxResults=1, NextToken=first["NextToken"]
+    )
+    assert "NextToken" not in second, second
+    assert {**first["Status"], **second["Status"]} == status, (first, second)
+    assert len(first["Status"]) == 1
     assert client.get_service(Id=registry["Id"])["Service"]["InstanceCount"] == 2
     refused(client.exceptions.ResourceInUse, client.delete_service, Id=registry["Id"])
     refused(

@@ -332,6 +332,10 @@ def cloudwatch(story):
     )
     assert sum(len(page["MetricAlarms"]) for page in pages) == 3
     text = refused(
+        client.exceptions.ClientError, client.describe_alarms, MaxRecords=101
+    )
+    assert "(ValidationError)" in text and "MaxRecords" in text, text
+    text = refused(
         client.exceptions.ResourceNotFound,
         client.set_alarm_state,
         AlarmName="absent",

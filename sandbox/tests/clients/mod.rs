@@ -1,5 +1,6 @@
 //! AWS clients that nobody here wrote.
 
+pub(crate) mod answers;
 pub(crate) mod python;
 
 use python::{check, python};

@@ -99,6 +99,24 @@ pub(crate) async fn push(name: &str, tag: &str, password: &str) -> Result<(), St
         .map_err(|error| error.to_string())
 }
 
+/// Pulls an image with that password or with no credentials at all; the refusal comes back as text.
+pub(crate) async fn pull(image: &str, password: Option<&str>) -> Result<(), String> {
+    let credentials = password.map(|password| DockerCredentials {
+        username: Some("AWS".to_owned()),
+        password: Some(password.to_owned()),
+        ..DockerCredentials::default()
+    });
+    let options = CreateImageOptionsBuilder::default()
+        .from_image(image)
+        .build();
+    engine()
+        .await
+        .create_image(Some(options), None, credentials)
+        .try_for_each(|_| std::future::ready(Ok(())))
+        .await
+        .map_err(|error| error.to_string())
+}
+
 /// Removes an image; one that is not there is as good.
 pub(crate) async fn remove_image(image: &str) {
     let options = RemoveImageOptionsBuilder::default().force(true).build();

@@ -10,7 +10,10 @@
     reason = "a test helper that fails should fail the test where it stands"
 )]
 
+#[path = "../clients/mod.rs"]
+pub(crate) mod clients;
 pub(crate) mod docker;
+pub(crate) mod simulation;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -146,6 +149,7 @@ impl Sandbox {
         config.registry_listen.set_port(0);
         config.backend = BackendKind::Docker;
         config.time_scale = self.time_scale;
+        config.record_answers = true;
         // A stale address must not be taken for the new one.
         let _ = std::fs::remove_file(self.endpoint_file());
         let (stop, stopped) = oneshot::channel();
@@ -177,11 +181,13 @@ impl Sandbox {
         running.server.await.unwrap().unwrap();
     }
 
-    /// Stops the sandbox, and fails when it does not stop well. What it labelled goes with it.
+    /// Stops the sandbox, and fails when it does not stop well or had an answer that AWS's API models do
+    /// not know. What it labelled goes with it.
     pub(crate) async fn finish(mut self) {
         if self.running.is_some() {
             self.halt().await;
         }
+        clients::answers::check_answers(self.data());
     }
 
     /// Removes an image when the test ends.

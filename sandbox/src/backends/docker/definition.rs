@@ -103,6 +103,8 @@ pub(super) fn container(
         ),
         user: spec.user.clone(),
         working_dir: spec.working_directory.clone(),
+        open_stdin: Some(spec.interactive),
+        tty: Some(spec.pseudo_terminal),
         labels: Some(all_labels),
         healthcheck: Some(health_check(spec.health_check.as_ref(), clock)),
         stop_timeout: Some(seconds(spec.stop_timeout)),
@@ -172,26 +174,17 @@ pub(super) fn pullable(image: &str) -> String {
     }
 }
 
-/// A reference without tag and digest.
-pub(super) fn repository(image: &str) -> &str {
-    let image = image.split('@').next().unwrap_or(image);
-    match image.rsplit_once(':') {
-        // A colon before a slash belongs to the host's port.
-        Some((repository, tag)) if !tag.contains('/') => repository,
-        _ => image,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backends::PortMapping;
+    use crate::backends::{PortMapping, repository};
     use indexmap::IndexMap;
 
     fn spec() -> ContainerSpec {
         ContainerSpec {
             name: "web".to_owned(),
             image: "web:1".to_owned(),
+            is_consistent: false,
             essential: true,
             entry_point: None,
             command: None,
@@ -206,9 +199,12 @@ mod tests {
             user: None,
             working_directory: None,
             readonly_root_filesystem: false,
+            interactive: false,
+            pseudo_terminal: false,
             memory_mib: Some(64),
             cpu_shares: Some(0),
             docker_labels: IndexMap::from([(LABEL_TASK.to_owned(), "stolen".to_owned())]),
+            start_timeout: None,
             stop_timeout: Duration::from_millis(1500),
             awslogs: None,
             network_names: Vec::new(),

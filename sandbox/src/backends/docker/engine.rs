@@ -21,8 +21,8 @@ use bollard::query_parameters::{
 };
 use futures_util::{StreamExt, TryStreamExt};
 
-use super::super::{LogLine, PortBinding};
-use super::definition::{LABEL_CONTAINER, LABEL_INSTANCE, LABEL_TASK, pullable, repository};
+use super::super::{LogLine, PortBinding, repository};
+use super::definition::{LABEL_CONTAINER, LABEL_INSTANCE, LABEL_TASK, pullable};
 use super::journal::End;
 use super::names::Names;
 use super::network::Network;
@@ -54,6 +54,8 @@ pub(super) struct Seen {
     /// The verdict of its health check, once there is one.
     pub(super) healthy: Option<bool>,
     pub(super) bindings: Vec<PortBinding>,
+    /// How long ago it started.
+    pub(super) age: Duration,
     image_id: Option<String>,
 }
 
@@ -336,7 +338,11 @@ fn seen(container: ContainerInspectResponse) -> Seen {
         })
         .collect();
     bindings.sort_unstable_by_key(|binding| binding.container_port);
+    let now = jiff::Timestamp::now().to_string();
     Seen {
+        age: Duration::from_millis(
+            duration_ms(state.started_at.as_deref(), Some(&now)).unwrap_or_default(),
+        ),
         id: container.id.unwrap_or_default(),
         running,
         end,

@@ -23,6 +23,7 @@ use super::{Backend, LogLine, LogStream, Reports, TaskEvent, TaskLaunch};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::disk::{read_json, write_json};
+use crate::pins::Pins;
 use crate::registry::Registry;
 use crate::state::lock_directory;
 use definition::{LABEL_INSTANCE, container_name, is_container_name};
@@ -36,18 +37,20 @@ use tokio_util::task::TaskTracker;
 const INSTANCE: &str = "instance.json";
 
 /// Connects to the Docker Engine, and fails when none answers. Images of `registry` are pulled with
-/// a token of the sandbox's own.
+/// a token of the sandbox's own; `pins` says what their tags stand for.
 pub(crate) async fn connect(
     config: &Config,
     clock: Clock,
     reports: Reports,
     registry: Arc<Registry>,
+    pins: Pins,
 ) -> anyhow::Result<Arc<dyn Backend>> {
     let shared = Shared {
         engine: Engine::connect(instance_id(config)?, Some(registry)).await?,
         journal: Arc::new(Journal::new(&config.data)),
         reports,
         clock,
+        pins: Some(pins),
     };
     Ok(Arc::new(DockerBackend {
         shared: Arc::new(shared),

@@ -13,12 +13,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{
-    ContainerSpec, DependencyCondition, Reports, TaskEvent, TaskLaunch, TaskReport,
+    ContainerSpec, Reports, TaskEvent, TaskLaunch, TaskReport, by_digest,
+    dependencies::{Phase, Readiness, readiness},
 };
 use super::definition::{container, container_name, is_container_name};
 use super::engine::{Engine, Labelled, Seen, error_text};
 use super::journal::{End, Journal};
 use crate::clock::Clock;
+use crate::pins::Pins;
 
 /// When it is tried again to change where names lead.
 const LEAD_AGAIN: Duration = Duration::from_millis(500);
@@ -29,6 +31,8 @@ pub(super) struct Shared {
     pub(super) journal: Arc<Journal>,
     pub(super) reports: Reports,
     pub(super) clock: Clock,
+    /// None for whoever starts nothing.
+    pub(super) pins: Option<Pins>,
 }
 
 impl Shared {
@@ -51,26 +55,12 @@ impl Shared {
     }
 }
 
-/// Where a container is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Waiting,
-    Started { healthy: Option<bool> },
-    Ended { exit_code: i64 },
-}
-
 /// What a watcher saw of the container with this number.
 enum Watched {
     Ended(usize, End),
     Health(usize, bool),
-}
-
-/// Whether a container may start.
-#[derive(Debug, PartialEq, Eq)]
-enum Readiness {
-    Ready,
-    NotYet,
-    Never(String),
+    /// It runs as long as its `startTimeout`.
+    Overdue(usize),
 }
 
 pub(super) struct Supervisor {
@@ -80,7 +70,7 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     /// Runs the task until `stop`, and then ends it; returns when nothing of it is left.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    pub(super) async fn run(mut self, stop: CancellationToken) {
         self.live(&stop).await;
         stop.cancelled().await;
         // Before the containers are told to end, as at AWS.
@@ -94,7 +84,7 @@ impl Supervisor {
         .await;
     }
 
-    async fn live(&self, stop: &CancellationToken) {
+    async fn live(&mut self, stop: &CancellationToken) {
         if let Err((container, error)) = self.check() {
             self.report(TaskEvent::CannotStart {
                 container,
@@ -125,21 +115,34 @@ impl Supervisor {
     }
 
     /// Pulls what is not running yet.
-    async fn pull(&self) -> Result<(), TaskEvent> {
-        let mut pulled: Vec<&str> = Vec::new();
-        for spec in &self.launch.containers {
-            if pulled.contains(&spec.image.as_str()) || self.exists(spec).await {
+    async fn pull(&mut self) -> Result<(), TaskEvent> {
+        let mut pulled: Vec<String> = Vec::new();
+        for number in 0..self.launch.containers.len() {
+            if self.exists(&self.launch.containers[number]).await {
                 continue;
             }
-            self.shared
-                .engine
-                .pull(&spec.image)
-                .await
-                .map_err(|error| TaskEvent::CannotPull {
-                    container: spec.name.clone(),
-                    reason: error_text(&error),
-                })?;
-            pulled.push(&spec.image);
+            self.pin(number).await?;
+            let spec = &self.launch.containers[number];
+            if pulled.contains(&spec.image) {
+                continue;
+            }
+            let got = self.shared.engine.pull(&spec.image).await;
+            got.map_err(|error| cannot_pull(spec, error_text(&error)))?;
+            pulled.push(spec.image.clone());
+        }
+        Ok(())
+    }
+
+    /// Takes the image that the task's deployment runs for a tag.
+    async fn pin(&mut self, number: usize) -> Result<(), TaskEvent> {
+        let spec = &mut self.launch.containers[number];
+        let Some(pins) = self.shared.pins.as_ref().filter(|_| spec.is_consistent) else {
+            return Ok(());
+        };
+        let decided = pins.digest(&self.launch.task_id, &spec.image).await;
+        let decided = decided.map_err(|error| cannot_pull(spec, error.to_string()))?;
+        if let Some(digest) = decided {
+            spec.image = by_digest(&spec.image, &digest);
         }
         Ok(())
     }
@@ -174,7 +177,7 @@ impl Supervisor {
             while !failed && !stop.is_cancelled() {
                 let next = (0..specs.len())
                     .filter(|number| phases[*number] == Phase::Waiting)
-                    .map(|number| (number, readiness(&specs[number], specs, &phases)))
+                    .map(|number| (number, readiness_of(number, specs, &phases)))
                     .find(|(_, readiness)| *readiness != Readiness::NotYet);
                 let Some((number, readiness)) = next else {
                     break;
@@ -190,7 +193,7 @@ impl Supervisor {
                         phases[number] = self.ended(spec, end);
                     }
                     Ok(Started::Seen(seen)) => {
-                        phases[number] = Phase::Started { healthy: None };
+                        phases[number] = Phase::STARTED;
                         self.watch(number, seen, &sender, &mut watchers);
                     }
                     Err(reason) => {
@@ -223,12 +226,17 @@ impl Supervisor {
                     phases[number] = self.ended(&specs[number], end);
                 }
                 Some(Watched::Health(number, healthy)) => {
-                    if let Phase::Started { healthy: known } = &mut phases[number] {
+                    if let Phase::Started { healthy: known, .. } = &mut phases[number] {
                         *known = Some(healthy);
                         self.report(TaskEvent::ContainerHealth {
                             name: specs[number].name.clone(),
                             healthy,
                         });
+                    }
+                }
+                Some(Watched::Overdue(number)) => {
+                    if let Phase::Started { overdue, .. } = &mut phases[number] {
+                        *overdue = true;
                     }
                 }
                 // Not while `sender` lives, which is as long as this loop.
@@ -286,7 +294,7 @@ impl Supervisor {
         Ok(Started::Seen(seen))
     }
 
-    /// Watches a container's end, and its health when it has a check.
+    /// Watches a container's end, its health when it has a check, and the time when it has a limit.
     fn watch(
         &self,
         number: usize,
@@ -315,6 +323,13 @@ impl Supervisor {
                     }
                     tokio::time::sleep(pause).await;
                 }
+            });
+        }
+        if let Some(limit) = spec.start_timeout {
+            let (sender, left) = (sender.clone(), limit.saturating_sub(seen.age));
+            watchers.spawn(async move {
+                tokio::time::sleep(left).await;
+                let _ = sender.send(Watched::Overdue(number));
             });
         }
         let (shared, sender) = (Arc::clone(&self.shared), sender.clone());
@@ -361,6 +376,13 @@ impl Supervisor {
     }
 }
 
+fn cannot_pull(spec: &ContainerSpec, reason: String) -> TaskEvent {
+    TaskEvent::CannotPull {
+        container: spec.name.clone(),
+        reason,
+    }
+}
+
 enum Started {
     /// Ended and removed in an earlier life of the sandbox.
     Gone(End),
@@ -378,56 +400,24 @@ fn exited(name: &str, end: End) -> TaskEvent {
 
 /// Whether all essential containers with health checks are healthy.
 fn is_well(specs: &[ContainerSpec], phases: &[Phase]) -> bool {
-    let healthy = Phase::Started {
-        healthy: Some(true),
+    let healthy = |phase: &Phase| {
+        matches!(
+            phase,
+            Phase::Started {
+                healthy: Some(true),
+                ..
+            }
+        )
     };
     let mut both = specs.iter().zip(phases);
-    both.all(|(spec, phase)| !spec.essential || spec.health_check.is_none() || *phase == healthy)
+    both.all(|(spec, phase)| !spec.essential || spec.health_check.is_none() || healthy(phase))
 }
 
-/// What `dependsOn` says about a container now.
-fn readiness(spec: &ContainerSpec, specs: &[ContainerSpec], phases: &[Phase]) -> Readiness {
-    for dependency in &spec.depends_on {
-        let name = &dependency.container;
-        let Some(at) = specs.iter().position(|it| it.name == *name) else {
-            return Readiness::Never(format!("depends on the unknown container {name}"));
-        };
-        let met = match (dependency.condition, phases[at]) {
-            (_, Phase::Waiting) => false,
-            (DependencyCondition::Start, _) => true,
-            (
-                DependencyCondition::Healthy,
-                Phase::Started {
-                    healthy: Some(true),
-                },
-            ) => true,
-            (
-                DependencyCondition::Healthy,
-                Phase::Started {
-                    healthy: Some(false),
-                },
-            ) => {
-                return Readiness::Never(format!("dependency container {name} is unhealthy"));
-            }
-            (DependencyCondition::Healthy, Phase::Ended { .. }) => {
-                return Readiness::Never(format!(
-                    "dependency container {name} stopped before it was healthy"
-                ));
-            }
-            (DependencyCondition::Complete, Phase::Ended { .. })
-            | (DependencyCondition::Success, Phase::Ended { exit_code: 0 }) => true,
-            (DependencyCondition::Success, Phase::Ended { exit_code }) => {
-                return Readiness::Never(format!(
-                    "dependency container {name} exited with code {exit_code}"
-                ));
-            }
-            (_, Phase::Started { .. }) => false,
-        };
-        if !met {
-            return Readiness::NotYet;
-        }
-    }
-    Readiness::Ready
+fn readiness_of(number: usize, specs: &[ContainerSpec], phases: &[Phase]) -> Readiness {
+    readiness(&specs[number].depends_on, |name| {
+        let at = specs.iter().position(|spec| spec.name == name)?;
+        Some(phases[at])
+    })
 }
 
 /// Ends a task: stops what runs, keeps ends and logs, removes everything. Tries until the engine
@@ -511,67 +501,4 @@ async fn remove(shared: &Shared, labelled: &Labelled) -> anyhow::Result<()> {
     }
     shared.engine.remove(id).await?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backends::Dependency;
-    use indexmap::IndexMap;
-
-    fn spec(name: &str, depends_on: &[(&str, DependencyCondition)]) -> ContainerSpec {
-        ContainerSpec {
-            name: name.to_owned(),
-            image: String::new(),
-            essential: true,
-            entry_point: None,
-            command: None,
-            environment: IndexMap::new(),
-            ports: Vec::new(),
-            health_check: None,
-            depends_on: depends_on
-                .iter()
-                .map(|(container, condition)| Dependency {
-                    container: (*container).to_owned(),
-                    condition: *condition,
-                })
-                .collect(),
-            user: None,
-            working_directory: None,
-            readonly_root_filesystem: false,
-            memory_mib: None,
-            cpu_shares: None,
-            docker_labels: IndexMap::new(),
-            stop_timeout: Duration::from_secs(30),
-            awslogs: None,
-            network_names: Vec::new(),
-            names_when_healthy: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn dependencies_decide_when_a_container_starts() {
-        use DependencyCondition::{Complete, Healthy, Start, Success};
-        let started = |healthy| Phase::Started { healthy };
-        let ended = |exit_code| Phase::Ended { exit_code };
-        let never = |why: &str| Readiness::Never(format!("dependency container db {why}"));
-        for (condition, phase, expected) in [
-            (Start, Phase::Waiting, Readiness::NotYet),
-            (Start, started(None), Readiness::Ready),
-            (Start, ended(1), Readiness::Ready),
-            (Healthy, started(None), Readiness::NotYet),
-            (Healthy, started(Some(true)), Readiness::Ready),
-            (Healthy, started(Some(false)), never("is unhealthy")),
-            (Healthy, ended(0), never("stopped before it was healthy")),
-            (Complete, started(None), Readiness::NotYet),
-            (Complete, ended(1), Readiness::Ready),
-            (Success, started(None), Readiness::NotYet),
-            (Success, ended(0), Readiness::Ready),
-            (Success, ended(2), never("exited with code 2")),
-        ] {
-            let specs = [spec("db", &[]), spec("web", &[("db", condition)])];
-            let found = readiness(&specs[1], &specs, &[phase, Phase::Waiting]);
-            assert_eq!(found, expected, "{condition:?} {phase:?}");
-        }
-    }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::backends::{ContainerSpec, PortBinding};
+use crate::backends::{ContainerSpec, Dependency, PortBinding};
 
 /// Images of this name carry a script in their tag, whatever stands before it.
 const SCRIPTED: &str = "simulated";
@@ -66,9 +66,13 @@ pub(super) struct Exit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Script {
     pub name: String,
+    pub essential: bool,
     /// The definition has a health check for it.
     pub checked: bool,
     pub ports: Vec<PortBinding>,
+    pub depends_on: Vec<Dependency>,
+    /// How long others wait for it, from its start.
+    pub start_timeout: Option<Duration>,
     /// How long the pull takes, or that it fails.
     pub pull: Result<Duration, ()>,
     /// How long the start takes, or that it fails.
@@ -90,6 +94,7 @@ impl Script {
     pub(super) fn of(container: &ContainerSpec, draw: Draw<'_>) -> Result<Self, String> {
         let mut script = Self {
             name: container.name.clone(),
+            essential: container.essential,
             checked: container.health_check.is_some(),
             ports: container
                 .ports
@@ -100,6 +105,8 @@ impl Script {
                     protocol: port.protocol.clone(),
                 })
                 .collect(),
+            depends_on: container.depends_on.clone(),
+            start_timeout: container.start_timeout,
             pull: Ok(Duration::ZERO),
             start: Ok(Duration::ZERO),
             exit: None,
@@ -263,6 +270,7 @@ mod tests {
         ContainerSpec {
             name: "app".to_owned(),
             image: image.to_owned(),
+            is_consistent: false,
             essential: true,
             entry_point: None,
             command: None,
@@ -273,9 +281,12 @@ mod tests {
             user: None,
             working_directory: None,
             readonly_root_filesystem: false,
+            interactive: false,
+            pseudo_terminal: false,
             memory_mib: None,
             cpu_shares: None,
             docker_labels: labels.collect(),
+            start_timeout: None,
             stop_timeout: Duration::from_secs(30),
             awslogs: None,
             network_names: Vec::new(),

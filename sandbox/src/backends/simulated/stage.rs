@@ -3,12 +3,16 @@
 //! Time comes in with every call and only what it allows comes out, so the same calls always give
 //! the same reports in the same order. Must not know: threads, clocks, who listens.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::script::{Script, Verdict};
 use crate::agenda::Agenda;
 use crate::backends::TaskEvent;
+use crate::backends::dependencies::{Phase, Readiness, readiness};
 use crate::clock::Time;
 use crate::targets::TargetState;
 
@@ -32,6 +36,10 @@ enum Scene {
     CannotPull(usize),
     CannotStart(usize),
     Starts(usize),
+    /// What it depends on will never be what it needs.
+    GivesUp(usize),
+    /// Others have waited for it long enough.
+    Overdue(usize),
     /// Its check has a new verdict.
     Check(usize),
     Exits(usize),
@@ -48,6 +56,11 @@ struct Actor {
     scripts: Vec<Script>,
     /// When each container started; None: not yet, or no more.
     alive: Vec<Option<Time>>,
+    phases: Vec<Phase>,
+    /// One is about to start: the others wait.
+    busy: bool,
+    /// An essential one has ended, or it was told to end: none starts any more.
+    ending: bool,
     /// In the order of their times.
     scenes: VecDeque<(Time, Scene)>,
 }
@@ -91,7 +104,7 @@ impl Actor {
             .map_or(Verdict::healthy(Duration::ZERO), |script| script.target)
     }
 
-    /// Pulls one after the other, then starts one after the other, as the containers are named.
+    /// Pulls one after the other, as the containers are named.
     fn prepare(&mut self, now: Time, pace: Pace<'_>) {
         let mut time = now;
         for container in 0..self.scripts.len() {
@@ -101,18 +114,48 @@ impl Actor {
             }
         }
         self.add(time, Scene::Pulled);
-        for container in 0..self.scripts.len() {
-            match self.scripts[container].start {
-                Ok(wait) => time = time + pace(wait),
-                Err(()) => return self.add(time, Scene::CannotStart(container)),
-            }
-            self.add(time, Scene::Starts(container));
+    }
+
+    /// Lets the next container start: one after the other, as they are named, when what they depend
+    /// on allows.
+    fn start_next(&mut self, time: Time, pace: Pace<'_>) {
+        if self.busy || self.ending {
+            return;
+        }
+        let waiting = (0..self.scripts.len()).filter(|at| self.phases[*at] == Phase::Waiting);
+        let mut judged = waiting.map(|container| (container, self.readiness(container)));
+        let next = judged.find(|(_, readiness)| *readiness != Readiness::NotYet);
+        let Some((container, readiness)) = next else {
+            return;
+        };
+        self.busy = true;
+        match (readiness, self.scripts[container].start) {
+            (Readiness::Never(_), _) => self.add(time, Scene::GivesUp(container)),
+            (_, Ok(wait)) => self.add(time + pace(wait), Scene::Starts(container)),
+            (_, Err(())) => self.add(time, Scene::CannotStart(container)),
         }
     }
 
+    fn readiness(&self, container: usize) -> Readiness {
+        readiness(&self.scripts[container].depends_on, |name| {
+            let at = self.scripts.iter().position(|one| one.name == name)?;
+            Some(self.phases[at])
+        })
+    }
+
+    /// Plays a scene, and whatever follows from it.
     fn play(&mut self, time: Time, scene: Scene, pace: Pace<'_>) -> Option<Cue> {
+        let cue = self.play_alone(time, scene, pace);
+        self.start_next(time, pace);
+        cue
+    }
+
+    fn play_alone(&mut self, time: Time, scene: Scene, pace: Pace<'_>) -> Option<Cue> {
         let event = match scene {
-            Scene::Pulled => TaskEvent::Pulled,
+            Scene::Pulled => {
+                self.busy = false;
+                TaskEvent::Pulled
+            }
             Scene::CannotPull(container) => TaskEvent::CannotPull {
                 container: self.name(container),
                 reason: "simulated: manifest unknown".to_owned(),
@@ -121,6 +164,21 @@ impl Actor {
                 container: self.name(container),
                 reason: "simulated: no such executable".to_owned(),
             },
+            Scene::GivesUp(container) => {
+                let Readiness::Never(reason) = self.readiness(container) else {
+                    return None;
+                };
+                TaskEvent::CannotStart {
+                    container: self.name(container),
+                    reason,
+                }
+            }
+            Scene::Overdue(container) => {
+                if let Phase::Started { overdue, .. } = &mut self.phases[container] {
+                    *overdue = true;
+                }
+                return None;
+            }
             Scene::Starts(container) => self.start(container, time, pace),
             Scene::Check(container) => {
                 let started = self.alive[container]?;
@@ -130,15 +188,24 @@ impl Actor {
                 if let Some(next) = next {
                     self.add(next, Scene::Check(container));
                 }
+                let verdict = healthy?;
+                if let Phase::Started { healthy, .. } = &mut self.phases[container] {
+                    *healthy = Some(verdict);
+                }
                 TaskEvent::ContainerHealth {
                     name: self.name(container),
-                    healthy: healthy?,
+                    healthy: verdict,
                 }
             }
             Scene::Exits(container) => {
                 self.alive[container].take()?;
                 let script = &self.scripts[container];
                 let exit = script.exit?;
+                self.phases[container] = Phase::Ended {
+                    exit_code: exit.code,
+                };
+                // As Docker Engine's backend: it waits to be told to stop the rest.
+                self.ending |= script.essential;
                 TaskEvent::ContainerExited {
                     name: script.name.clone(),
                     exit_code: exit.code,
@@ -173,6 +240,11 @@ impl Actor {
 
     fn start(&mut self, container: usize, time: Time, pace: Pace<'_>) -> TaskEvent {
         self.alive[container] = Some(time);
+        self.phases[container] = Phase::STARTED;
+        self.busy = false;
+        if let Some(limit) = self.scripts[container].start_timeout {
+            self.add(time + pace(limit), Scene::Overdue(container));
+        }
         let Script {
             name,
             checked,
@@ -227,6 +299,10 @@ impl Stage {
         let mut actor = Actor {
             task_id: task_id.to_owned(),
             alive: vec![None; scripts.len()],
+            phases: vec![Phase::Waiting; scripts.len()],
+            // Until the images are there.
+            busy: true,
+            ending: false,
             scripts,
             scenes: VecDeque::new(),
         };
@@ -249,6 +325,7 @@ impl Stage {
             .any(|(_, scene)| matches!(scene, Scene::Gone));
         if !leaving {
             actor.scenes.clear();
+            actor.ending = true;
             let mut last = now;
             for container in 0..actor.scripts.len() {
                 if actor.alive[container].is_some() {
@@ -357,144 +434,5 @@ impl Stage {
                 reason: "Health checks failed with these codes: [500]".to_owned(),
             },
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::{Cue, Script, Stage, Verdict};
-    use crate::backends::TaskEvent;
-    use crate::backends::simulated::script::Exit;
-    use crate::clock::Time;
-    use crate::targets::TargetState;
-
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    fn script(name: &str) -> Script {
-        Script {
-            name: name.to_owned(),
-            checked: true,
-            ports: Vec::new(),
-            pull: Ok(seconds(2)),
-            start: Ok(seconds(1)),
-            exit: None,
-            health: Verdict::healthy(seconds(5)),
-            target: Verdict::healthy(seconds(3)),
-            stop: seconds(4),
-        }
-    }
-
-    /// Plays to the end of `until`, moment by moment; each cue with its second.
-    fn play(stage: &mut Stage, until: u64) -> Vec<(i64, String)> {
-        let mut seen = Vec::new();
-        while let Some(time) = stage.due().filter(|time| time.0 <= until as i64 * 1000) {
-            for cue in stage.play(time, &|wait| wait) {
-                let text = match cue {
-                    Cue::Look { task_id } => format!("look {task_id}"),
-                    Cue::Report { task_id, event } => match event {
-                        TaskEvent::Pulled => format!("{task_id} pulled"),
-                        TaskEvent::ContainerStarted { name, .. } => format!("{name} started"),
-                        TaskEvent::ContainerExited {
-                            name, exit_code, ..
-                        } => format!("{name} exited {exit_code}"),
-                        TaskEvent::ContainerHealth { name, healthy } => {
-                            format!("{name} healthy {healthy}")
-                        }
-                        TaskEvent::CannotPull { container, .. } => format!("{container} missing"),
-                        TaskEvent::CannotStart { container, .. } => format!("{container} broken"),
-                        TaskEvent::Stopped => format!("{task_id} stopped"),
-                    },
-                };
-                seen.push((time.0 / 1000, text));
-            }
-        }
-        seen
-    }
-
-    fn lines(seen: &[(i64, String)]) -> Vec<(i64, &str)> {
-        seen.iter()
-            .map(|(second, text)| (*second, text.as_str()))
-            .collect()
-    }
-
-    #[test]
-    fn containers_come_one_after_the_other_and_end_when_they_are_told() {
-        let mut stage = Stage::default();
-        let exits = Script {
-            exit: Some(Exit {
-                code: 3,
-                oom: false,
-                after: seconds(4),
-            }),
-            ..script("a")
-        };
-        stage.enter(Time(0), "t", vec![exits, script("b")], &|wait| wait);
-        let seen = play(&mut stage, 11);
-        let expected = [
-            (4, "t pulled"),
-            (5, "a started"),
-            (6, "b started"),
-            // Before its check had a word.
-            (9, "a exited 3"),
-            (11, "b healthy true"),
-        ];
-        assert_eq!(lines(&seen), expected);
-        assert!(stage.leave(Time(20_000), "t", &|wait| wait));
-        assert!(stage.leave(Time(21_000), "t", &|wait| wait));
-        let seen = play(&mut stage, 60);
-        assert_eq!(lines(&seen), [(24, "b exited 143"), (24, "t stopped")]);
-        assert!(!stage.leave(Time(60_000), "t", &|wait| wait));
-        assert_eq!(stage.due(), None);
-    }
-
-    #[test]
-    fn nothing_follows_a_failed_pull_or_start() {
-        let mut stage = Stage::default();
-        let missing = Script {
-            pull: Err(()),
-            ..script("b")
-        };
-        let broken = Script {
-            start: Err(()),
-            ..script("d")
-        };
-        stage.enter(Time(0), "1", vec![script("a"), missing], &|wait| wait);
-        stage.enter(Time(0), "2", vec![script("c"), broken], &|wait| wait);
-        let expected = [
-            (2, "b missing"),
-            (4, "2 pulled"),
-            (5, "c started"),
-            (5, "d broken"),
-            (10, "c healthy true"),
-        ];
-        assert_eq!(lines(&play(&mut stage, 60)), expected);
-    }
-
-    #[test]
-    fn flapping_targets_turn_from_their_registration_on() {
-        let mut stage = Stage::default();
-        let mut flapping = script("a");
-        flapping.checked = false;
-        flapping.target.flaps = Some(seconds(10));
-        stage.enter(Time(0), "t", vec![flapping], &|wait| wait);
-        stage.register(Time(4000), "group", "t", &|wait| wait);
-        stage.register(Time(5000), "group", "t", &|wait| wait);
-        let seen = play(&mut stage, 30);
-        let looks: Vec<i64> = seen[2..].iter().map(|(second, _)| *second).collect();
-        assert_eq!(looks, [7, 17, 27]);
-        let state = |stage: &Stage, second: i64| {
-            stage.health(Time(second * 1000), "group", "t", &|wait| wait)
-        };
-        assert_eq!(state(&stage, 6), TargetState::Initial);
-        assert_eq!(state(&stage, 7), TargetState::Healthy);
-        assert!(matches!(state(&stage, 17), TargetState::Unhealthy { .. }));
-        stage.deregister("group", "t");
-        assert_eq!(state(&stage, 30), TargetState::Draining);
-        stage.remove("group", "t");
-        assert_eq!(state(&stage, 30), TargetState::Unused);
     }
 }

@@ -38,8 +38,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation::new("ListInstances", "ServiceId NextToken MaxResults", ""),
     Operation::new(
         "GetInstancesHealthStatus",
-        "ServiceId Instances",
-        "MaxResults NextToken",
+        "ServiceId Instances MaxResults NextToken",
+        "",
     ),
     Operation::new(
         "DiscoverInstances",

@@ -1,4 +1,4 @@
-//! Amazon ECR. A registry id is taken for the own account's, whatever it is.
+//! Amazon ECR.
 
 use super::Operation;
 
@@ -6,48 +6,48 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation::new("GetAuthorizationToken", "", "registryIds"),
     Operation::new(
         "CreateRepository",
-        "repositoryName imageTagMutability imageTagMutabilityExclusionFilters",
-        "registryId tags imageScanningConfiguration encryptionConfiguration",
+        "repositoryName imageTagMutability imageTagMutabilityExclusionFilters registryId",
+        "tags imageScanningConfiguration encryptionConfiguration",
     ),
     Operation::new(
         "DescribeRepositories",
-        "repositoryNames nextToken maxResults",
-        "registryId",
+        "repositoryNames nextToken maxResults registryId",
+        "",
     ),
-    Operation::new("DeleteRepository", "repositoryName force", "registryId"),
+    Operation::new("DeleteRepository", "repositoryName force registryId", ""),
     Operation::new(
         "PutImageTagMutability",
-        "repositoryName imageTagMutability imageTagMutabilityExclusionFilters",
-        "registryId",
+        "repositoryName imageTagMutability imageTagMutabilityExclusionFilters registryId",
+        "",
     ),
     Operation::new(
         "DescribeImages",
-        "repositoryName imageIds nextToken maxResults filter.tagStatus",
-        "registryId",
+        "repositoryName imageIds nextToken maxResults filter.tagStatus registryId",
+        "",
     ),
     Operation::new(
         "ListImages",
-        "repositoryName nextToken maxResults filter.tagStatus",
-        "registryId",
+        "repositoryName nextToken maxResults filter.tagStatus registryId",
+        "",
     ),
     Operation::new(
         "BatchGetImage",
-        "repositoryName imageIds",
-        "registryId acceptedMediaTypes",
+        "repositoryName imageIds registryId",
+        "acceptedMediaTypes",
     ),
-    Operation::new("StartImageScan", "repositoryName imageId", "registryId"),
+    Operation::new("StartImageScan", "repositoryName imageId registryId", ""),
     Operation::new(
         "DescribeImageScanFindings",
-        "repositoryName imageId nextToken maxResults",
-        "registryId",
+        "repositoryName imageId nextToken maxResults registryId",
+        "",
     ),
     // A policy is kept and shown; no image expires by it.
     Operation::new(
         "PutLifecyclePolicy",
-        "repositoryName",
-        "registryId lifecyclePolicyText",
+        "repositoryName registryId",
+        "lifecyclePolicyText",
     ),
-    Operation::new("GetLifecyclePolicy", "repositoryName", "registryId"),
-    Operation::new("DeleteLifecyclePolicy", "repositoryName", "registryId"),
-    Operation::new("BatchDeleteImage", "repositoryName imageIds", "registryId"),
+    Operation::new("GetLifecyclePolicy", "repositoryName registryId", ""),
+    Operation::new("DeleteLifecyclePolicy", "repositoryName registryId", ""),
+    Operation::new("BatchDeleteImage", "repositoryName imageIds registryId", ""),
 ];

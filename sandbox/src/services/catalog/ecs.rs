@@ -43,6 +43,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "CreateService",
         "cluster serviceName taskDefinition desiredCount clientToken launchType \
          healthCheckGracePeriodSeconds schedulingStrategy deploymentController tags \
+         enableECSManagedTags propagateTags availabilityZoneRebalancing \
          loadBalancers.targetGroupArn loadBalancers.containerName loadBalancers.containerPort \
          deploymentConfiguration.strategy deploymentConfiguration.minimumHealthyPercent \
          deploymentConfiguration.maximumPercent deploymentConfiguration.deploymentCircuitBreaker \
@@ -54,13 +55,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
          serviceConnectConfiguration.services.clientAliases.dnsName \
          serviceRegistries.registryArn serviceRegistries.port serviceRegistries.containerName \
          serviceRegistries.containerPort",
-        "role platformVersion networkConfiguration enableECSManagedTags propagateTags \
-         enableExecuteCommand availabilityZoneRebalancing",
+        "role platformVersion networkConfiguration enableExecuteCommand",
     ),
     Operation::new(
         "UpdateService",
         "cluster service taskDefinition desiredCount forceNewDeployment \
-         healthCheckGracePeriodSeconds deploymentController loadBalancers.targetGroupArn \
+         healthCheckGracePeriodSeconds deploymentController enableECSManagedTags propagateTags \
+         availabilityZoneRebalancing loadBalancers.targetGroupArn \
          loadBalancers.containerName loadBalancers.containerPort \
          deploymentConfiguration.strategy deploymentConfiguration.minimumHealthyPercent \
          deploymentConfiguration.maximumPercent deploymentConfiguration.deploymentCircuitBreaker \
@@ -72,8 +73,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
          serviceConnectConfiguration.services.clientAliases.dnsName \
          serviceRegistries.registryArn serviceRegistries.port serviceRegistries.containerName \
          serviceRegistries.containerPort",
-        "platformVersion networkConfiguration enableECSManagedTags propagateTags \
-         enableExecuteCommand availabilityZoneRebalancing",
+        "platformVersion networkConfiguration enableExecuteCommand",
     ),
     Operation::new("DescribeServices", "cluster services include", ""),
     Operation::new(
@@ -85,12 +85,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation::new(
         "RunTask",
         "cluster taskDefinition count group launchType startedBy tags clientToken \
-         overrides.cpu overrides.memory overrides.containerOverrides.name \
+         enableECSManagedTags propagateTags overrides.cpu overrides.memory overrides.containerOverrides.name \
          overrides.containerOverrides.command overrides.containerOverrides.environment \
          overrides.containerOverrides.cpu overrides.containerOverrides.memory \
          overrides.containerOverrides.memoryReservation",
         "overrides.taskRoleArn overrides.executionRoleArn networkConfiguration platformVersion \
-         enableECSManagedTags enableExecuteCommand propagateTags referenceId",
+         enableExecuteCommand referenceId",
     ),
     Operation::new("StopTask", "cluster task reason", ""),
     Operation::new("DescribeTasks", "cluster tasks include", ""),
@@ -123,22 +123,24 @@ pub(super) const OPERATIONS: &[Operation] = &[
 const REGISTER_TASK_DEFINITION: Operation = Operation {
     name: "RegisterTaskDefinition",
     honoured: "family cpu memory networkMode requiresCompatibilities tags \
+        runtimePlatform.operatingSystemFamily \
         containerDefinitions.name containerDefinitions.image containerDefinitions.essential \
-        containerDefinitions.cpu containerDefinitions.memory \
+        containerDefinitions.versionConsistency containerDefinitions.cpu \
+        containerDefinitions.memory \
         containerDefinitions.memoryReservation containerDefinitions.entryPoint \
         containerDefinitions.command containerDefinitions.environment \
         containerDefinitions.portMappings.containerPort containerDefinitions.portMappings.hostPort \
         containerDefinitions.portMappings.protocol containerDefinitions.portMappings.name \
         containerDefinitions.dependsOn \
-        containerDefinitions.stopTimeout containerDefinitions.user \
+        containerDefinitions.startTimeout containerDefinitions.stopTimeout \
+        containerDefinitions.interactive containerDefinitions.pseudoTerminal \
+        containerDefinitions.user \
         containerDefinitions.workingDirectory containerDefinitions.readonlyRootFilesystem \
         containerDefinitions.dockerLabels containerDefinitions.healthCheck \
         containerDefinitions.logConfiguration.logDriver \
         containerDefinitions.logConfiguration.options",
-    ignored: "taskRoleArn executionRoleArn ephemeralStorage runtimePlatform enableFaultInjection \
-        containerDefinitions.portMappings.appProtocol \
-        containerDefinitions.startTimeout containerDefinitions.versionConsistency \
-        containerDefinitions.interactive containerDefinitions.pseudoTerminal",
+    ignored: "taskRoleArn executionRoleArn ephemeralStorage runtimePlatform.cpuArchitecture enableFaultInjection \
+        containerDefinitions.portMappings.appProtocol",
     refused: Some(
         "volumes placementConstraints proxyConfiguration inferenceAccelerators pidMode ipcMode \
         trustedExecutionConfiguration \

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Registry, invalid, page, plain, registry_arn, services};
+use super::{Registry, invalid, one_page, page, plain, registry_arn, services};
 use crate::app::App;
 use crate::scheduler::{Desired, Service, Task, TaskStatus};
 use crate::services::ecs::input::Input;
@@ -95,17 +95,24 @@ pub(super) fn health_status(app: &App, input: &Input<'_>) -> JsonResult {
     let wanted = input.texts("Instances")?;
     app.store.read(|state| {
         let registry = registry(state, input)?;
-        let status: Map<String, Value> = of(app, state, registry)
+        let known: Vec<(String, Value)> = of(app, state, registry)
             .filter(|(_, task)| wanted.is_empty() || wanted.contains(&task.id.as_str()))
             .map(|(_, task)| (task.id.clone(), json!(health(registry, task))))
             .collect();
-        if let Some(absent) = wanted.iter().find(|id| !status.contains_key(**id)) {
+        let is_known = |id: &str| known.iter().any(|(other, _)| other == id);
+        if let Some(absent) = wanted.iter().find(|id| !is_known(id)) {
             return Err(AwsError::client(
                 "InstanceNotFound",
                 format!("Instance {absent} not found."),
             ));
         }
-        Ok(Reply::read(json!({ "Status": status })))
+        let (status, next) = one_page(input, known)?;
+        let status: Map<String, Value> = status.into_iter().collect();
+        let mut body = json!({ "Status": status });
+        if let Some(next) = next {
+            body["NextToken"] = json!(next);
+        }
+        Ok(Reply::read(body))
     })
 }
 

@@ -158,16 +158,21 @@ fn tags(input: &Input<'_>) -> Result<IndexMap<String, String>, AwsError> {
 
 /// One page of a list, under that name.
 fn page(input: &Input<'_>, member: &str, items: Vec<Value>) -> JsonResult {
-    let size = input.number("MaxResults")?.map_or(MOST_ON_PAGE, |wanted| {
-        (wanted as usize).clamp(1, MOST_ON_PAGE)
-    });
-    let (page, next) = super::paging::page(items, input.text("NextToken")?, size)
-        .ok_or_else(|| invalid("Invalid NextToken."))?;
+    let (page, next) = one_page(input, items)?;
     let mut body = json!({ member: page });
     if let Some(next) = next {
         body["NextToken"] = json!(next);
     }
     Ok(Reply::read(body))
+}
+
+/// Up to `MaxResults` of the items from `NextToken` on, and the token of the next page.
+fn one_page<T>(input: &Input<'_>, items: Vec<T>) -> Result<(Vec<T>, Option<String>), AwsError> {
+    let size = input.number("MaxResults")?.map_or(MOST_ON_PAGE, |wanted| {
+        (wanted as usize).clamp(1, MOST_ON_PAGE)
+    });
+    super::paging::page(items, input.text("NextToken")?, size)
+        .ok_or_else(|| invalid("Invalid NextToken."))
 }
 
 /// What a list is narrowed by: names of filters, and the values that match.

@@ -4,6 +4,7 @@
 //! push times come from the records.
 
 mod lifecycle;
+mod registries;
 pub(crate) mod scans;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use super::{AwsError, JsonResult, Reply, paging};
 use crate::app::App;
 use crate::clock::Time;
 use crate::registry::{Manifest, Registry, Repository, TOKEN_USER, TagMutability};
+use registries::unknown_repository;
 use scans::Scan;
 
 /// Answers one call of `AmazonEC2ContainerRegistry_V20150921`.
@@ -28,6 +30,7 @@ pub(crate) async fn handle(app: &App, operation: &str, input: &Value) -> JsonRes
         registry: &registry,
         input,
     };
+    ecr.check_registry(operation)?;
     match operation {
         "GetAuthorizationToken" => ecr.get_authorization_token().await.map(Reply::read),
         "CreateRepository" => ecr.create_repository().await.map(Reply::changed),
@@ -457,8 +460,14 @@ impl Ecr<'_> {
 
     /// One page of a list: 100 items unless `maxResults` says, at most 1,000.
     fn page(&self, member: &str, items: Vec<Value>) -> Result<Value, AwsError> {
-        let most = self.input["maxResults"].as_u64().unwrap_or(100);
-        let most = usize::try_from(most).unwrap_or(100).clamp(1, 1000);
+        let most = match &self.input["maxResults"] {
+            Value::Null => 100,
+            wanted => wanted
+                .as_u64()
+                .and_then(|wanted| usize::try_from(wanted).ok())
+                .filter(|wanted| (1..=1000).contains(wanted))
+                .ok_or_else(|| invalid_parameter("Invalid parameter at 'maxResults'"))?,
+        };
         let (page, next) = paging::page(items, self.input["nextToken"].as_str(), most)
             .ok_or_else(|| invalid_parameter("Invalid parameter at 'nextToken'"))?;
         Ok(without_nulls(json!({ member: page, "nextToken": next })))
@@ -482,16 +491,6 @@ impl Ecr<'_> {
             ),
         )
     }
-}
-
-fn unknown_repository(app: &App, name: &str) -> AwsError {
-    AwsError::client(
-        "RepositoryNotFoundException",
-        format!(
-            "The repository with name '{name}' does not exist in the registry with id '{}'",
-            app.config.account
-        ),
-    )
 }
 
 fn invalid_parameter(message: impl Into<String>) -> AwsError {

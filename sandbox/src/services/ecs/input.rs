@@ -107,8 +107,17 @@ impl<'a> Input<'a> {
             .iter()
             .map(|tag| {
                 let tag = Input::new(tag)?;
+                let key = tag.required("key")?;
+                if key
+                    .get(..4)
+                    .is_some_and(|it| it.eq_ignore_ascii_case("aws:"))
+                {
+                    return Err(invalid(format!(
+                        "The tag {key} is not valid: the prefix aws: is reserved."
+                    )));
+                }
                 Ok((
-                    tag.required("key")?.to_owned(),
+                    key.to_owned(),
                     tag.text("value")?.unwrap_or_default().to_owned(),
                 ))
             })
@@ -123,16 +132,18 @@ impl<'a> Input<'a> {
             .collect()
     }
 
-    /// One page of `items`: up to `maxResults` (at most `most`) from `nextToken` on, and the token
+    /// One page of `items`: up to `maxResults`, or `usual` of them, from `nextToken` on, and the token
     /// of the next.
     pub(in crate::services) fn page(
         &self,
         items: Vec<String>,
-        most: usize,
+        usual: usize,
     ) -> Result<(Vec<String>, Option<String>), AwsError> {
-        let size = self
-            .number("maxResults")?
-            .map_or(most, |wanted| (wanted as usize).clamp(1, most));
+        let size = match self.number("maxResults")? {
+            None => usual,
+            Some(wanted @ 1..=100) => wanted as usize,
+            Some(_) => return Err(invalid("maxResults must be between 1 and 100.")),
+        };
         paging::page(items, self.text("nextToken")?, size).ok_or_else(|| invalid("Invalid token."))
     }
 }

@@ -13,6 +13,7 @@ use super::input::{Input, client};
 use super::{names, registries, sizes};
 use crate::backends::{
     AwsLogs, ContainerSpec, Dependency, DependencyCondition, HealthCheck, PortMapping, TaskLaunch,
+    by_digest,
 };
 use crate::scheduler::ContainerPlan;
 use crate::services::AwsError;
@@ -20,6 +21,16 @@ use crate::state::State;
 
 /// Checks that a definition can be run here.
 pub(super) fn validate(raw: &Map<String, Value>) -> Result<(), AwsError> {
+    let platform = Input(raw).object("runtimePlatform")?;
+    let system = match &platform {
+        Some(platform) => platform.text("operatingSystemFamily")?,
+        None => None,
+    };
+    if system.is_some_and(|system| system != "LINUX") {
+        return Err(AwsError::unsupported_member(
+            "runtimePlatform.operatingSystemFamily other than LINUX",
+        ));
+    }
     let containers = containers(raw, &Value::Null)?;
     if containers.is_empty() {
         return Err(client("Container list cannot be empty."));
@@ -88,6 +99,7 @@ pub(super) fn plans(raw: &Map<String, Value>) -> Result<Vec<ContainerPlan>, AwsE
         .into_iter()
         .map(|container| ContainerPlan {
             checked: container.health_check.is_some(),
+            consistent: container.is_consistent,
             name: container.name,
             image: container.image,
             essential: container.essential,
@@ -107,6 +119,11 @@ pub(crate) fn build(state: &State, task_id: &str) -> Option<TaskLaunch> {
             .deployments
             .iter()
             .find(|one| Some(&one.id) == started_by)?;
+        for container in containers.iter_mut().filter(|one| one.is_consistent) {
+            if let Some(digest) = own.revision.digests.get(&container.image) {
+                container.image = by_digest(&container.image, digest);
+            }
+        }
         let namespace = names::usual_namespace(state, found.cluster);
         let settings = &own.revision.settings;
         let mut all = names::read(settings, &definition.raw, namespace).ok()?;
@@ -124,6 +141,11 @@ pub(crate) fn build(state: &State, task_id: &str) -> Option<TaskLaunch> {
                     container.network_names.push(name.name);
                 }
             }
+        }
+    } else {
+        // Each task of RunTask stands for itself.
+        for container in &mut containers {
+            container.is_consistent = false;
         }
     }
     Some(TaskLaunch {
@@ -167,12 +189,14 @@ pub(super) fn containers(
 
 fn container(input: &Input<'_>) -> Result<ContainerSpec, AwsError> {
     let name = input.required("name")?.to_owned();
+    let image = input
+        .text("image")?
+        .filter(|image| !image.is_empty())
+        .ok_or_else(|| client("Container.image should not be null or empty."))?
+        .to_owned();
     Ok(ContainerSpec {
-        image: input
-            .text("image")?
-            .filter(|image| !image.is_empty())
-            .ok_or_else(|| client("Container.image should not be null or empty."))?
-            .to_owned(),
+        is_consistent: is_consistent(input)? && !image.contains('@'),
+        image,
         essential: input.flag("essential")?.unwrap_or(true),
         entry_point: words(input, "entryPoint")?,
         command: words(input, "command")?,
@@ -183,18 +207,32 @@ fn container(input: &Input<'_>) -> Result<ContainerSpec, AwsError> {
         user: input.text("user")?.map(str::to_owned),
         working_directory: input.text("workingDirectory")?.map(str::to_owned),
         readonly_root_filesystem: input.flag("readonlyRootFilesystem")?.unwrap_or(false),
+        interactive: input.flag("interactive")?.unwrap_or(false),
+        pseudo_terminal: input.flag("pseudoTerminal")?.unwrap_or(false),
         memory_mib: input
             .number("memory")?
             .filter(|memory| *memory > 0)
             .map(i64::from),
         cpu_shares: input.number("cpu")?.filter(|cpu| *cpu > 0).map(i64::from),
         docker_labels: labels(input)?,
+        start_timeout: input
+            .number("startTimeout")?
+            .filter(|seconds| *seconds > 0)
+            .map(|seconds| Duration::from_secs(u64::from(seconds))),
         stop_timeout: Duration::from_secs(u64::from(input.number("stopTimeout")?.unwrap_or(30))),
         awslogs: logs(input, &name)?,
         network_names: Vec::new(),
         names_when_healthy: Vec::new(),
         name,
     })
+}
+
+fn is_consistent(input: &Input<'_>) -> Result<bool, AwsError> {
+    match input.text("versionConsistency")? {
+        None | Some("enabled") => Ok(true),
+        Some("disabled") => Ok(false),
+        Some(other) => Err(client(format!("Unknown versionConsistency {other}."))),
+    }
 }
 
 /// None when absent or empty: then the image decides.

@@ -15,7 +15,7 @@ mod service_deployments;
 mod services;
 mod show;
 mod sizes;
-mod tags;
+pub(crate) mod tags;
 mod tasks;
 
 use serde_json::Value;
@@ -65,6 +65,21 @@ pub(crate) async fn handle(app: &App, operation: &str, body: &Value) -> JsonResu
 /// The last part of a name or ARN.
 fn short(name: &str) -> &str {
     name.rsplit_once('/').map_or(name, |(_, last)| last)
+}
+
+/// The name or id of something in a cluster, given alone or by ARN.
+fn identifier<'a>(name: &'a str, cluster: &str) -> Result<&'a str, AwsError> {
+    let resource = name
+        .strip_prefix("arn:")
+        .and_then(|it| it.splitn(5, ':').nth(4));
+    let mut parts = resource.unwrap_or_default().split('/').skip(1);
+    match (parts.next(), parts.next()) {
+        // An ARN of the old form has no cluster.
+        (Some(owner), Some(_)) if owner != cluster => Err(input::invalid(format!(
+            "Invalid identifier: Identifier is for cluster {owner}. Your cluster is {cluster}"
+        ))),
+        _ => Ok(short(name)),
+    }
 }
 
 /// The name of an existing cluster, given by name, by ARN or not at all.

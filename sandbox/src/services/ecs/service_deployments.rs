@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::input::{Input, invalid};
-use super::{arn_parts, cluster_name, short, show};
+use super::{arn_parts, cluster_name, identifier, show};
 use crate::app::App;
 use crate::scheduler::{self, Ids, Moment, Service, StopRequest};
 use crate::services::{AwsError, JsonResult, Reply};
@@ -21,7 +21,7 @@ fn locate<'a>(state: &'a State, arn: &'a str, kind: &str) -> Option<(&'a Service
 }
 
 pub(super) fn list(app: &App, input: &Input<'_>) -> JsonResult {
-    let name = short(input.required("service")?);
+    let wanted = input.required("service")?;
     let statuses = input.texts("status")?;
     let period = input.object("createdAt")?;
     let bound = |name: &str| {
@@ -33,6 +33,7 @@ pub(super) fn list(app: &App, input: &Input<'_>) -> JsonResult {
     let (after, before) = (bound("after"), bound("before"));
     app.store.read(|state| {
         let cluster = cluster_name(state, input)?;
+        let name = identifier(wanted, &cluster)?;
         let service = state
             .services
             .get(&State::service_key(&cluster, name))
@@ -48,7 +49,7 @@ pub(super) fn list(app: &App, input: &Input<'_>) -> JsonResult {
             })
             .collect();
         let ids = matching.iter().map(|record| record.id.clone()).collect();
-        let (page, next) = input.page(ids, 100)?;
+        let (page, next) = input.page(ids, 20)?;
         let shown: Vec<Value> = matching
             .into_iter()
             .filter(|record| page.contains(&record.id))

@@ -1,13 +1,14 @@
 //! Services: create, update, describe, list, delete. What follows is the scheduler's.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::input::{Input, invalid};
 use super::{
-    cluster_name, configuration, definitions, launch, names, registries, short, show, sizes,
-    well_named,
+    cluster_name, configuration, definitions, identifier, launch, names, registries, show, sizes,
+    tags, well_named,
 };
 use crate::app::App;
 use crate::scheduler::{
@@ -25,7 +26,7 @@ const DEPLOYED: [&str; 5] = [
     registries::MEMBER,
 ];
 
-/// Members that are kept and shown, and have no effect here.
+/// Members that are kept and shown, and start no deployment.
 const SHOWN: [&str; 4] = [
     "enableECSManagedTags",
     "propagateTags",
@@ -34,7 +35,23 @@ const SHOWN: [&str; 4] = [
 ];
 
 /// Refuses values of members that have others at AWS.
-fn check_values(input: &Input<'_>) -> Result<(), AwsError> {
+fn check_values(app: &App, input: &Input<'_>) -> Result<(), AwsError> {
+    tags::check_propagation(input, true)?;
+    match input.text("availabilityZoneRebalancing")? {
+        None | Some("DISABLED") => {}
+        // Tasks stay where they were placed.
+        Some("ENABLED") if app.config.lenient => {}
+        Some("ENABLED") => {
+            return Err(AwsError::unsupported_member(
+                "availabilityZoneRebalancing ENABLED",
+            ));
+        }
+        Some(other) => {
+            return Err(invalid(format!(
+                "The value {other} of availabilityZoneRebalancing is not valid."
+            )));
+        }
+    }
     if input
         .text("schedulingStrategy")?
         .is_some_and(|one| one != "REPLICA")
@@ -152,13 +169,14 @@ fn revision(
         created_at: moment.now,
         definition_arn: definition.arn.clone(),
         containers: launch::plans(&definition.raw)?,
+        digests: BTreeMap::new(),
         targets: targets(app, &settings, definition)?,
         settings,
     })
 }
 
 pub(super) async fn create(app: &App, input: &Input<'_>) -> JsonResult {
-    check_values(input)?;
+    check_values(app, input)?;
     let name = input.required("serviceName")?.to_owned();
     if !well_named(&name, 255) {
         return Err(invalid(
@@ -255,8 +273,8 @@ pub(super) async fn create(app: &App, input: &Input<'_>) -> JsonResult {
 }
 
 pub(super) async fn update(app: &App, input: &Input<'_>) -> JsonResult {
-    check_values(input)?;
-    let name = short(input.required("service")?).to_owned();
+    check_values(app, input)?;
+    let wanted = input.required("service")?;
     let desired = input.number("desiredCount")?;
     let grace = input.number("healthCheckGracePeriodSeconds")?;
     let forced = input.flag("forceNewDeployment")?.unwrap_or(false);
@@ -271,7 +289,7 @@ pub(super) async fn update(app: &App, input: &Input<'_>) -> JsonResult {
                 ids: Ids(&mut random),
             };
             let cluster = cluster_name(state, input)?;
-            let key = State::service_key(&cluster, &name);
+            let key = State::service_key(&cluster, identifier(wanted, &cluster)?);
             let present = state.services.get(&key).ok_or_else(not_found)?;
             if present.status != ServiceStatus::Active {
                 return Err(AwsError::client(
@@ -355,13 +373,11 @@ pub(super) fn describe(app: &App, input: &Input<'_>) -> JsonResult {
         let cluster = cluster_name(state, input)?;
         let (mut services, mut failures) = (Vec::new(), Vec::new());
         for name in names {
-            match state
-                .services
-                .get(&State::service_key(&cluster, short(name)))
-            {
+            let name = identifier(name, &cluster)?;
+            match state.services.get(&State::service_key(&cluster, name)) {
                 Some(service) => services.push(show::service(app, state, service, with_tags)),
                 None => failures.push(json!({
-                    "arn": show::service_arn(app, &cluster, short(name)),
+                    "arn": show::service_arn(app, &cluster, name),
                     "reason": "MISSING",
                 })),
             }
@@ -399,18 +415,18 @@ pub(super) fn list(app: &App, input: &Input<'_>) -> JsonResult {
             .map(|service| show::service_arn(app, &service.cluster, &service.name))
             .collect())
     })?;
-    let (page, next) = input.page(arns, 100)?;
+    let (page, next) = input.page(arns, 10)?;
     Ok(Reply::read(json!({"serviceArns": page, "nextToken": next})))
 }
 
 pub(super) async fn delete(app: &App, input: &Input<'_>) -> JsonResult {
-    let name = short(input.required("service")?).to_owned();
+    let wanted = input.required("service")?;
     let forced = input.flag("force")?.unwrap_or(false);
     let reply = app
         .store
         .change(|state| {
             let cluster = cluster_name(state, input)?;
-            let key = State::service_key(&cluster, &name);
+            let key = State::service_key(&cluster, identifier(wanted, &cluster)?);
             let service = state
                 .services
                 .get_mut(&key)

@@ -6,8 +6,8 @@ use super::input::show_tags;
 use super::{configuration, instances, names};
 use crate::app::App;
 use crate::scheduler::{
-    Deployment, DeploymentStatus, Revision, Service, ServiceDeployment, ServiceStatus, Task,
-    TaskStatus,
+    ContainerPlan, Deployment, DeploymentStatus, Revision, Service, ServiceDeployment,
+    ServiceStatus, Task, TaskStatus,
 };
 use crate::state::{FoundTask, State};
 
@@ -281,18 +281,34 @@ pub(super) fn service_deployment(
     shown
 }
 
-/// A service revision, with the digests its tasks were seen to run.
+/// The digest of a container in all tasks of a revision: what was decided, or what they were seen to
+/// run. None while nothing is known, and when each task may run another one.
+fn digest(service: &Service, revision: &Revision, container: &ContainerPlan) -> Option<String> {
+    if let Some((_, digest)) = container.image.split_once('@') {
+        return Some(digest.to_owned());
+    }
+    if !container.consistent {
+        return None;
+    }
+    if let Some(decided) = revision.digests.get(&container.image) {
+        return Some(decided.clone());
+    }
+    let records = service.service_deployments.iter();
+    let own = records.filter(|record| record.target_revision == revision.id);
+    let own: Vec<&str> = own.map(|record| record.deployment.as_str()).collect();
+    let tasks = service.tasks.iter().filter(|task| {
+        let started_by = task.started_by.as_deref();
+        started_by.is_some_and(|deployment| own.contains(&deployment))
+    });
+    let mut containers = tasks.flat_map(|task| &task.containers);
+    containers.find_map(|one| {
+        let digest = one.image_digest.as_ref()?;
+        (one.name == container.name).then(|| digest.clone())
+    })
+}
+
+/// A service revision, with the digests that its tasks run.
 pub(super) fn revision(app: &App, service: &Service, revision: &Revision) -> Value {
-    let digest = |container: &str| {
-        service
-            .tasks
-            .iter()
-            .rev()
-            .filter(|task| task.definition_arn == revision.definition_arn)
-            .flat_map(|task| &task.containers)
-            .find(|one| one.name == container && one.image_digest.is_some())
-            .and_then(|one| one.image_digest.clone())
-    };
     let mut shown = json!({
         "serviceRevisionArn": revision_arn(app, service, &revision.id),
         "serviceArn": service_arn(app, &service.cluster, &service.name),
@@ -301,7 +317,7 @@ pub(super) fn revision(app: &App, service: &Service, revision: &Revision) -> Val
         "createdAt": revision.created_at.epoch_seconds(),
         "containerImages": revision.containers.iter().map(|container| {
             let mut image = json!({"containerName": container.name, "image": container.image});
-            if let Some(digest) = digest(&container.name) {
+            if let Some(digest) = digest(service, revision, container) {
                 image["imageDigest"] = json!(digest);
             }
             image

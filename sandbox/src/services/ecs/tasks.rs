@@ -1,9 +1,11 @@
 //! Tasks: run one, stop any, describe and list.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::input::{Input, invalid};
-use super::{cluster_name, definitions, instances, launch, short, show, sizes};
+use super::{cluster_name, definitions, identifier, instances, launch, show, sizes, tags};
 use crate::app::App;
 use crate::scheduler::{Desired, Ids, Refusal, Revision, StopCode, Task};
 use crate::services::{AwsError, JsonResult, Reply};
@@ -18,7 +20,8 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
     let overrides = input
         .object("overrides")?
         .map_or(Value::Null, |members| Value::Object(members.0.clone()));
-    let tags = input.tags("tags")?;
+    let own_tags = input.tags("tags")?;
+    tags::check_propagation(input, false)?;
     let started_by = input.text("startedBy")?.map(str::to_owned);
     let token = input.text("clientToken")?.map(str::to_owned);
     let mut settings = input.copy(&["launchType", "platformVersion", "networkConfiguration"]);
@@ -54,6 +57,7 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
                 created_at: now,
                 definition_arn: definition.arn.clone(),
                 containers: launch::plans(&definition.raw)?,
+                digests: BTreeMap::new(),
                 targets: Vec::new(),
                 need: sizes::launch(
                     &definition.raw,
@@ -63,6 +67,7 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
                 )?,
                 settings: Map::new(),
             };
+            let tags = tags::of_run_task(state, input, &cluster, &definition.arn, &own_tags);
             let mut fleet = state.fleet(&cluster);
             let (mut started, mut failures) = (Vec::new(), Vec::new());
             for _ in 0..count {
@@ -126,7 +131,7 @@ fn begun_with(state: &State, cluster: &str, token: &str) -> Vec<String> {
 }
 
 pub(super) async fn stop(app: &App, input: &Input<'_>) -> JsonResult {
-    let id = short(input.required("task")?).to_owned();
+    let wanted = input.required("task")?;
     let reason = input
         .text("reason")?
         .filter(|reason| !reason.is_empty())
@@ -138,11 +143,12 @@ pub(super) async fn stop(app: &App, input: &Input<'_>) -> JsonResult {
         .change(|state| {
             let cluster = cluster_name(state, input)?;
             let missing = || invalid("The referenced task was not found.");
-            find(state, &cluster, &id).ok_or_else(missing)?;
-            let task = state.task_mut(&id).ok_or_else(missing)?;
+            let id = identifier(wanted, &cluster)?;
+            find(state, &cluster, id).ok_or_else(missing)?;
+            let task = state.task_mut(id).ok_or_else(missing)?;
             let changed = task.desired == Desired::Running;
             task.stop(StopCode::UserInitiated, reason, now);
-            let found = find(state, &cluster, &id).ok_or_else(missing)?;
+            let found = find(state, &cluster, id).ok_or_else(missing)?;
             Ok(Reply {
                 body: json!({"task": show::task(app, state, &found, true)}),
                 changed,
@@ -167,10 +173,11 @@ pub(super) fn describe(app: &App, input: &Input<'_>) -> JsonResult {
         let cluster = cluster_name(state, input)?;
         let (mut tasks, mut failures) = (Vec::new(), Vec::new());
         for name in names {
-            match find(state, &cluster, short(name)) {
+            let id = identifier(name, &cluster)?;
+            match find(state, &cluster, id) {
                 Some(found) => tasks.push(show::task(app, state, &found, with_tags)),
                 None => failures.push(json!({
-                    "arn": show::task_arn(app, &cluster, short(name)),
+                    "arn": show::task_arn(app, &cluster, id),
                     "reason": "MISSING",
                 })),
             }
@@ -187,16 +194,19 @@ pub(super) fn list(app: &App, input: &Input<'_>) -> JsonResult {
         "PENDING" => return Ok(Reply::read(json!({"taskArns": []}))),
         other => return Err(invalid(format!("Unknown desired status {other}."))),
     };
-    let service = input.text("serviceName")?.map(short);
+    let service = input.text("serviceName")?;
     let family = input.text("family")?;
     let started_by = input.text("startedBy")?;
     let launch_type = input.text("launchType")?;
-    let instance = input.text("containerInstance")?.map(short);
+    let instance = input.text("containerInstance")?;
     if started_by.is_some() && (service.is_some() || family.is_some()) {
         return Err(invalid("startedBy must be the only filter."));
     }
     let arns = app.store.read(|state| -> Result<Vec<String>, AwsError> {
         let cluster = cluster_name(state, input)?;
+        let within = |name| identifier(name, &cluster);
+        let service = service.map(within).transpose()?;
+        let instance = instance.map(within).transpose()?;
         if let Some(name) = service
             && !state
                 .services

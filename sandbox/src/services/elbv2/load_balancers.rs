@@ -32,6 +32,7 @@ pub(super) async fn create_load_balancer(app: &App, params: &Params) -> Result<V
         name,
         scheme: params.get("Scheme").unwrap_or("internet-facing").to_owned(),
         created_at: app.clock.now(),
+        subnets: subnets(params),
     };
     let arn = app.config.arn(
         "elasticloadbalancing",
@@ -61,7 +62,7 @@ pub(super) async fn create_load_balancer(app: &App, params: &Params) -> Result<V
                     (arn, load_balancer)
                 }
             };
-            Ok(json!({ "LoadBalancers": [load_balancer_value(&arn, &load_balancer)] }))
+            Ok(json!({ "LoadBalancers": [load_balancer_value(app, &arn, &load_balancer)] }))
         })
         .await
 }
@@ -86,14 +87,35 @@ pub(super) fn describe_load_balancers(app: &App, params: &Params) -> Result<Valu
             && (arns.is_empty() || arns.contains(&arn.as_str()))
     });
     let found: Vec<Value> = found
-        .map(|(arn, it)| load_balancer_value(arn, it))
+        .map(|(arn, it)| load_balancer_value(app, arn, it))
         .collect();
     page(params, "LoadBalancers", found)
 }
 
-fn load_balancer_value(arn: &str, load_balancer: &LoadBalancer) -> Value {
+fn subnets(params: &Params) -> Vec<String> {
+    let mapped = params.structures("SubnetMappings");
+    let mapped = mapped.iter().filter_map(|one| one.get("SubnetId"));
+    let named = params.list("Subnets").into_iter().chain(mapped);
+    named.map(str::to_owned).collect()
+}
+
+/// The cluster's two zones, in which the subnets are taken to be by turns.
+fn zones(app: &App, subnets: &[String]) -> Vec<Value> {
+    let zone = |number: usize| ["a", "b"][number % 2];
+    let named = |number: usize| format!("{}{}", app.config.region, zone(number));
+    if subnets.is_empty() {
+        return (0..2).map(|at| json!({ "ZoneName": named(at) })).collect();
+    }
+    let subnets = subnets.iter().enumerate();
+    subnets
+        .map(|(at, subnet)| json!({ "ZoneName": named(at), "SubnetId": subnet }))
+        .collect()
+}
+
+fn load_balancer_value(app: &App, arn: &str, load_balancer: &LoadBalancer) -> Value {
     let created = jiff::Timestamp::from_millisecond(load_balancer.created_at.0);
     json!({
+        "AvailabilityZones": zones(app, &load_balancer.subnets),
         "LoadBalancerArn": arn,
         "LoadBalancerName": load_balancer.name,
         "DNSName": "127.0.0.1",

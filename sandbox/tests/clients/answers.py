@@ -36,9 +36,41 @@ PROMISED = {
     "ContainerDefinition": "name image essential environment mountPoints portMappings volumesFrom",
     "ContainerInstance": "containerInstanceArn ec2InstanceId status agentConnected "
     "remainingResources registeredResources runningTasksCount pendingTasksCount",
-    "TargetGroup": "TargetGroupArn TargetGroupName Protocol Port HealthCheckPath",
-    "elbv2 LoadBalancer": "LoadBalancerArn LoadBalancerName DNSName State Type Scheme",
+    "ServiceRevision": "serviceRevisionArn serviceArn clusterArn taskDefinition createdAt "
+    "containerImages",
+    "ContainerImage": "containerName image",
+    "Failure": "arn reason",
+    "Tag": "key value",
+    "TargetGroup": "TargetGroupArn TargetGroupName Protocol Port TargetType HealthCheckPath "
+    "HealthCheckProtocol HealthCheckPort HealthCheckEnabled HealthCheckIntervalSeconds "
+    "HealthCheckTimeoutSeconds HealthyThresholdCount UnhealthyThresholdCount Matcher "
+    "LoadBalancerArns",
+    "TargetHealthDescription": "Target TargetHealth",
+    "TargetHealth": "State",
+    "elbv2 LoadBalancer": "LoadBalancerArn LoadBalancerName DNSName State Type Scheme "
+    "CreatedTime AvailabilityZones",
+    "LoadBalancerState": "Code",
     "Listener": "ListenerArn LoadBalancerArn Port Protocol DefaultActions",
+    "Repository": "repositoryArn registryId repositoryName repositoryUri createdAt "
+    "imageTagMutability",
+    "ImageDetail": "registryId repositoryName imageDigest imageSizeInBytes imagePushedAt "
+    "imageManifestMediaType",
+    "Image": "registryId repositoryName imageId imageManifest imageManifestMediaType",
+    "ImageFailure": "imageId failureCode failureReason",
+    "AuthorizationData": "authorizationToken expiresAt proxyEndpoint",
+    "ImageScanStatus": "status",
+    "ImageScanFinding": "name severity",
+    "LogGroup": "logGroupName creationTime arn",
+    "LogStream": "logStreamName creationTime arn",
+    "OutputLogEvent": "timestamp message ingestionTime",
+    "FilteredLogEvent": "logStreamName timestamp message ingestionTime eventId",
+    "GetLogEventsResponse": "events nextForwardToken nextBackwardToken",
+    "MetricAlarm": "AlarmName AlarmArn StateValue StateReason StateUpdatedTimestamp "
+    "AlarmConfigurationUpdatedTimestamp ActionsEnabled EvaluationPeriods ComparisonOperator",
+    "Credentials": "AccessKeyId SecretAccessKey SessionToken Expiration",
+    "AssumeRoleResponse": "Credentials AssumedRoleUser",
+    "AssumedRoleUser": "AssumedRoleId Arn",
+    "GetCallerIdentityResponse": "UserId Account Arn",
     "servicediscovery Service": "Id Arn Name Type CreateDate",
     "servicediscovery Namespace": "Id Arn Name Type CreateDate",
     "servicediscovery Operation": "Id Type Status CreateDate UpdateDate Targets",
@@ -47,14 +79,26 @@ PROMISED = {
 # What a task has to say once it has stopped.
 STOPPED = "stopCode stoppedReason stoppedAt stoppingAt executionStoppedAt"
 
-COMMON = {
+# The errors that every service has, as the JSON protocols and as the Query protocol call them.
+# `UnsupportedFeatureException` is the sandbox's own: what it cannot reproduce.
+COMMON_JSON = {
     "AccessDeniedException",
-    "ThrottlingException",
-    "ValidationException",
+    "ExpiredTokenException",
     "SerializationException",
+    "ThrottlingException",
     "UnknownOperationException",
-    "ValidationError",
+    "UnrecognizedClientException",
     "UnsupportedFeatureException",
+    "ValidationException",
+}
+COMMON_QUERY = {
+    "AccessDenied",
+    "ExpiredToken",
+    "InvalidAction",
+    "InvalidClientTokenId",
+    "Throttling",
+    "UnsupportedFeatureException",
+    "ValidationError",
 }
 
 TYPES = {
@@ -143,7 +187,12 @@ class Check:
         path = f"{call['service']} {call['operation']}"
         operation = model.operation_model(call["operation"])
         if call["error"] is not None:
-            known = {shape.name for shape in model.error_shapes} | COMMON
+            known = {shape.name for shape in model.error_shapes}
+            # CloudWatch is spoken in both.
+            if "query" in model.metadata.get("protocols", [model.metadata["protocol"]]):
+                known |= COMMON_QUERY
+            if model.service_name not in ("elbv2", "sts"):
+                known |= COMMON_JSON
             known |= {shape.metadata.get("error", {}).get("code") for shape in model.error_shapes}
             if call["error"] not in known and call["fault"] is None:
                 self.say(path, f"no error is called {call['error']}")
@@ -170,7 +219,8 @@ def main():
     models = {}
     check = Check()
     with open(sys.argv[1], encoding="utf-8") as log:
-        for line in log:
+        # A restart begins a new line, whatever stood before.
+        for line in filter(str.strip, log):
             call = json.loads(line)
             service = call["service"]
             if call["operation"] == "PutImage":
