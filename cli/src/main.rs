@@ -51,6 +51,8 @@ enum Command {
         #[arg(default_value = ".roadstead/pipeline.yml")]
         file: PathBuf,
     },
+    /// Prints the JSON Schema of the pipeline file, for editors.
+    Schema,
     /// Checks the server's configuration, and whether everything it names answers.
     Check(ConfigArgs),
     /// Copies the embedded database and the logs while the server runs.
@@ -159,6 +161,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Up(args) => serve::runtime()?.block_on(up::up(args)),
         Command::Demo(args) => serve::runtime()?.block_on(demo::demo(args)),
         Command::Validate { file } => configuration::validate(&file),
+        Command::Schema => {
+            print!("{}", roadstead_pipelines::spec::SCHEMA);
+            Ok(())
+        }
         Command::Check(args) => serve::runtime()?.block_on(configuration::check(&args.config)),
         Command::Backup(args) => backup::take(&args),
         Command::Migrate(args) => backup::migrate(&args),

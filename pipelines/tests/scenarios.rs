@@ -410,7 +410,11 @@ fn stage_of_two_confirmed(newer_file: &Pipeline) -> Stage {
         (newer, newer_file.clone(), BTreeSet::new()),
         (earlier, pipeline(AUTO), BTreeSet::from([after])),
     ] {
-        let run = stage.world.runs.get_mut(&id).unwrap();
+        let run = stage
+            .world
+            .runs
+            .get_mut(&id)
+            .expect("the run is in the world");
         run.pipeline = Some(file);
         run.state = RunState::Confirmed {
             images: BTreeMap::new(),
