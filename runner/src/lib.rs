@@ -11,6 +11,7 @@
 //! | [`run`], `poll`, `heartbeat`, `board` | the conversation with the server and what runs here |
 //! | `client` | the protocol's calls, tries and credentials |
 //! | `attempt`, `steps`, `limits`, `stop` | one attempt, the order of its steps, how they end |
+//! | `audience` | who hears how they go |
 //! | `sources`, `checkout`, `workspace` | files of a commit |
 //! | `engine`, `network`, `registry` | containers, networks, images |
 //! | `build`, `logins` | contexts, BuildKit, pushes |
@@ -20,6 +21,7 @@
 //! Idle it needs little memory; give it a current-thread runtime or two workers.
 
 mod attempt;
+mod audience;
 mod board;
 mod build;
 mod checkout;
