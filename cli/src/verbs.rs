@@ -2,6 +2,7 @@
 
 mod audit;
 mod people;
+mod run;
 
 use crate::Exit;
 use crate::client::{Client, ServerArgs};
@@ -11,6 +12,8 @@ use std::time::Duration;
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
+    /// A pipeline's steps and image builds on this machine, without a server.
+    Run(run::RunArgs),
     /// The newest runs of a project, or one run.
     Runs {
         /// Project, or a run's id (`shop.12`).
@@ -105,6 +108,7 @@ pub(crate) struct PlaceArgs {
 
 pub(crate) async fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
+        Verb::Run(args) => run::run(args).await,
         Verb::Runs { what, server } => {
             let client = client(&server)?;
             if what.contains('.') {

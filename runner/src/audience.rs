@@ -5,16 +5,20 @@
 
 use crate::{
     client::{AttemptClient, CallError, RESULT_PATIENCE, retry},
+    local::Terminal,
     logins::Logins,
     logs::{ShipError, StepLog},
 };
 use roadstead_protocol::{StepReport, StepState};
+use std::sync::Arc;
 
 /// Who hears of one attempt.
 #[derive(Clone)]
 pub(crate) enum Audience {
     /// The server that gave it out.
     Server(AttemptClient),
+    /// Whoever began a run on this machine.
+    Terminal(Arc<Terminal>),
 }
 
 impl Audience {
@@ -22,16 +26,18 @@ impl Audience {
     pub(crate) fn id(&self) -> &str {
         match self {
             Self::Server(client) => client.id(),
+            Self::Terminal(terminal) => terminal.id(),
         }
     }
 
     /// Takes a step's log as it grows, until it is closed and all of it is there.
     ///
     /// # Errors
-    /// See [`StepLog::ship`].
+    /// See [`StepLog::ship`]; a terminal fails only when the spool cannot be read.
     pub(crate) async fn follow(&self, log: &StepLog, step: &str) -> Result<(), ShipError> {
         match self {
             Self::Server(client) => log.ship(client, step).await,
+            Self::Terminal(terminal) => Ok(terminal.follow(log, step).await?),
         }
     }
 
@@ -48,6 +54,10 @@ impl Audience {
                 };
                 retry(RESULT_PATIENCE, || client.report_step(step, &report)).await
             }
+            Self::Terminal(terminal) => {
+                terminal.hear(step, &state);
+                Ok(())
+            }
         }
     }
 
@@ -55,6 +65,7 @@ impl Audience {
     pub(crate) fn logins(&self) -> Option<Logins<'_>> {
         match self {
             Self::Server(client) => Some(Logins::new(client)),
+            Self::Terminal(_) => None,
         }
     }
 }

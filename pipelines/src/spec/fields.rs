@@ -386,8 +386,9 @@ pub(super) fn list<T: Display>(words: &[T], conjunction: &str) -> String {
     }
 }
 
-/// The word of `words` that `text` most likely stands for.
-pub(super) fn nearest<'w>(text: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+/// The word of `words` that `text` most likely stands for: at most one letter in three is wrong.
+#[must_use]
+pub fn nearest<'w>(text: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let allowed = (text.chars().count() / 3).clamp(1, 3);
     words
         .into_iter()

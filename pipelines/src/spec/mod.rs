@@ -23,6 +23,7 @@ mod values;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use env_file::parse_env_file;
+pub use fields::nearest;
 pub use model::{
     AfterRollback, DeployMode, DoneWhen, EcsTarget, EcsTargetOverride, Environment, Gate,
     HttpProbe, Image, Pipeline, ResolvedTarget, Role, Rollback, SERVICE_PLACEHOLDER, Service,
