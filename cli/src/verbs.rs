@@ -4,6 +4,9 @@ mod audit;
 mod init;
 mod people;
 mod run;
+mod validate;
+
+pub(crate) use validate::{ValidateArgs, validate};
 
 use crate::Exit;
 use crate::client::{Client, ServerArgs};

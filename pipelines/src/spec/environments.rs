@@ -73,7 +73,7 @@ fn environment(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option
         service_override,
         reporter,
     );
-    let env_file = optional(&fields, "env_file", values::file_path, reporter);
+    let env_files = env_files(&fields, reporter);
     let variables = fields.variables("variables", reporter).unwrap_or_default();
     let gates = gates(&fields, after.as_ref(), reporter);
     let verify = fields
@@ -91,7 +91,7 @@ fn environment(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option
         deploy,
         ecs: ecs?,
         overrides,
-        env_file,
+        env_files,
         variables,
         gates,
         verify,
@@ -99,6 +99,30 @@ fn environment(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option
         rollout_timeout: rollout_timeout.unwrap_or(Environment::DEFAULT_ROLLOUT_TIMEOUT),
         rollback: rollback.unwrap_or_default(),
     })
+}
+
+/// One file, or a list of them.
+fn env_files(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> Vec<String> {
+    let Some(entry) = fields.get("env_file", reporter) else {
+        return Vec::new();
+    };
+    let Value::List(items) = &entry.value.value else {
+        let only = optional(fields, "env_file", values::file_path, reporter);
+        return only.into_iter().collect();
+    };
+    if items.is_empty() {
+        reporter.error(entry.value.at, "`env_file` names no file");
+    }
+    let texts = fields.texts("env_file", reporter).unwrap_or_default();
+    let mut files = Vec::with_capacity(texts.len());
+    for (text, at) in texts {
+        match values::file_path(text) {
+            _ if text.trim().is_empty() => reporter.error(at, "`env_file` holds an empty text"),
+            Ok(file) => files.push(file),
+            Err(reason) => reporter.error(at, format!("`env_file`: `{text}` {reason}")),
+        }
+    }
+    files
 }
 
 fn target(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<EcsTarget> {

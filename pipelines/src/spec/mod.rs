@@ -22,7 +22,7 @@ mod trigger;
 mod values;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
-pub use env_file::parse_env_file;
+pub use env_file::{EnvFiles, missing_keys, parse_env_file};
 pub use fields::nearest;
 pub use model::{
     AfterRollback, DeployMode, DoneWhen, EcsTarget, EcsTargetOverride, Environment, Gate,

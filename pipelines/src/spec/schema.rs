@@ -76,7 +76,11 @@ fn value(of: &Keys, key: &str) -> Value {
         ("trigger", "paths") | ("trigger.push", "branches") => list(&text(pattern::GLOB), 0),
         ("image", "repository") => text(pattern::REPOSITORY),
         ("image", "context") => text(pattern::PATH),
-        ("image", "dockerfile") | ("environment", "env_file") => text(pattern::FILE_PATH),
+        ("image", "dockerfile") => text(pattern::FILE_PATH),
+        ("environment", "env_file") => {
+            let file = text(pattern::FILE_PATH);
+            json!({"anyOf": [file, list(&file, 1)]})
+        }
         ("image", "target") => text(pattern::STAGE),
         ("step" | "sidecar", "image") => text(pattern::CONTAINER_IMAGE),
         ("step", "run") => text(pattern::SCRIPT),
