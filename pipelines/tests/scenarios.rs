@@ -475,3 +475,44 @@ fn what_somebody_else_does_to_the_service_is_told_as_that() {
 fn support_release(number: u64) -> roadstead_pipelines::id::ReleaseId {
     roadstead_pipelines::id::ReleaseId::parse(&format!("shop.r{number}")).unwrap()
 }
+
+/// The examples that people start from, as far as every one of them goes by itself.
+#[test]
+fn every_example_reaches_its_first_environment() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let pipeline = roadstead_pipelines::spec::parse("example.yml", &text).unwrap();
+        let (first, _) = pipeline.environments.first().unwrap();
+        let services = pipeline
+            .services
+            .keys()
+            .map(|service| format!("{first}/{service}"));
+        let places: Vec<String> = services.collect();
+        let mut stage = Stage::new(pipeline);
+        let release = stage.ship();
+        for place in &places {
+            stage.ecs_completes(place);
+        }
+        stage.wait(130);
+        let ended: Vec<_> = stage
+            .states()
+            .into_iter()
+            .filter(|(_, state)| *state == "deployed")
+            .collect();
+        assert_eq!(
+            ended.len(),
+            places.len(),
+            "{}:\n{}",
+            path.display(),
+            stage.transcript
+        );
+        for place in &places {
+            assert_eq!(stage.running(place), Some(&release), "{place}");
+        }
+        count += 1;
+    }
+    assert!(count >= 5, "the examples are gone");
+}

@@ -53,7 +53,7 @@ fn every_file_of_the_examples_is_accepted_and_survives_its_storage() {
         );
         count += 1;
     }
-    assert_eq!(count, 4);
+    assert_eq!(count, 5);
 }
 
 #[test]

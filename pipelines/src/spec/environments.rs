@@ -306,7 +306,9 @@ fn done_when(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<DoneWhen> {
         let found = DONE_WHEN.iter().find(|(word, _)| *word == scalar.text);
         if found.is_none() {
             let message = format!("`done_when` cannot be `{}`", scalar.text);
-            let help = "it can be `all_healthy`, `drained` or `{ serving: 1 }`";
+            let help = fields::meant_word(&scalar.text, &DONE_WHEN.map(|(word, _)| word));
+            let help = help
+                .unwrap_or_else(|| "it can be `all_healthy`, `drained` or `{ serving: 1 }`".into());
             reporter.error_with_help(entry.value.at, message, help);
         }
         return found.map(|(_, value)| *value);
