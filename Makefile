@@ -1,7 +1,7 @@
 # Everything a developer types. `setup` comes first by itself and is quick when nothing is missing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup teardown demo test test-clients check bench bench-load chaos mutants
+.PHONY: help setup teardown demo test test-clients check schema bench bench-load chaos mutants
 # check and test would wait for each other's lock on the target directory anyway.
 .NOTPARALLEL:
 
@@ -29,6 +29,9 @@ test-clients: setup ## the sandbox's scenarios through the AWS command line and 
 check: setup ## format and lints, warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
+
+schema: ## writes pipelines/pipeline.schema.json anew after a change of keys or of docs/pipeline-file.md
+	ROADSTEAD_WRITE_SCHEMA=1 cargo nextest run --package roadstead-pipelines -E 'test(the_committed_schema)'
 
 bench: setup ## push to image beside a script, and idle memory; about 20 minutes on a quiet machine, ARGS="--pairs 2 --contexts 2" for less
 	cargo bench --package roadstead-cli --bench push -- $(ARGS)

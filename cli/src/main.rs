@@ -45,12 +45,10 @@ enum Command {
     Runner(serve::RunnerArgs),
     /// A local ECS, ECR and load balancer on Docker Engine.
     Sandbox(SandboxArgs),
-    /// Checks a pipeline file.
-    Validate {
-        /// The file.
-        #[arg(default_value = ".roadstead/pipeline.yml")]
-        file: PathBuf,
-    },
+    /// Checks a pipeline file and the environment files that it names.
+    Validate(verbs::ValidateArgs),
+    /// Prints the JSON Schema of the pipeline file, for editors.
+    Schema,
     /// Checks the server's configuration, and whether everything it names answers.
     Check(ConfigArgs),
     /// Copies the embedded database and the logs while the server runs.
@@ -158,7 +156,11 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Up(args) => serve::runtime()?.block_on(up::up(args)),
         Command::Demo(args) => serve::runtime()?.block_on(demo::demo(args)),
-        Command::Validate { file } => configuration::validate(&file),
+        Command::Validate(args) => verbs::validate(&args),
+        Command::Schema => {
+            print!("{}", roadstead_pipelines::spec::SCHEMA);
+            Ok(())
+        }
         Command::Check(args) => serve::runtime()?.block_on(configuration::check(&args.config)),
         Command::Backup(args) => backup::take(&args),
         Command::Migrate(args) => backup::migrate(&args),

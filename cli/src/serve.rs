@@ -42,9 +42,9 @@ pub(crate) fn runtime() -> anyhow::Result<Runtime> {
         .build()?)
 }
 
-fn logs() {
-    let filter =
-        EnvFilter::try_from_env("ROADSTEAD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+/// Logs on standard error, from `least` on unless `ROADSTEAD_LOG` says otherwise.
+pub(crate) fn logs(least: &str) {
+    let filter = EnvFilter::try_from_env("ROADSTEAD_LOG").unwrap_or_else(|_| EnvFilter::new(least));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -78,7 +78,7 @@ pub(crate) async fn asked_to_stop() {
 }
 
 pub(crate) fn server(file: &Path) -> anyhow::Result<()> {
-    logs();
+    logs("info");
     // Mirrors too are for nobody else on this machine; libgit2 makes them.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let config = Config::load(file)?;
@@ -86,7 +86,7 @@ pub(crate) fn server(file: &Path) -> anyhow::Result<()> {
 }
 
 pub(crate) fn sandbox(config: roadstead_sandbox::Config) -> anyhow::Result<()> {
-    logs();
+    logs("info");
     to_its_end(
         runtime()?,
         roadstead_sandbox::serve(config, asked_to_stop()),
@@ -100,7 +100,7 @@ pub(crate) fn purge_sandbox(data: &Path) -> anyhow::Result<()> {
 }
 
 pub(crate) fn runner(args: RunnerArgs) -> anyhow::Result<()> {
-    logs();
+    logs("info");
     let config = roadstead_runner::Config {
         server: args.server.parse().context("`--server` is no address")?,
         registration_token: args.registration_token.map(roadstead_runner::Secret::new),

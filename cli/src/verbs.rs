@@ -1,7 +1,12 @@
 //! The client's verbs: what the dashboard's buttons do, and what its lists show.
 
 mod audit;
+mod init;
 mod people;
+mod run;
+mod validate;
+
+pub(crate) use validate::{ValidateArgs, validate};
 
 use crate::Exit;
 use crate::client::{Client, ServerArgs};
@@ -11,6 +16,10 @@ use std::time::Duration;
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
+    /// Looks at a repository and writes a first pipeline file.
+    Init(init::InitArgs),
+    /// A pipeline's steps and image builds on this machine, without a server.
+    Run(run::RunArgs),
     /// The newest runs of a project, or one run.
     Runs {
         /// Project, or a run's id (`shop.12`).
@@ -105,6 +114,8 @@ pub(crate) struct PlaceArgs {
 
 pub(crate) async fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
+        Verb::Init(args) => init::init(args),
+        Verb::Run(args) => run::run(args).await,
         Verb::Runs { what, server } => {
             let client = client(&server)?;
             if what.contains('.') {

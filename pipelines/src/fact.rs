@@ -36,7 +36,7 @@ pub struct SourcesRead {
     pub author: String,
     /// Who made its commits, as `not_author` needs it.
     pub authorship: Authorship,
-    /// Variables per environment: those of the file over those of its `env_file`.
+    /// Variables per environment: those of the file over those of its `env_file`, of which the later win.
     pub variables: Variables,
     /// Why the trigger does not want this push, if so.
     pub skip: Option<String>,

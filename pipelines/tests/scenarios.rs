@@ -3,15 +3,13 @@
 mod support;
 
 use insta::assert_snapshot;
-use roadstead_pipelines::action::cancel_deployment;
 use roadstead_pipelines::deployment::DeploymentState;
-use roadstead_pipelines::durations::Seconds;
 use roadstead_pipelines::effect::Effect;
-use roadstead_pipelines::id::{DeploymentId, ReleaseId, RunId};
+use roadstead_pipelines::id::{ReleaseId, RunId};
 use roadstead_pipelines::planner::{MOST_FETCHING, Plan, plan};
-use roadstead_pipelines::report::{FailureKind, Subject, WaitingOn};
+use roadstead_pipelines::report::{Subject, WaitingOn};
 use roadstead_pipelines::run::RunState;
-use roadstead_pipelines::spec::{BeforeDeploy, Pipeline};
+use roadstead_pipelines::spec::Pipeline;
 use std::collections::{BTreeMap, BTreeSet};
 use support::{AUTO, Stage, pipeline};
 
@@ -475,80 +473,48 @@ fn support_release(number: u64) -> roadstead_pipelines::id::ReleaseId {
     roadstead_pipelines::id::ReleaseId::parse(&format!("shop.r{number}")).unwrap()
 }
 
-/// The stories' pipeline with something to do before each deployment.
-fn stage_with_before_deploy() -> Stage {
-    let mut file = pipeline(AUTO);
-    for service in file.services.values_mut() {
-        service.before_deploy = Some(BeforeDeploy {
-            command: ["/bin/sh", "-c", "bin/migrate"].map(str::to_owned).into(),
-            timeout: Seconds(90),
-        });
+/// The examples that people start from, as far as every one of them goes by itself.
+#[test]
+fn every_example_reaches_its_first_environment() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let pipeline = roadstead_pipelines::spec::parse("example.yml", &text).unwrap();
+        let (first, _) = pipeline.environments.first().unwrap();
+        let services = pipeline
+            .services
+            .keys()
+            .map(|service| format!("{first}/{service}"));
+        let places: Vec<String> = services.collect();
+        let mut stage = Stage::new(pipeline);
+        let release = stage.ship();
+        for place in &places {
+            let (_, service) = place.split_once('/').unwrap();
+            let service = &stage.pipeline.services[service];
+            if service.before_deploy.is_some() {
+                stage.before_deploy_ends(place, 0);
+            }
+            stage.ecs_completes(place);
+        }
+        stage.wait(130);
+        let ended: Vec<_> = stage
+            .states()
+            .into_iter()
+            .filter(|(_, state)| *state == "deployed")
+            .collect();
+        assert_eq!(
+            ended.len(),
+            places.len(),
+            "{}:\n{}",
+            path.display(),
+            stage.transcript
+        );
+        for place in &places {
+            assert_eq!(stage.running(place), Some(&release), "{place}");
+        }
+        count += 1;
     }
-    Stage::new(file)
-}
-
-#[test]
-fn the_service_is_touched_once_before_deploy_ended_well() {
-    let mut stage = stage_with_before_deploy();
-    stage.ship();
-    stage.wait(20);
-    assert_eq!(stage.updates, [], "it still runs");
-    stage.before_deploy_ends("staging/web", 0);
-    stage.ecs_completes("staging/web");
-    stage.wait(70);
-    stage.before_deploy_ends("production/web", 0);
-    stage.ecs_completes("production/web");
-    stage.wait(10);
-    assert_eq!(stage.running("production/web").unwrap().as_str(), "shop.r1");
-    assert_snapshot!(stage.transcript);
-
-    // Going back does not run it: the release has run there before.
-    stage.ship();
-    stage.before_deploy_ends("staging/web", 0);
-    stage.transcript.clear();
-    stage.tasks_crash("staging/web", 2);
-    stage.wait(120);
-    assert_eq!(stage.running("staging/web").unwrap().as_str(), "shop.r1");
-    assert!(
-        !stage.transcript.contains("before_deploy"),
-        "{}",
-        stage.transcript
-    );
-}
-
-#[test]
-fn a_before_deploy_that_fails_leaves_the_service_alone() {
-    let mut stage = stage_with_before_deploy();
-    stage.ship();
-    stage.before_deploy_ends("staging/web", 1);
-    stage.wait(200);
-    assert_eq!(stage.updates, []);
-    assert_snapshot!(stage.transcript);
-    // The next release begins with its own.
-    stage.ship();
-    stage.before_deploy_ends("staging/web", 0);
-    assert_eq!(stage.updates.len(), 1);
-}
-
-#[test]
-fn a_before_deploy_that_does_not_end_is_stopped() {
-    let mut stage = stage_with_before_deploy();
-    stage.ship();
-    let d1 = DeploymentId::new(&stage.world.project, 1);
-    let refused = cancel_deployment(&stage.world, &d1, &Stage::actor()).unwrap_err();
-    assert!(refused.to_string().contains("before_deploy"), "{refused}");
-    stage.wait(89);
-    assert!(!stage.performed.contains("stop_before_deploy:shop.d1"));
-    stage.wait(2);
-    assert!(stage.performed.contains("stop_before_deploy:shop.d1"));
-    assert!(
-        !stage.world.deployments[&d1].state.is_over(),
-        "its end is waited for"
-    );
-    stage.before_deploy_stops("staging/web");
-    let DeploymentState::Failed { failure, .. } = &stage.world.deployments[&d1].state else {
-        panic!("{:?}", stage.world.deployments[&d1].state)
-    };
-    assert_eq!(failure.kind, FailureKind::TimedOut);
-    assert_eq!(stage.updates, []);
+    assert!(count >= 5, "the examples are gone");
 }

@@ -3,8 +3,8 @@
 use roadstead_pipelines::durations::Seconds;
 use roadstead_pipelines::id::{EnvironmentName, ImageName, ServiceName, StepName};
 use roadstead_pipelines::spec::{
-    DeployMode, DoneWhen, Gate, Pipeline, ResolvedTarget, Role, StepAction, Triggered, parse,
-    parse_env_file, triggered_by,
+    DeployMode, DoneWhen, Environment, Gate, Pipeline, ResolvedTarget, Role, StepAction, Triggered,
+    parse, parse_env_file, triggered_by,
 };
 use std::path::{Path, PathBuf};
 
@@ -54,7 +54,31 @@ fn every_file_of_the_examples_is_accepted_and_survives_its_storage() {
         );
         count += 1;
     }
-    assert_eq!(count, 5);
+    assert_eq!(count, 6);
+}
+
+#[test]
+fn environment_files_are_stored_as_they_were_when_there_could_be_one() {
+    let staging = environment("staging");
+    let stored = |env_file: &str| {
+        let text = MONOREPO.replace("env_file: env/staging.env", env_file);
+        serde_json::to_value(read(&text).environments.shift_remove(&staging)).unwrap()
+    };
+    let one = stored("env_file: env/staging.env");
+    assert_eq!(one["env_file"], "env/staging.env");
+    let two = stored("env_file: [env/all.env, ./env/staging.env]");
+    assert_eq!(
+        two["env_file"],
+        serde_json::json!(["env/all.env", "env/staging.env"])
+    );
+    for (value, files) in [
+        (stored("done_when: drained"), &[][..]),
+        (one, &["env/staging.env"]),
+        (two, &["env/all.env", "env/staging.env"]),
+    ] {
+        let environment: Environment = serde_json::from_value(value).unwrap();
+        assert_eq!(environment.env_files, files);
+    }
 }
 
 #[test]

@@ -5,11 +5,12 @@ use proptest::test_runner::RngSeed;
 use roadstead_pipelines::spec::{Diagnostics, Gate, Pipeline, StepAction, parse};
 use std::collections::BTreeSet;
 
-const EXAMPLES: [&str; 4] = [
+const EXAMPLES: [&str; 5] = [
     include_str!("../examples/one-service.yml"),
     include_str!("../examples/monorepo.yml"),
     include_str!("../examples/approval.yml"),
     include_str!("../examples/dev-qa-production.yml"),
+    include_str!("../examples/own-cluster.yml"),
 ];
 
 /// Pieces that mean something to YAML, to the format or to a terminal.

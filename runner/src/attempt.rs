@@ -5,6 +5,7 @@
 
 use crate::{
     Runner,
+    audience::Audience,
     client::{AttemptClient, Backoff, CallError, RESULT_PATIENCE, retry},
     mask::Secret,
     state::is_plain_name,
@@ -125,7 +126,7 @@ async fn work(
     let room = Arc::new(StepRoom {
         engine: runner.engine.clone(),
         builder: runner.builder.clone(),
-        client: client.clone(),
+        audience: Audience::Server(client.clone()),
         workspace,
         spool,
         stop: stop.clone(),

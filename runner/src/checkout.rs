@@ -191,7 +191,7 @@ fn checked_name(name: &[u8]) -> anyhow::Result<&str> {
 ///
 /// Leading `..` step through real folders, because a link's folder is written as a folder; later
 /// ones could step out of another link's target and are refused.
-fn checked_target(target: &[u8], depth: usize) -> anyhow::Result<&str> {
+pub(crate) fn checked_target(target: &[u8], depth: usize) -> anyhow::Result<&str> {
     let target = std::str::from_utf8(target).context("its target is not UTF-8")?;
     if target.is_empty() || target.contains('\0') || target.starts_with('/') {
         bail!(

@@ -11,6 +11,8 @@
 //! | [`run`], `poll`, `heartbeat`, `board` | the conversation with the server and what runs here |
 //! | `client` | the protocol's calls, tries and credentials |
 //! | `attempt`, `steps`, `limits`, `stop` | one attempt, the order of its steps, how they end |
+//! | `audience` | who hears how they go |
+//! | `local` | a job without a server: a working tree, a terminal |
 //! | `sources`, `checkout`, `workspace` | files of a commit |
 //! | `engine`, `network`, `registry` | containers, networks, images |
 //! | `build`, `logins` | contexts, BuildKit, pushes |
@@ -20,6 +22,7 @@
 //! Idle it needs little memory; give it a current-thread runtime or two workers.
 
 mod attempt;
+mod audience;
 mod board;
 mod build;
 mod checkout;
@@ -28,6 +31,7 @@ mod disk;
 mod engine;
 mod heartbeat;
 mod limits;
+mod local;
 mod logins;
 mod logs;
 mod mask;
@@ -41,6 +45,7 @@ mod stop;
 mod sweep;
 mod workspace;
 
+pub use local::{LocalEnd, LocalRun, WorkingTree, run_local};
 pub use mask::Secret;
 pub use reqwest::Url;
 pub use tokio_util::sync::CancellationToken;

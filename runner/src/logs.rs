@@ -154,6 +154,23 @@ impl StepLog {
         .map_err(io::Error::other)?
     }
 
+    /// What stands from byte `offset` on, at most [`LOG_CHUNK_BYTES`], as soon as something does; `None`
+    /// when the log is closed and nothing does.
+    pub(crate) async fn next(&self, offset: u64) -> io::Result<Option<Bytes>> {
+        let mut progress = self.progress.subscribe();
+        let enough = |progress: &Progress| progress.length > offset || progress.closed;
+        // The sender lives in `self`, so the channel cannot be closed.
+        let length = progress
+            .wait_for(enough)
+            .await
+            .map_or(offset, |progress| progress.length);
+        if length <= offset {
+            return Ok(None);
+        }
+        let size = (length - offset).min(LOG_CHUNK_BYTES as u64) as usize;
+        self.read(offset, size).await.map(Some)
+    }
+
     /// Sends the log as it grows and seals it when it is closed.
     ///
     /// # Errors

@@ -1,21 +1,19 @@
 //! Goes through a job's steps: what is ready runs, what needs a failed step does not.
 //!
 //! Owns the order and what the steps together come to. Independent steps run side by side. A
-//! step's log and state travel to the server behind the work and never hold it up.
+//! step's log and state travel to their audience behind the work and never hold it up.
 
 use crate::{
     attempt::Job,
+    audience::Audience,
     build::{BuildEnd, ImageBuilder},
-    client::{AttemptClient, CallError, RESULT_PATIENCE, retry},
+    client::CallError,
     engine::{Engine, StepContainer},
     limits::{Limits, StepEnd, shorten},
-    logins::Logins,
     logs::StepLog,
     stop::{StopReason, StopSignal},
 };
-use roadstead_protocol::{
-    BuiltImage, ImageBuild, Outcome, Step, StepAction, StepReport, StepState,
-};
+use roadstead_protocol::{BuiltImage, ImageBuild, Outcome, Step, StepAction, StepState};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
@@ -26,7 +24,7 @@ use tokio::{
 pub(crate) struct StepRoom {
     pub(crate) engine: Engine,
     pub(crate) builder: ImageBuilder,
-    pub(crate) client: AttemptClient,
+    pub(crate) audience: Audience,
     pub(crate) workspace: PathBuf,
     pub(crate) spool: PathBuf,
     pub(crate) stop: StopSignal,
@@ -57,10 +55,10 @@ struct Ran {
     tail: JoinHandle<()>,
 }
 
-/// Runs all steps of `job` and waits until the server has their logs and states.
+/// Runs all steps of `job` and waits until their audience has their logs and states.
 pub(crate) async fn run(room: Arc<StepRoom>, job: Arc<Job>) -> StepsEnd {
     let steps = &job.steps;
-    let (reporter, reports) = Reporter::start(room.client.clone(), room.stop.clone());
+    let (reporter, reports) = Reporter::start(room.audience.clone(), room.stop.clone());
     let mut places = vec![Place::Waiting; steps.len()];
     let mut running: JoinSet<Ran> = JoinSet::new();
     let mut tails = Vec::new();
@@ -265,7 +263,7 @@ async fn perform(
             let mut environment = job.environment.clone();
             environment.extend(env.clone());
             let container = StepContainer {
-                attempt: room.client.id(),
+                attempt: room.audience.id(),
                 index,
                 image,
                 run,
@@ -290,55 +288,46 @@ async fn build(
     images: &mut Vec<BuiltImage>,
 ) -> anyhow::Result<StepEnd> {
     for (number, image) in wanted.iter().enumerate() {
-        let name = format!("{}-{index}-{number}", room.client.id());
+        let name = format!("{}-{index}-{number}", room.audience.id());
+        let logins = room.audience.logins();
         let built = room
             .builder
-            .build_and_push(
-                image,
-                &room.workspace,
-                &name,
-                &Logins::new(&room.client),
-                limits,
-                log,
-            )
+            .build_image(image, &room.workspace, &name, logins.as_ref(), limits, log)
             .await?;
         match built {
-            BuildEnd::Pushed(image) => images.push(image),
+            BuildEnd::Built(image) => images.push(image),
             BuildEnd::Ended(end) => return Ok(end),
         }
     }
     Ok(StepEnd::Succeeded)
 }
 
-/// Sends a log until the server has it, or has no use for it.
+/// Sends a log until its audience has it, or has no use for it.
 async fn ship(log: &StepLog, room: &StepRoom, step: &str) {
     let shipped = tokio::select! {
-        shipped = log.ship(&room.client, step) => shipped,
+        shipped = room.audience.follow(log, step) => shipped,
         _ = room.stop.wait_for(StopReason::Lost) => return,
     };
     match shipped {
         Ok(()) => {}
         // A refused log is no reason to end an attempt; a lost lease shows in the heartbeat.
-        Err(error) => tracing::warn!(attempt = room.client.id(), step, %error, "gives up on a log"),
+        Err(error) => {
+            tracing::warn!(attempt = room.audience.id(), step, %error, "gives up on a log");
+        }
     }
 }
 
-/// Tells the server how steps stand, one after the other and without holding anybody up.
+/// Tells the audience how steps stand, one after the other and without holding anybody up.
 #[derive(Clone)]
 struct Reporter(mpsc::UnboundedSender<(String, StepState)>);
 
 impl Reporter {
-    fn start(client: AttemptClient, stop: StopSignal) -> (Self, JoinHandle<()>) {
+    fn start(audience: Audience, stop: StopSignal) -> (Self, JoinHandle<()>) {
         let (sender, mut reports) = mpsc::unbounded_channel::<(String, StepState)>();
         let task = tokio::spawn(async move {
             while let Some((step, state)) = reports.recv().await {
-                let report = StepReport {
-                    fence: client.fence(),
-                    state,
-                };
-                let call = retry(RESULT_PATIENCE, || client.report_step(&step, &report));
                 let reported = tokio::select! {
-                    reported = call => reported,
+                    reported = audience.hear(&step, state) => reported,
                     _ = stop.wait_for(StopReason::Lost) => return,
                 };
                 match reported {
@@ -348,7 +337,7 @@ impl Reporter {
                         return;
                     }
                     Err(error) => {
-                        tracing::warn!(attempt = client.id(), step, %error, "cannot report a step");
+                        tracing::warn!(attempt = audience.id(), step, %error, "cannot report a step");
                     }
                 }
             }

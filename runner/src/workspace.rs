@@ -21,7 +21,7 @@ impl Workspaces {
     /// Makes an empty folder for `attempt`; leftovers of the same name are removed first.
     pub(crate) async fn create(&self, attempt: &str) -> anyhow::Result<PathBuf> {
         self.remove(attempt).await?;
-        let path = self.0.join(attempt);
+        let path = self.path(attempt);
         let made = path.clone();
         blocking(move || {
             fs::DirBuilder::new()
@@ -34,9 +34,14 @@ impl Workspaces {
         Ok(path)
     }
 
+    /// Where the attempt's folder is.
+    pub(crate) fn path(&self, attempt: &str) -> PathBuf {
+        self.0.join(attempt)
+    }
+
     /// Removes the attempt's folder, if there is one.
     pub(crate) async fn remove(&self, attempt: &str) -> anyhow::Result<()> {
-        let path = self.0.join(attempt);
+        let path = self.path(attempt);
         blocking(move || remove(&path)).await
     }
 

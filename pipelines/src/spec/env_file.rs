@@ -5,9 +5,10 @@
 //! for itself; in double quotes `\n`, `\t`, `\r`, `\"`, `\\` and `\$` are escapes. Nothing is ever
 //! expanded: `$` is a dollar sign.
 
-use super::diagnostic::{At, Diagnostics, Reporter};
-use super::fields::is_variable_name;
+use super::diagnostic::{At, Diagnostic, Diagnostics, Reporter};
+use super::fields::{is_variable_name, list};
 use indexmap::IndexMap;
+use std::collections::BTreeSet;
 
 /// Reads such a file; `name` is its name for messages.
 ///
@@ -44,6 +45,76 @@ pub fn parse_env_file(name: &str, text: &str) -> Result<IndexMap<String, String>
         }
     }
     reporter.finish(Some(variables))
+}
+
+/// The environment files of one environment.
+#[derive(Debug, Clone)]
+pub struct EnvFiles {
+    /// The environment, or `local` for machines of people.
+    pub environment: String,
+    /// Name and text of each.
+    pub files: Vec<(String, String)>,
+    /// Names of variables that the environment has otherwise.
+    pub variables: Vec<String>,
+}
+
+/// Says of every key in one environment's files where it is missing: where another environment has files
+/// and neither they nor its variables set it. Lines that are none are passed over; [`parse_env_file`] finds
+/// those.
+#[must_use]
+pub fn missing_keys(environments: &[EnvFiles]) -> Vec<Diagnostic> {
+    let with_files = environments.iter().filter(|it| !it.files.is_empty());
+    let known: Vec<(&EnvFiles, BTreeSet<&str>)> = with_files
+        .map(|environment| {
+            let in_files = environment.files.iter().flat_map(|(_, text)| keys(text));
+            let variables = environment.variables.iter().map(String::as_str);
+            (
+                environment,
+                in_files.map(|(key, _)| key).chain(variables).collect(),
+            )
+        })
+        .collect();
+    let mut said = BTreeSet::new();
+    let mut found = Vec::new();
+    for (_, (name, text)) in known
+        .iter()
+        .flat_map(|(it, _)| it.files.iter().map(move |file| (it, file)))
+    {
+        let mut reporter = Reporter::new(name, text);
+        for (key, at) in keys(text) {
+            let without = known.iter().filter(|(_, keys)| !keys.contains(key));
+            let without: Vec<&EnvFiles> = without.map(|(environment, _)| *environment).collect();
+            let Some(first) = without.first() else {
+                continue;
+            };
+            if !said.insert(key) {
+                continue;
+            }
+            let places: Vec<&str> = without.iter().map(|it| it.environment.as_str()).collect();
+            let message = format!(
+                "`{key}` is set here and missing in {}",
+                list(&places, "and")
+            );
+            let file = first.files.last().map_or("", |(name, _)| name);
+            let help = format!(
+                "set it in {file}, if only to nothing, so that nobody wonders whether it was forgotten"
+            );
+            reporter.error_with_help(at, message, help);
+        }
+        if let Err(diagnostics) = reporter.finish(Some(())) {
+            found.extend_from_slice(diagnostics.list());
+        }
+    }
+    found
+}
+
+/// The keys of a file, with their places.
+fn keys(text: &str) -> impl Iterator<Item = (&str, At)> {
+    text.lines().enumerate().filter_map(|(index, line)| {
+        let line = line.trim_start_matches('\u{feff}');
+        let (key, _) = read_line(line).ok()??;
+        Some((key, at(line, index, key)))
+    })
 }
 
 /// What is wrong with a line, at a piece of it.
@@ -242,6 +313,53 @@ mod tests {
         let text = "A=1\nnothing\n1B=2\nC =3\nD=\"open\nE='a'b\nF=\"\\x\"\n  A=2\n=4\nexport\n";
         let diagnostics = parse_env_file("env/staging.env", text).unwrap_err();
         insta::assert_snapshot!(diagnostics);
+    }
+
+    fn files(environment: &str, text: &str, variables: &[&str]) -> EnvFiles {
+        EnvFiles {
+            environment: environment.to_owned(),
+            files: vec![(format!("env/{environment}.env"), text.to_owned())],
+            variables: variables.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn missing(environments: &[EnvFiles]) -> Vec<String> {
+        let found = missing_keys(environments).into_iter();
+        found
+            .map(|it| format!("{}:{}: {}", it.file, it.line, it.message))
+            .collect()
+    }
+
+    #[test]
+    fn a_key_of_one_environment_is_missed_in_the_others_once() {
+        let staging = files("staging", "# x\nBOTH=1\nexport ONLY=2\nnonsense\n", &[]);
+        let mut production = files("production", "BOTH=1\n", &["LEVEL"]);
+        production
+            .files
+            .push(("env/more.env".into(), "MORE=1\n".into()));
+        let qa = files("qa", "BOTH=1\nLEVEL=x\nMORE=\n", &[]);
+        assert_eq!(
+            missing(&[staging, production, qa]),
+            [
+                "env/staging.env:3: `ONLY` is set here and missing in `production` and `qa`",
+                "env/more.env:1: `MORE` is set here and missing in `staging`",
+                "env/qa.env:2: `LEVEL` is set here and missing in `staging`",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_variables_set_or_an_environment_without_files_lacks_is_not_missed() {
+        let staging = files("staging", "LEVEL=debug\n", &[]);
+        let production = files("production", "", &["LEVEL"]);
+        let without = EnvFiles {
+            files: vec![],
+            ..files("qa", "", &[])
+        };
+        assert_eq!(
+            missing(&[staging, production, without]),
+            Vec::<String>::new()
+        );
     }
 
     #[test]

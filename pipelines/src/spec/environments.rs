@@ -11,14 +11,29 @@ use super::tree::{Entry, Node, Value};
 use super::{keys, values};
 use crate::id::{EnvironmentName, ServiceName};
 use indexmap::IndexMap;
+use std::ops::RangeInclusive;
 
-/// Most people that an approval may ask for.
-const MOST_APPROVALS: u32 = 20;
-/// Most tasks that a gate or a milestone may ask for.
-const MOST_TASKS: u32 = 10_000;
+/// How many people an approval may ask for.
+pub(super) const APPROVALS: RangeInclusive<u32> = 1..=20;
+/// How many tasks a gate or a milestone may ask for.
+pub(super) const TASKS: RangeInclusive<u32> = 1..=10_000;
 /// What ECS takes for CPU units and MiB of a task.
-const CPU: std::ops::RangeInclusive<u32> = 128..=196_608;
-const MEMORY: std::ops::RangeInclusive<u32> = 4..=1_048_576;
+pub(super) const CPU: RangeInclusive<u32> = 128..=196_608;
+pub(super) const MEMORY: RangeInclusive<u32> = 4..=1_048_576;
+/// What ECS takes for the percents of a rollout.
+pub(super) const MIN_HEALTHY_PERCENT: RangeInclusive<u32> = 0..=100;
+pub(super) const MAX_PERCENT: RangeInclusive<u32> = 100..=400;
+/// Statuses of HTTP.
+pub(super) const STATUS: RangeInclusive<u32> = 100..=599;
+
+/// The words of `deploy`, of `done_when` without a number, and of `rollback.then`.
+pub(super) const DEPLOY: [(&str, DeployMode); 2] =
+    [("auto", DeployMode::Auto), ("manual", DeployMode::Manual)];
+pub(super) const DONE_WHEN: [(&str, DoneWhen); 2] = [
+    ("all_healthy", DoneWhen::AllHealthy),
+    ("drained", DoneWhen::Drained),
+];
+pub(super) const AFTER_ROLLBACK: [(&str, AfterRollback); 1] = [("hold", AfterRollback::Hold)];
 
 /// Reads `environments`.
 pub(super) fn read(
@@ -45,9 +60,8 @@ fn environment(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option
     let after = fields
         .get("after", reporter)
         .and_then(|entry| name_of(entry, EnvironmentName::parse, reporter));
-    let deploy = [("auto", DeployMode::Auto), ("manual", DeployMode::Manual)];
     let deploy = fields
-        .choice("deploy", &deploy, reporter)
+        .choice("deploy", &DEPLOY, reporter)
         .unwrap_or_default();
     let ecs = fields
         .require("ecs", reporter)
@@ -59,7 +73,7 @@ fn environment(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option
         service_override,
         reporter,
     );
-    let env_file = optional(&fields, "env_file", values::file_path, reporter);
+    let env_files = env_files(&fields, reporter);
     let variables = fields.variables("variables", reporter).unwrap_or_default();
     let gates = gates(&fields, after.as_ref(), reporter);
     let verify = fields
@@ -77,7 +91,7 @@ fn environment(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option
         deploy,
         ecs: ecs?,
         overrides,
-        env_file,
+        env_files,
         variables,
         gates,
         verify,
@@ -85,6 +99,30 @@ fn environment(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option
         rollout_timeout: rollout_timeout.unwrap_or(Environment::DEFAULT_ROLLOUT_TIMEOUT),
         rollback: rollback.unwrap_or_default(),
     })
+}
+
+/// One file, or a list of them.
+fn env_files(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> Vec<String> {
+    let Some(entry) = fields.get("env_file", reporter) else {
+        return Vec::new();
+    };
+    let Value::List(items) = &entry.value.value else {
+        let only = optional(fields, "env_file", values::file_path, reporter);
+        return only.into_iter().collect();
+    };
+    if items.is_empty() {
+        reporter.error(entry.value.at, "`env_file` names no file");
+    }
+    let texts = fields.texts("env_file", reporter).unwrap_or_default();
+    let mut files = Vec::with_capacity(texts.len());
+    for (text, at) in texts {
+        match values::file_path(text) {
+            _ if text.trim().is_empty() => reporter.error(at, "`env_file` holds an empty text"),
+            Ok(file) => files.push(file),
+            Err(reason) => reporter.error(at, format!("`env_file`: `{text}` {reason}")),
+        }
+    }
+    files
 }
 
 fn target(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<EcsTarget> {
@@ -143,8 +181,8 @@ fn partial_target(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> EcsTarget
         service: None,
         cpu,
         memory,
-        min_healthy_percent: fields.number("min_healthy_percent", 0..=100, reporter),
-        max_percent: fields.number("max_percent", 100..=400, reporter),
+        min_healthy_percent: fields.number("min_healthy_percent", MIN_HEALTHY_PERCENT, reporter),
+        max_percent: fields.number("max_percent", MAX_PERCENT, reporter),
     }
 }
 
@@ -198,7 +236,7 @@ fn healthy(
     }
     fields.require("for", reporter);
     let soak = fields.duration("for", reporter);
-    let min_running = fields.number("min_running", 1..=MOST_TASKS, reporter);
+    let min_running = fields.number("min_running", TASKS, reporter);
     Some(Gate::Healthy {
         environment: named.or_else(|| after.cloned())?,
         soak: soak.unwrap_or_default(),
@@ -222,9 +260,7 @@ fn approval(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Gate> {
     }
     Some(Gate::Approval {
         from,
-        count: fields
-            .number("count", 1..=MOST_APPROVALS, reporter)
-            .unwrap_or(1),
+        count: fields.number("count", APPROVALS, reporter).unwrap_or(1),
         not_author: fields.boolean("not_author", reporter).unwrap_or_default(),
     })
 }
@@ -250,7 +286,7 @@ fn probe(item: &Node, reporter: &mut Reporter<'_>) -> Option<HttpProbe> {
     let fields = Fields::read(item, None, item.at, &keys::PROBE, reporter)?;
     let url = required(&fields, "url", values::address, reporter);
     let expect_status = fields
-        .number("expect_status", 100..=599, reporter)
+        .number("expect_status", STATUS, reporter)
         .and_then(|status| u16::try_from(status).ok());
     let expect_body = fields.text("expect_body", reporter).map(str::to_owned);
     Some(HttpProbe {
@@ -261,27 +297,25 @@ fn probe(item: &Node, reporter: &mut Reporter<'_>) -> Option<HttpProbe> {
 }
 
 fn done_when(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<DoneWhen> {
-    let words = [
-        ("all_healthy", DoneWhen::AllHealthy),
-        ("drained", DoneWhen::Drained),
-    ];
     if let Value::Scalar(scalar) = &entry.value.value {
         if scalar.text == "serving" {
             let help = "say how many tasks: `done_when: { serving: 1 }`";
             reporter.error_with_help(entry.value.at, "`serving` needs a number of tasks", help);
             return None;
         }
-        let found = words.iter().find(|(word, _)| *word == scalar.text);
+        let found = DONE_WHEN.iter().find(|(word, _)| *word == scalar.text);
         if found.is_none() {
             let message = format!("`done_when` cannot be `{}`", scalar.text);
-            let help = "it can be `all_healthy`, `drained` or `{ serving: 1 }`";
+            let help = fields::meant_word(&scalar.text, &DONE_WHEN.map(|(word, _)| word));
+            let help = help
+                .unwrap_or_else(|| "it can be `all_healthy`, `drained` or `{ serving: 1 }`".into());
             reporter.error_with_help(entry.value.at, message, help);
         }
         return found.map(|(_, value)| *value);
     }
     let fields = Fields::read(&entry.value, None, entry.at, &keys::DONE_WHEN, reporter)?;
     fields.require("serving", reporter);
-    let count = fields.number("serving", 1..=MOST_TASKS, reporter)?;
+    let count = fields.number("serving", TASKS, reporter)?;
     Some(DoneWhen::Serving { count })
 }
 
@@ -291,7 +325,7 @@ fn rollback(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Rollback> {
     Some(Rollback {
         auto: fields.boolean("auto", reporter).unwrap_or(default.auto),
         then: fields
-            .choice("then", &[("hold", AfterRollback::Hold)], reporter)
+            .choice("then", &AFTER_ROLLBACK, reporter)
             .unwrap_or(default.then),
     })
 }

@@ -125,7 +125,10 @@ impl<'n> Fields<'n> {
         if scalar.boolean.is_none() {
             let found = &scalar.text;
             let message = format!("`{key}` has to be true or false, this is `{found}`");
-            reporter.error(entry.value.at, message);
+            match meant_word(found, &["true", "false"]) {
+                Some(help) => reporter.error_with_help(entry.value.at, message, help),
+                None => reporter.error(entry.value.at, message),
+            }
         }
         scalar.boolean
     }
@@ -348,9 +351,16 @@ pub(super) fn choose<T: Copy>(
         return Some(*value);
     }
     let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-    let help = format!("it can be {}", list(&words, "or"));
+    let help =
+        meant_word(found, &words).unwrap_or_else(|| format!("it can be {}", list(&words, "or")));
     reporter.error_with_help(at, format!("`{key}` cannot be `{found}`"), help);
     None
+}
+
+/// The question after the word of `words` that was meant, if one is near; case aside.
+pub(super) fn meant_word(found: &str, words: &[&str]) -> Option<String> {
+    nearest(&found.to_lowercase(), words.iter().copied())
+        .map(|word| format!("did you mean `{word}`?"))
 }
 
 /// A name, or what is wrong with it.
@@ -386,8 +396,9 @@ pub(super) fn list<T: Display>(words: &[T], conjunction: &str) -> String {
     }
 }
 
-/// The word of `words` that `text` most likely stands for.
-pub(super) fn nearest<'w>(text: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+/// The word of `words` that `text` most likely stands for: at most one letter in three is wrong.
+#[must_use]
+pub fn nearest<'w>(text: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let allowed = (text.chars().count() / 3).clamp(1, 3);
     words
         .into_iter()

@@ -200,7 +200,7 @@ pub(super) const ROLLBACK: Keys = Keys {
 };
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const DOCUMENTATION: &str = include_str!("../../../docs/pipeline-file.md");
@@ -227,7 +227,7 @@ mod tests {
     ];
 
     /// The documentation's section about one kind of mapping: its heading ends with the name.
-    fn section(what: &str) -> &'static str {
+    pub(in super::super) fn section(what: &str) -> &'static str {
         let heading = |line: &str| line.starts_with("## ") && line.ends_with(&format!("`{what}`"));
         let start = DOCUMENTATION
             .lines()

@@ -15,12 +15,15 @@ mod environments;
 mod fields;
 mod keys;
 mod model;
+#[cfg(test)]
+mod schema;
 mod tree;
 mod trigger;
 mod values;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
-pub use env_file::parse_env_file;
+pub use env_file::{EnvFiles, missing_keys, parse_env_file};
+pub use fields::nearest;
 pub use model::{
     AfterRollback, BeforeDeploy, DeployMode, DoneWhen, EcsTarget, EcsTargetOverride, Environment,
     Gate, HttpProbe, Image, Pipeline, ResolvedTarget, Role, Rollback, SERVICE_PLACEHOLDER, Service,
@@ -35,6 +38,11 @@ pub const FILE_NAME: &str = ".roadstead/pipeline.yml";
 
 /// The largest pipeline or environment file that is read, in bytes.
 pub const LARGEST_FILE: usize = 256 * 1024;
+
+/// The JSON Schema (draft 7) of a pipeline file, for editors: its keys with what they mean, its words and
+/// limits. It takes every file that [`parse`] takes, but for numbers in quotes, and texts without quotes
+/// that YAML takes for a number, `true` or `false`. Where names lead, only [`parse`] can tell.
+pub const SCHEMA: &str = include_str!("../../pipeline.schema.json");
 
 /// Reads a pipeline file.
 ///

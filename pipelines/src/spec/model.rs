@@ -153,9 +153,10 @@ pub struct Environment {
     pub ecs: EcsTarget,
     /// What is different for single services.
     pub overrides: IndexMap<ServiceName, EcsTargetOverride>,
-    /// A file of `KEY=VALUE` lines in the repository.
-    pub env_file: Option<String>,
-    /// Environment variables; they win over the file's.
+    /// Files of `KEY=VALUE` lines in the repository; the later win.
+    #[serde(default, rename = "env_file", with = "one_or_more")]
+    pub env_files: Vec<String>,
+    /// Environment variables; they win over the files'.
     pub variables: IndexMap<String, String>,
     /// All have to pass before a deployment starts.
     pub gates: Vec<Gate>,
@@ -418,4 +419,38 @@ pub enum AfterRollback {
     /// Leaves the place alone until somebody resumes it.
     #[default]
     Hold,
+}
+
+/// Texts as they stand in the file: none, one without a list, several in one. What was stored when there
+/// could be one only reads back, and a server of that time reads it.
+mod one_or_more {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        One(String),
+        Several(Vec<String>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        texts: &[String],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match texts {
+            [] => serializer.serialize_none(),
+            [only] => serializer.serialize_str(only),
+            several => several.serialize(serializer),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<String>, D::Error> {
+        Ok(match Option::deserialize(deserializer)? {
+            None => Vec::new(),
+            Some(Stored::One(only)) => vec![only],
+            Some(Stored::Several(several)) => several,
+        })
+    }
 }

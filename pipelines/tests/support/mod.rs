@@ -22,7 +22,7 @@ use roadstead_pipelines::deployment::{DeploymentState, EcsRollout, Rollout, Take
 use roadstead_pipelines::effect::Effect;
 use roadstead_pipelines::fact::{Change, DeploymentFact, RunFact, SourcesRead};
 use roadstead_pipelines::id::{
-    CommitSha, DeploymentId, ImageDigest, ImageName, Place, ProjectName, ReleaseId, RunId,
+    CommitSha, DeploymentId, ImageDigest, Place, ProjectName, ReleaseId, RunId,
 };
 use roadstead_pipelines::observation::{
     EcsDeployment, PlaceStatus, ProbeSeen, ServiceSeen, StoppedTask,
@@ -194,15 +194,17 @@ impl Stage {
             run: run.clone(),
             fact: claimed,
         }]);
-        let image = ImageName::parse("app").unwrap();
-        let digest = ImageDigest::parse(&format!("sha256:{:064x}", run.number())).unwrap();
-        let images = BTreeMap::from([(
-            image,
-            ImageRef {
-                repository_uri: "registry/shop".into(),
-                digest,
-            },
-        )]);
+        let images = (0_u64..)
+            .zip(self.pipeline.images.keys())
+            .map(|(place, image)| {
+                let number = (place << 32) + run.number();
+                let built = ImageRef {
+                    repository_uri: "registry/shop".into(),
+                    digest: ImageDigest::parse(&format!("sha256:{number:064x}")).unwrap(),
+                };
+                (image.clone(), built)
+            })
+            .collect();
         let outcome = AttemptOutcome::Succeeded { images };
         self.change(&[Change::Run {
             run: run.clone(),

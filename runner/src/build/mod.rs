@@ -3,6 +3,7 @@
 //! Owns contexts, the conversation with the engine's BuildKit and the push. Knows the
 //! server only as the place that logins come from. The layer cache is the engine's own and outlives
 //! attempts; an image is only tagged while it is built and pushed, so that images do not pile up.
+//! Where nobody has logins, images are for this machine and keep their tag.
 
 mod context;
 mod dockerignore;
@@ -21,7 +22,7 @@ use bollard::{
     auth::DockerCredentials,
     body_try_stream,
     models::BuildInfoAux,
-    query_parameters::{BuildImageOptionsBuilder, BuilderVersion},
+    query_parameters::{BuildImageOptionsBuilder, BuilderVersion, TagImageOptionsBuilder},
 };
 use context::BuildContext;
 use futures_util::{StreamExt, stream};
@@ -32,8 +33,8 @@ use std::{collections::HashMap, path::Path};
 /// How the build of one image ended.
 #[derive(Debug)]
 pub(crate) enum BuildEnd {
-    /// It is in the registry.
-    Pushed(BuiltImage),
+    /// It is where it was to go: in the registry, or here.
+    Built(BuiltImage),
     /// It is not, and the step ends.
     Ended(StepEnd),
 }
@@ -49,36 +50,45 @@ impl ImageBuilder {
         Self { engine }
     }
 
-    /// Builds `image` from the files in `workspace` and pushes it. `name` tells this build apart
-    /// from every other one on this runner.
+    /// Builds `image` from the files in `workspace` and pushes it; without `logins` it stays here under
+    /// its repository and tag. `name` tells this build apart from every other one on this runner.
     ///
     /// # Errors
     /// When the engine fails; whatever the Dockerfile, the context or the registry refuse is a
     /// [`BuildEnd::Ended`].
-    pub(crate) async fn build_and_push(
+    pub(crate) async fn build_image(
         &self,
         image: &ImageBuild,
         workspace: &Path,
         name: &str,
-        logins: &Logins<'_>,
+        logins: Option<&Logins<'_>>,
         limits: &Limits,
         log: &StepLog,
     ) -> anyhow::Result<BuildEnd> {
         let tag = format!("{}:{}", self.engine.build_repository(), name.to_lowercase());
         let work = async {
-            let login = logins.fetch(log).await?;
-            if let Some(end) = self.build(image, workspace, &tag, &login, log).await? {
+            let login = match logins {
+                Some(logins) => Some((logins.fetch(log).await?, logins)),
+                None => None,
+            };
+            let known = login.as_ref().map(|(login, _)| login);
+            if let Some(end) = self.build(image, workspace, &tag, known, log).await? {
                 return Ok(BuildEnd::Ended(end));
             }
-            self.push(image, &tag, login, logins, log).await
+            match login {
+                Some((login, logins)) => self.push(image, &tag, login, logins, log).await,
+                None => self.keep(image, &tag, log).await,
+            }
         };
         let end = match limits.guard(work).await {
             Ok(end) => end,
             Err(interruption) => {
                 // Dropping the call hangs up, upon which the engine stops building; a push that was
                 // cut off may have left its tag.
-                let pushed = format!("{}:{}", image.repository_uri, image.tag);
-                self.engine.remove_tag(&pushed).await?;
+                if logins.is_some() {
+                    let pushed = format!("{}:{}", image.repository_uri, image.tag);
+                    self.engine.remove_tag(&pushed).await?;
+                }
                 Ok(BuildEnd::Ended(interruption.into()))
             }
         };
@@ -92,7 +102,7 @@ impl ImageBuilder {
         image: &ImageBuild,
         workspace: &Path,
         tag: &str,
-        login: &RegistryCredentials,
+        login: Option<&RegistryCredentials>,
         log: &StepLog,
     ) -> anyhow::Result<Option<StepEnd>> {
         let named = |reason: &str| StepEnd::failed(format!("image `{}`: {reason}", image.name));
@@ -120,7 +130,10 @@ impl ImageBuilder {
         if let Some(target) = &image.target {
             options = options.target(target);
         }
-        let logins = HashMap::from([(login.registry.clone(), docker_credentials(login))]);
+        let logins: HashMap<_, _> = login
+            .map(|login| (login.registry.clone(), docker_credentials(login)))
+            .into_iter()
+            .collect();
         let chunks = stream::unfold(context.stream(), async |mut chunks| {
             chunks.recv().await.map(|chunk| (chunk, chunks))
         });
@@ -154,6 +167,37 @@ impl ImageBuilder {
             }
         }
         Ok(None)
+    }
+
+    /// Tags what `built` names as `image` wants it, in the place of an earlier one.
+    async fn keep(
+        &self,
+        image: &ImageBuild,
+        built: &str,
+        log: &StepLog,
+    ) -> anyhow::Result<BuildEnd> {
+        let docker = self.engine.docker();
+        let name = format!("{}:{}", image.repository_uri, image.tag);
+        let options = TagImageOptionsBuilder::new()
+            .repo(&image.repository_uri)
+            .tag(&image.tag)
+            .build();
+        docker
+            .tag_image(built, Some(options))
+            .await
+            .with_context(|| format!("cannot tag image {name}"))?;
+        let id = docker
+            .inspect_image(&name)
+            .await
+            .with_context(|| format!("cannot look at image {name}"))?
+            .id
+            .with_context(|| format!("Docker Engine tells no id of image {name}"))?;
+        log.line(&format!("keeps {name} ({id})")).await?;
+        Ok(BuildEnd::Built(BuiltImage {
+            name: image.name.clone(),
+            repository_uri: image.repository_uri.clone(),
+            digest: id,
+        }))
     }
 }
 

@@ -39,7 +39,7 @@ impl ImageBuilder {
             let message = match self.push_once(image, built, &login).await {
                 Ok(Some(digest)) => {
                     log.line(&format!("pushed {target} as {digest}")).await?;
-                    return Ok(BuildEnd::Pushed(BuiltImage {
+                    return Ok(BuildEnd::Built(BuiltImage {
                         name: image.name.clone(),
                         repository_uri: image.repository_uri.clone(),
                         digest,
@@ -53,7 +53,7 @@ impl ImageBuilder {
                 let digest = self.digest_in_registry(&target, &login).await?;
                 log.line(&format!("{target} is in the registry already as {digest}"))
                     .await?;
-                return Ok(BuildEnd::Pushed(BuiltImage {
+                return Ok(BuildEnd::Built(BuiltImage {
                     name: image.name.clone(),
                     repository_uri: image.repository_uri.clone(),
                     digest,

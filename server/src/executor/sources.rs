@@ -131,12 +131,13 @@ impl Executor {
         })
     }
 
-    /// Variables per environment: those of the pipeline file win over those of its `env_file`.
+    /// Variables per environment: those of the pipeline file win over those of its `env_file`, of which the
+    /// later win.
     async fn variables(&self, run: &Run, pipeline: &Pipeline) -> Read<Variables> {
         let mut all = Variables::new();
         for (name, environment) in &pipeline.environments {
             let own = all.entry(name.clone()).or_default();
-            if let Some(file) = &environment.env_file {
+            for file in &environment.env_files {
                 let text = match self.text(run, file).await {
                     Ok(Ok(text)) => text,
                     Ok(Err(failure)) => return Ok(Err(failure)),

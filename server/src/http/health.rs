@@ -1,10 +1,11 @@
-//! For load balancers and people who look after the server.
+//! For load balancers and people who look after the server, and what their editors ask for.
 
 use super::App;
 use actix_web::{HttpResponse, web};
+use roadstead_pipelines::spec;
 use serde_json::json;
 
-/// `/healthz`, `/readyz`, `/version`.
+/// `/healthz`, `/readyz`, `/version`, `/schema/pipeline.json`; nobody has to sign in for them.
 pub fn configure(config: &mut web::ServiceConfig) {
     config
         .route(
@@ -12,7 +13,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
             web::get().to(async || HttpResponse::Ok().body("ok\n")),
         )
         .route("/readyz", web::get().to(ready))
-        .route("/version", web::get().to(version));
+        .route("/version", web::get().to(version))
+        .route("/schema/pipeline.json", web::get().to(schema));
 }
 
 /// 200 when the database answers, else 503.
@@ -28,4 +30,11 @@ async fn version() -> HttpResponse {
         "version": env!("CARGO_PKG_VERSION"),
         "runner_protocol": roadstead_protocol::PROTOCOL_VERSION,
     }))
+}
+
+/// The JSON Schema of the pipeline files that this server reads.
+async fn schema() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("application/schema+json")
+        .body(spec::SCHEMA)
 }

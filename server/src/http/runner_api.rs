@@ -262,8 +262,10 @@ async fn claim(app: &App, runner: &KnownRunner) -> Result<Option<wire::Assignmen
     }))
 }
 
-/// The file's steps as a runner takes them, in an order that respects `needs`.
-fn steps_of(
+/// The file's steps as a runner takes them, in an order that respects `needs`. Images are pushed to their
+/// repository of `repositories` and tagged with `commit`; one without a repository is left out.
+#[must_use]
+pub fn steps_of(
     pipeline: &Pipeline,
     repositories: &BTreeMap<ImageName, String>,
     commit: &str,

@@ -284,6 +284,23 @@ async fn sources_are_read_or_refused_with_the_reason() {
         expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into()
     );
 
+    let two = PIPELINE.replace(
+        "variables:",
+        "env_file: [common.env, staging.env]\n    variables:",
+    );
+    let common = ("common.env", FileMode::Blob, "SIZE=small\nSHAPE=round\n");
+    let run = server
+        .read(server.commit(&[file(&two), common, variables]))
+        .await;
+    let expected = [("COLOUR", "green"), ("SHAPE", "round"), ("SIZE", "large")];
+    assert_eq!(
+        run.variables[&EnvironmentName::parse("staging").unwrap()],
+        expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        "the later file wins"
+    );
+    let run = server.read(server.commit(&[file(&two), common])).await;
+    assert!(failure(&run).contains("`env_file` of environment `staging`: staging.env does not"));
+
     let with_paths = PIPELINE.replace("images:", "trigger: { paths: [\"src\"] }\nimages:");
     let run = server.read(server.commit(&[file(&with_paths)])).await;
     let RunState::Skipped { reason, .. } = &run.state else {

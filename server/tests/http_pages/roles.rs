@@ -272,3 +272,16 @@ async fn another_sites_form_changes_nothing() {
     assert_eq!(location(&answer), PLACE);
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybodys_editor_gets_the_schema_of_the_pipeline_file() {
+    let site = Site::start().await;
+    let answer = site.browse(Who::Nobody, "/schema/pipeline.json").await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()["content-type"], "application/schema+json");
+    assert_eq!(
+        answer.text().await.unwrap(),
+        roadstead_pipelines::spec::SCHEMA
+    );
+    site.stop().await;
+}

@@ -1,0 +1,248 @@
+//! `run --local`: a pipeline's steps and image builds on this machine, without a server.
+//!
+//! Owns what stands in files: which steps are wanted, and which variables they get. The runner runs them.
+
+use crate::Exit;
+use anyhow::{Context, bail};
+use clap::Args;
+use roadstead_pipelines::spec::{self, FILE_NAME, Pipeline};
+use roadstead_protocol::{Outcome, Step, StepAction};
+use roadstead_runner::{CancellationToken, LocalEnd, LocalRun, WorkingTree, run_local};
+use roadstead_server::http::runner_api::steps_of;
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+/// Variables for machines of people, where there are any.
+const LOCAL_ENV_FILE: &str = "env/local.env";
+/// The tag of images that are built here.
+const TAG: &str = "local";
+
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    /// On this machine's Docker Engine, without a server; so far the only way.
+    #[arg(long, required = true)]
+    local: bool,
+    /// These steps and what they need; without any, all.
+    steps: Vec<String>,
+    /// The pipeline file, from the repository's root.
+    #[arg(long, default_value = FILE_NAME)]
+    file: PathBuf,
+    /// Variables of every step, `KEY=VALUE` lines; of several files the later wins [default: env/local.env,
+    /// where it exists].
+    #[arg(long = "env-file")]
+    env_files: Vec<PathBuf>,
+    /// How many steps run at once, as with a runner's.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    slots: u16,
+    /// Where files and logs lie while steps run [default: a folder of the repository's own in the user's
+    /// cache].
+    #[arg(long)]
+    data: Option<PathBuf>,
+}
+
+pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let RunArgs {
+        local: _,
+        steps: wanted,
+        file,
+        env_files,
+        slots,
+        data,
+    } = args;
+    crate::serve::logs("warn");
+    let tree = WorkingTree::around(&std::env::current_dir()?)?;
+    let pipeline = read_pipeline(&tree.root, &file)?;
+    let environment = read_environment(&tree.root, &env_files)?;
+    let steps = wanted_steps(&pipeline, &wanted)?;
+    let data = match data {
+        Some(data) => data,
+        None => cache_of(&tree.root)?,
+    };
+    let project = pipeline.name.to_string();
+    let run = LocalRun {
+        project,
+        steps,
+        environment,
+        tree,
+        data,
+        side_by_side: usize::from(slots),
+        colours: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+    };
+    let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
+    let signals = tokio::spawn(on_signals(stop.clone(), kill.clone()));
+    let end = run_local(run, stop, kill).await;
+    signals.abort();
+    tell(end?)
+}
+
+/// The first signal stops the steps, the second kills them.
+async fn on_signals(stop: CancellationToken, kill: CancellationToken) {
+    crate::serve::asked_to_stop().await;
+    eprintln!("roadstead: stops the steps; once more kills them");
+    stop.cancel();
+    crate::serve::asked_to_stop().await;
+    kill.cancel();
+}
+
+fn tell(end: LocalEnd) -> anyhow::Result<()> {
+    for image in &end.images {
+        println!(
+            "image {}: {}:{TAG} ({})",
+            image.name, image.repository_uri, image.digest
+        );
+    }
+    let (status, message) = match end.outcome {
+        Outcome::Succeeded => {
+            println!("succeeded");
+            return Ok(());
+        }
+        Outcome::Failed { step, reason } => (1, format!("step `{step}` failed: {reason}")),
+        Outcome::Errored { reason } => (1, reason),
+        Outcome::Cancelled => (3, "stopped".to_owned()),
+        Outcome::TimedOut { step } => (3, format!("step `{step}` timed out")),
+    };
+    Err(Exit { status, message }.into())
+}
+
+fn read_pipeline(root: &Path, file: &Path) -> anyhow::Result<Pipeline> {
+    let path = root.join(file);
+    let text = std::fs::read_to_string(&path).with_context(|| {
+        format!(
+            "cannot read {}; `roadstead init` writes a first one",
+            path.display()
+        )
+    })?;
+    spec::parse(&file.display().to_string(), &text).map_err(|diagnostics| {
+        let message = format!("the file has errors\n{diagnostics}");
+        Exit { status: 1, message }.into()
+    })
+}
+
+/// The variables of `files`, or of `env/local.env` where there is one.
+fn read_environment(root: &Path, files: &[PathBuf]) -> anyhow::Result<BTreeMap<String, String>> {
+    let usual = root.join(LOCAL_ENV_FILE);
+    let mut variables = BTreeMap::new();
+    let files = match files {
+        [] if usual.exists() => vec![usual],
+        files => files.to_vec(),
+    };
+    for file in files {
+        let text = std::fs::read_to_string(&file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
+        let read =
+            spec::parse_env_file(&file.display().to_string(), &text).map_err(|diagnostics| {
+                Exit {
+                    status: 1,
+                    message: format!("the file has errors\n{diagnostics}"),
+                }
+            })?;
+        variables.extend(read);
+    }
+    Ok(variables)
+}
+
+/// The steps as a runner takes them: those that are `wanted`, and what they need.
+fn wanted_steps(pipeline: &Pipeline, wanted: &[String]) -> anyhow::Result<Vec<Step>> {
+    let repositories = pipeline
+        .images
+        .iter()
+        .map(|(name, image)| (name.clone(), image.repository.clone()))
+        .collect();
+    let mut steps = steps_of(pipeline, &repositories, TAG);
+    for step in &mut steps {
+        if let StepAction::Build { images } = &mut step.action {
+            for image in images {
+                TAG.clone_into(&mut image.tag);
+            }
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(steps);
+    }
+    let mut needed = BTreeSet::new();
+    for name in wanted {
+        if !steps.iter().any(|step| step.name == *name) {
+            bail!(no_step(name, &steps));
+        }
+        needed.insert(name.clone());
+    }
+    // What a step needs stands above it.
+    for step in steps.iter().rev() {
+        if needed.contains(&step.name) {
+            needed.extend(step.needs.iter().cloned());
+        }
+    }
+    steps.retain(|step| needed.contains(&step.name));
+    Ok(steps)
+}
+
+fn no_step(name: &str, steps: &[Step]) -> String {
+    let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
+    match spec::nearest(name, names.iter().copied()) {
+        Some(meant) => format!("there is no step `{name}`; did you mean `{meant}`?"),
+        None => format!(
+            "there is no step `{name}`; the file has `{}`",
+            names.join("`, `")
+        ),
+    }
+}
+
+/// The same folder for the same repository, so that a run finds what a killed one left.
+fn cache_of(root: &Path) -> anyhow::Result<PathBuf> {
+    let set = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+    let Some(cache) = cache else {
+        bail!("neither XDG_CACHE_HOME nor HOME is set: say with `--data` where files may lie");
+    };
+    let mut hasher = DefaultHasher::new();
+    root.hash(&mut hasher);
+    let name = root.file_name().unwrap_or_default().to_string_lossy();
+    Ok(cache
+        .join("roadstead/run")
+        .join(format!("{name}-{:016x}", hasher.finish())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(wanted: &[&str]) -> Result<Vec<String>, String> {
+        let text = "version: 1\nname: shop\nimages: { api: { repository: shop/api } }\nsteps:\n  \
+                    image: { build: [api], needs: [test] }\n  test: { image: a, run: b, needs: [lint] }\n  \
+                    lint: { image: a, run: b }\n  docs: { image: a, run: b }\n";
+        let pipeline = spec::parse("f", text).unwrap_or_else(|e| panic!("{e}"));
+        let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+        let steps = wanted_steps(&pipeline, &wanted).map_err(|error| error.to_string())?;
+        Ok(steps.into_iter().map(|step| step.name).collect())
+    }
+
+    #[test]
+    fn a_step_brings_what_it_needs_and_nothing_else() {
+        let mut everything = names(&[]).unwrap();
+        everything.sort();
+        assert_eq!(everything, ["docs", "image", "lint", "test"]);
+        assert_eq!(names(&["image"]).unwrap(), ["lint", "test", "image"]);
+        assert_eq!(names(&["test", "lint"]).unwrap(), ["lint", "test"]);
+        assert_eq!(names(&["docs"]).unwrap(), ["docs"]);
+    }
+
+    #[test]
+    fn a_step_that_is_not_there_is_named_with_the_nearest() {
+        assert_eq!(
+            names(&["tset"]).unwrap_err(),
+            "there is no step `tset`; did you mean `test`?"
+        );
+        let error = names(&["deploy"]).unwrap_err();
+        assert!(
+            error.starts_with("there is no step `deploy`; the file has `"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,462 @@
+//! Makes the JSON Schema of the pipeline file, `pipelines/pipeline.schema.json`.
+//!
+//! Keys, words and limits are the reader's own constants; what a key means, its default and whether it
+//! is required are read from the tables of docs/pipeline-file.md, so an editor shows what the
+//! documentation says. What the reader says in code, such as what a path may be, stands here again as a
+//! pattern, and a test holds the two together. Nothing refers to anything (`$ref`), because editors show
+//! and complete such places less well. Compiled for tests alone: the product carries the result.
+
+use super::environments::{
+    AFTER_ROLLBACK, APPROVALS, CPU, DEPLOY, DONE_WHEN, MAX_PERCENT, MEMORY, MIN_HEALTHY_PERCENT,
+    STATUS, TASKS,
+};
+use super::fields::Keys;
+use super::keys::{self, tests::section};
+use super::model::Role;
+use serde_json::{Value, json};
+use std::ops::RangeInclusive;
+
+/// What a text has to look like: the patterns of the schema, in the language of ECMA-262.
+mod pattern {
+    pub(super) const NAME: &str = "^[a-z0-9][a-z0-9-]{0,62}$";
+    pub(super) const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
+    // U+0085 is a blank to Unicode, and none to ECMA-262.
+    pub(super) const TEXT: &str = "[^\\s\\u0085]";
+    pub(super) const PATH: &str =
+        "^(?!/)(?!(.*/)?\\.\\.(/|$))(?=.*\\S)[^\\\\\\u0000-\\u001f\\u007f-\\u009f]+$";
+    pub(super) const FILE_PATH: &str = "^(?!/)(?!(.*/)?\\.\\.(/|$))(?!(\\.?/)*\\.?$)(?=.*\\S)[^\\\\\\u0000-\\u001f\\u007f-\\u009f]*[^/\\\\\\u0000-\\u001f\\u007f-\\u009f]$";
+    pub(super) const REPOSITORY: &str =
+        "^(?=.{2,256}$)[a-z0-9]([a-z0-9._-]*[a-z0-9])?(/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)*$";
+    pub(super) const CONTAINER_IMAGE: &str = "^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,511}$";
+    pub(super) const STAGE: &str = "^[A-Za-z0-9._-]{1,255}$";
+    pub(super) const ECS_NAME: &str = "^[A-Za-z0-9_-]{1,255}$";
+    pub(super) const ECS_SERVICE: &str = "^([A-Za-z0-9_-]|\\{service\\}){1,255}$";
+    pub(super) const REGION: &str = "^[a-z]+(-[a-z]+)+-[0-9]+$";
+    pub(super) const ADDRESS: &str = "^https?://(?!:[^:/?#]*([/?#]|$))[^/?#@\\s\\u0000-\\u001f\\u007f-\\u009f]+([/?#][^\\s\\u0000-\\u001f\\u007f-\\u009f]*)?$";
+    pub(super) const HEALTH_PATH: &str = "^/[^\\s\\u0000-\\u001f\\u007f-\\u009f]*$";
+    pub(super) const SCRIPT: &str =
+        "^(?=[\\s\\S]*\\S)[^\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f]*$";
+    pub(super) const GLOB: &str = "^!?(?![!/]|\\./)[\\s\\S]+$";
+    pub(super) const DURATION: &str = "^[0-9]+[smhd]$";
+    pub(super) const POSITIVE_DURATION: &str = "^0*[1-9][0-9]*[smhd]$";
+}
+
+/// The whole schema.
+fn schema() -> Value {
+    let mut schema = mapping(&keys::FILE);
+    let about = json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Roadstead's pipeline file, version 1",
+    });
+    let whole = schema.as_object_mut().expect("a mapping is an object");
+    for (key, value) in about.as_object().expect("an object").iter().rev() {
+        whole.shift_insert(0, key.clone(), value.clone());
+    }
+    whole.insert(
+        "anyOf".into(),
+        json!([{"required": ["images"]}, {"required": ["steps"]}]),
+    );
+    whole.insert("dependencies".into(), json!({"environments": ["services"]}));
+    schema
+}
+
+/// What may stand at a key.
+///
+/// # Panics
+/// At a key that nobody has said this of.
+fn value(of: &Keys, key: &str) -> Value {
+    match (of.what, key) {
+        ("the file", "version") => json!({"enum": [1, "1"]}),
+        ("the file", "trigger") => mapping(&keys::TRIGGER),
+        ("the file", "images") => named(&keys::IMAGE, 1),
+        ("the file", "steps") => named(&keys::STEP, 1),
+        ("the file", "services") => named(&keys::SERVICE, 1),
+        ("the file", "environments") => named(&keys::ENVIRONMENT, 1),
+        ("trigger", "push") => mapping(&keys::PUSH),
+        ("trigger", "paths") | ("trigger.push", "branches") => list(&text(pattern::GLOB), 0),
+        ("image", "repository") => text(pattern::REPOSITORY),
+        ("image", "context") => text(pattern::PATH),
+        ("image", "dockerfile") => text(pattern::FILE_PATH),
+        ("environment", "env_file") => {
+            let file = text(pattern::FILE_PATH);
+            json!({"anyOf": [file, list(&file, 1)]})
+        }
+        ("image", "target") => text(pattern::STAGE),
+        ("step" | "sidecar", "image") => text(pattern::CONTAINER_IMAGE),
+        ("step", "run") => text(pattern::SCRIPT),
+        ("image", "args") | ("step" | "sidecar", "env") | ("environment", "variables") => {
+            variables()
+        }
+        ("step", "sidecars") => named(&keys::SIDECAR, 0),
+        ("step", "build") => list(&text(pattern::NAME), 1),
+        ("step", "needs") => list(&text(pattern::NAME), 0),
+        ("step", "timeout") | ("environment", "rollout_timeout") => {
+            text(pattern::POSITIVE_DURATION)
+        }
+        ("sidecar", "command") => {
+            json!({"type": "array", "items": {"type": ["string", "number", "boolean"]}})
+        }
+        ("the file", "name")
+        | ("service", "image")
+        | ("environment", "after")
+        | ("healthy", "environment") => text(pattern::NAME),
+        ("service", "container") | ("ecs", "cluster") => text(pattern::ECS_NAME),
+        ("service", "health_path") => text(pattern::HEALTH_PATH),
+        ("service", "before_deploy") => {
+            let mut all = command();
+            let forms = all["anyOf"].as_array_mut().expect("a list");
+            forms.push(mapping(&keys::BEFORE_DEPLOY));
+            all
+        }
+        ("before_deploy", "command") => command(),
+        ("before_deploy", "timeout") => text(pattern::POSITIVE_DURATION),
+        ("environment", "deploy") => words(&DEPLOY.map(|(word, _)| word)),
+        ("environment", "ecs") => mapping(&keys::ECS),
+        ("environment", "overrides") => named(&keys::OVERRIDE, 1),
+        // In an override, where every one may be missing.
+        ("override", "ecs") => {
+            let mut target = mapping(&keys::ECS);
+            target
+                .as_object_mut()
+                .expect("an object")
+                .shift_remove("required");
+            target
+        }
+        ("environment", "gates") => json!({"type": "array", "items": mapping(&keys::GATE)}),
+        ("environment", "verify") => mapping(&keys::VERIFY),
+        ("environment", "done_when") => {
+            json!({"anyOf": [words(&DONE_WHEN.map(|(word, _)| word)), mapping(&keys::DONE_WHEN)]})
+        }
+        ("environment", "rollback") => mapping(&keys::ROLLBACK),
+        ("ecs", "region") => text(pattern::REGION),
+        ("ecs", "service") => text(pattern::ECS_SERVICE),
+        ("ecs", "task") => mapping(&keys::TASK),
+        ("ecs", "min_healthy_percent") => number(&MIN_HEALTHY_PERCENT),
+        ("ecs", "max_percent") => number(&MAX_PERCENT),
+        ("ecs.task", "cpu") => number(&CPU),
+        ("ecs.task", "memory") => number(&MEMORY),
+        ("gate", "healthy") => mapping(&keys::HEALTHY),
+        ("gate", "approval") => mapping(&keys::APPROVAL),
+        ("healthy", "for") | ("verify", "watch") => text(pattern::DURATION),
+        ("healthy", "min_running") | ("done_when", "serving") => number(&TASKS),
+        ("approval", "from") => list(&words(&Role::ALL.map(Role::as_str)), 1),
+        ("approval", "count") => number(&APPROVALS),
+        ("approval", "not_author") | ("rollback", "auto") => json!({"type": "boolean"}),
+        ("verify", "http") => json!({"type": "array", "items": mapping(&keys::PROBE)}),
+        ("verify.http", "url") => text(pattern::ADDRESS),
+        ("verify.http", "expect_status") => number(&STATUS),
+        ("verify.http", "expect_body") => text(pattern::TEXT),
+        ("rollback", "then") => words(&AFTER_ROLLBACK.map(|(word, _)| word)),
+        (what, key) => panic!("say in spec/schema.rs what `{key}` of `{what}` can be"),
+    }
+}
+
+/// What no single key tells: which go together.
+fn together(of: &Keys) -> Value {
+    match of.what {
+        "step" => {
+            let of_run = ["image", "run", "env", "sidecars"].map(|key| json!({"required": [key]}));
+            json!({
+                "if": {"required": ["build"]},
+                "then": {"not": {"anyOf": of_run}},
+                "else": {"required": ["image", "run"]},
+            })
+        }
+        "gate" => json!({"minProperties": 1, "maxProperties": 1}),
+        "done_when" => json!({"required": ["serving"]}),
+        _ => json!({}),
+    }
+}
+
+/// A mapping with the keys of `of` and no others, each described as the documentation does.
+fn mapping(of: &Keys) -> Value {
+    let mut properties = serde_json::Map::new();
+    let mut required = Vec::new();
+    for key in of.known {
+        let row = Row::of(of.what, key);
+        if row.default == "required" {
+            required.push(*key);
+        }
+        let mut value = value(of, key);
+        let value_keys = value.as_object_mut().expect("a schema is an object");
+        value_keys.shift_insert(0, "description".into(), row.description().into());
+        properties.insert((*key).into(), value);
+    }
+    let mut mapping = json!({
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    });
+    let keys = mapping.as_object_mut().expect("an object");
+    if required.is_empty() {
+        keys.shift_remove("required");
+    }
+    keys.extend(together(of).as_object().expect("an object").clone());
+    mapping
+}
+
+/// A mapping from names to things of one kind.
+fn named(of: &Keys, least: u32) -> Value {
+    json!({
+        "type": "object",
+        "propertyNames": {"pattern": pattern::NAME},
+        "additionalProperties": mapping(of),
+        "minProperties": least,
+    })
+}
+
+/// A script for a shell, or the words of a program.
+fn command() -> Value {
+    let word = json!({"type": ["string", "number", "boolean"]});
+    let program = json!({"type": ["string", "number", "boolean"], "minLength": 1});
+    let words = json!({
+        "type": "array", "minItems": 1, "items": [program], "additionalItems": word,
+    });
+    json!({"anyOf": [text(pattern::SCRIPT), words]})
+}
+
+fn variables() -> Value {
+    json!({
+        "type": "object",
+        "propertyNames": {"pattern": pattern::VARIABLE},
+        "additionalProperties": {"type": ["string", "number", "boolean"]},
+    })
+}
+
+fn list(items: &Value, least: u32) -> Value {
+    json!({"type": "array", "items": items, "minItems": least, "uniqueItems": true})
+}
+
+/// A text. The reader takes `7` and `true` for one, too; an editor that proposed these would mislead.
+fn text(pattern: &str) -> Value {
+    json!({"type": "string", "pattern": pattern})
+}
+
+fn words(words: &[&str]) -> Value {
+    json!({"enum": words})
+}
+
+fn number(range: &RangeInclusive<u32>) -> Value {
+    json!({"type": "integer", "minimum": range.start(), "maximum": range.end()})
+}
+
+/// A line of one of the documentation's tables.
+struct Row {
+    default: &'static str,
+    meaning: &'static str,
+}
+
+impl Row {
+    fn of(what: &str, key: &str) -> Self {
+        let begin = format!("| `{key}` |");
+        let line = section(what).lines().find(|line| line.starts_with(&begin));
+        let line = line.unwrap_or_else(|| panic!("docs/pipeline-file.md: no `{key}` in `{what}`"));
+        let columns: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [_, _, default, meaning] = columns[..] else {
+            panic!("docs/pipeline-file.md: not four columns: {line}");
+        };
+        Self { default, meaning }
+    }
+
+    /// The meaning and the default, without links, which lead nowhere from an editor.
+    fn description(&self) -> String {
+        let mut text = without_links(self.meaning);
+        if let Some(condition) = self.default.strip_prefix("required") {
+            text.push_str(&format!(" Required{condition}."));
+        } else if !matches!(self.default, "none" | "—") {
+            text.push_str(&format!(" Default: {}.", without_links(self.default)));
+        }
+        text
+    }
+}
+
+/// `[text](place)` becomes `text`.
+fn without_links(markdown: &str) -> String {
+    let mut text = String::new();
+    for piece in markdown.split("](") {
+        match text.rfind('[') {
+            Some(open) => {
+                text.remove(open);
+                text.push_str(piece.split_once(')').map_or(piece, |(_, rest)| rest));
+            }
+            None => text.push_str(piece),
+        }
+    }
+    text
+}
+
+mod tests {
+    use super::super::{trigger, values};
+    use super::*;
+    use crate::durations::{LONGEST, Seconds};
+    use crate::id::StepName;
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+
+    #[test]
+    fn the_committed_schema_is_what_is_made_here() {
+        let made = format!("{:#}\n", schema());
+        if std::env::var_os("ROADSTEAD_WRITE_SCHEMA").is_some() {
+            let file = concat!(env!("CARGO_MANIFEST_DIR"), "/pipeline.schema.json");
+            return std::fs::write(file, made).unwrap();
+        }
+        assert!(
+            made == crate::spec::SCHEMA,
+            "pipelines/pipeline.schema.json is not what the reader's keys and docs/pipeline-file.md \
+             say: run `make schema` and look at what changed"
+        );
+    }
+
+    #[test]
+    fn links_are_their_text() {
+        let text = "As [ecs](#ecs), or `[text]`; see [verify](#verify).";
+        let expected = "As ecs, or `[text]`; see verify.";
+        assert_eq!(without_links("See [a](#b) and [c](#d)."), "See a and c.");
+        assert_eq!(without_links(text), expected);
+    }
+
+    type Reader = fn(&str) -> bool;
+
+    /// Each pattern beside what the reader does with the same text.
+    const READERS: [(&str, Reader); 16] = [
+        (pattern::NAME, |text| StepName::parse(text).is_ok()),
+        (pattern::VARIABLE, super::super::fields::is_variable_name),
+        (pattern::TEXT, |text| !blank(text)),
+        (pattern::PATH, |text| {
+            !blank(text) && values::path(text).is_ok()
+        }),
+        (pattern::FILE_PATH, |text| {
+            !blank(text) && values::file_path(text).is_ok()
+        }),
+        (pattern::REPOSITORY, |text| values::repository(text).is_ok()),
+        (pattern::CONTAINER_IMAGE, |text| {
+            values::container_image(text).is_ok()
+        }),
+        (pattern::STAGE, |text| {
+            !blank(text) && values::stage(text).is_ok()
+        }),
+        (pattern::ECS_NAME, |text| values::ecs_name(text).is_ok()),
+        (pattern::ECS_SERVICE, |text| {
+            values::ecs_service(text).is_ok()
+        }),
+        (pattern::REGION, |text| values::region(text).is_ok()),
+        (pattern::ADDRESS, |text| values::address(text).is_ok()),
+        (pattern::HEALTH_PATH, |text| {
+            values::health_path(text).is_ok()
+        }),
+        (pattern::SCRIPT, |text| {
+            !blank(text) && values::script(text).is_ok()
+        }),
+        (pattern::DURATION, |text| text.parse::<Seconds>().is_ok()),
+        (pattern::POSITIVE_DURATION, |text| {
+            text.parse::<Seconds>()
+                .is_ok_and(|seconds| !seconds.is_zero())
+        }),
+    ];
+
+    fn blank(text: &str) -> bool {
+        text.trim().is_empty()
+    }
+
+    /// Texts near the borders of some pattern.
+    fn texts() -> impl Strategy<Value = String> {
+        let pieces = prop::sample::select(vec![
+            "a",
+            "B",
+            "0",
+            "7",
+            "-",
+            "_",
+            ".",
+            "..",
+            "/",
+            "//",
+            ":",
+            "@",
+            "?",
+            "#",
+            " ",
+            "\t",
+            "\n",
+            "\\",
+            "\u{1}",
+            "\u{85}",
+            "ü",
+            "!",
+            "{service}",
+            "{",
+            "}",
+            "https://",
+            "http://",
+            "eu",
+            "-west-",
+            "arn:",
+            "s",
+            "m",
+            "h",
+            "d",
+            "*",
+            "**",
+            "[",
+        ]);
+        prop::collection::vec(pieces, 0..8).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 20_000,
+            rng_seed: RngSeed::Fixed(1),
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn a_pattern_takes_what_the_reader_takes(text in texts()) {
+            thread_local! {
+                static VALIDATORS: Vec<jsonschema::Validator> = READERS
+                    .map(|(pattern, _)| jsonschema::draft7::new(&json!({"pattern": pattern})).unwrap())
+                    .into();
+            }
+            VALIDATORS.with(|validators| {
+                for (validator, (pattern, read)) in validators.iter().zip(READERS) {
+                    let taken = validator.is_valid(&json!(text));
+                    prop_assert_eq!(taken, read(&text), "{:?} by {}", text, pattern);
+                }
+                Ok(())
+            })?;
+        }
+
+        #[test]
+        fn no_pattern_of_a_trigger_is_refused_that_the_reader_takes(text in texts()) {
+            thread_local! {
+                static VALIDATOR: jsonschema::Validator =
+                    jsonschema::draft7::new(&json!({"pattern": pattern::GLOB})).unwrap();
+            }
+            if trigger::check_glob(&text).is_ok() {
+                prop_assert!(VALIDATOR.with(|validator| validator.is_valid(&json!(text))));
+            }
+        }
+    }
+
+    #[test]
+    fn long_texts_are_judged_alike() {
+        for length in [1, 2, 63, 64, 254, 255, 256, 257, 511, 512, 513] {
+            let text = "a".repeat(length);
+            for (pattern, read) in READERS {
+                let validator = jsonschema::draft7::new(&json!({"pattern": pattern})).unwrap();
+                assert_eq!(
+                    validator.is_valid(&json!(text)),
+                    read(&text),
+                    "{length} {pattern}"
+                );
+            }
+        }
+        // The one thing about a length of time that a pattern cannot tell.
+        assert!(
+            format!("{}s", LONGEST.get() + 1)
+                .parse::<Seconds>()
+                .is_err()
+        );
+    }
+}
