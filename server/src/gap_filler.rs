@@ -126,7 +126,15 @@ impl GapFiller {
     ) -> Result<bool, Unfilled> {
         match self.sources.fetch(project, remote, commit, git_ref).await {
             Ok(()) => {}
-            Err(error) if error.is_transient() => return Err(error.into()),
+            // Whatever else it is, as a full disk: it is looked again, and the head is not noted.
+            Err(error)
+                if !matches!(
+                    error,
+                    SourcesError::NoCommit { .. } | SourcesError::Ref { .. }
+                ) =>
+            {
+                return Err(error.into());
+            }
             Err(error) => {
                 // It moved on meanwhile, or is no push that a run could be made of.
                 tracing::info!(%project, git_ref, %commit, "a push stays untold: {error}");
