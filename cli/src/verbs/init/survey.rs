@@ -182,18 +182,7 @@ impl Survey {
         if !self.files.contains(&joined(&context, &dockerfile)) {
             return None;
         }
-        let args = match &build["args"] {
-            Value::Object(map) => map
-                .iter()
-                .filter_map(|(key, value)| Some((key.clone(), scalar(value)?)))
-                .collect(),
-            Value::Array(list) => list
-                .iter()
-                .filter_map(|item| item.as_str()?.split_once('='))
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .collect(),
-            _ => Vec::new(),
-        };
+        let args = pairs(&build["args"]);
         Some(Image {
             name: self.free_name(service),
             health_path: health_path(&root.join(joined(&context, &dockerfile))),
@@ -333,6 +322,22 @@ fn plain(path: &str) -> Option<String> {
     })
 }
 
+/// Names with values, which a compose file gives as a mapping or as a list of `NAME=value`.
+fn pairs(value: &Value) -> Vec<(String, String)> {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .filter_map(|(key, value)| Some((key.clone(), scalar(value)?)))
+            .collect(),
+        Value::Array(list) => list
+            .iter()
+            .filter_map(|item| item.as_str()?.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
 fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -369,19 +374,7 @@ fn helper(service: &str, value: &Value) -> Option<Helper> {
     if !KNOWN.contains(&kind) {
         return None;
     }
-    let pairs: Vec<(String, String)> = match &value["environment"] {
-        Value::Object(map) => map
-            .iter()
-            .filter_map(|(key, value)| Some((key.clone(), scalar(value)?)))
-            .collect(),
-        Value::Array(list) => list
-            .iter()
-            .filter_map(|item| item.as_str()?.split_once('='))
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect(),
-        _ => Vec::new(),
-    };
-    let env = pairs
+    let env = pairs(&value["environment"])
         .into_iter()
         .filter(|(_, value)| !value.contains('$'))
         .collect();
