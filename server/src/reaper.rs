@@ -35,12 +35,17 @@ pub struct Reaper {
 impl Reaper {
     /// Looks until it is dropped. Opening the store has given every attempt a lease.
     pub async fn run(self) {
-        let mut looked = Instant::now();
+        let mut looked = (Instant::now(), clock::now());
+        let mut failed = false;
         loop {
-            let begun = Instant::now();
-            match self.look(looked.elapsed(), clock::now()).await {
+            let begun = (Instant::now(), clock::now());
+            // The one stands still while the machine is suspended, the other may be set.
+            let monotonic = begun.0.duration_since(looked.0);
+            let wall = begun.1.duration_since(looked.1);
+            let is_deaf = failed || monotonic >= DEAF || wall.unsigned_abs() >= DEAF;
+            match self.look(is_deaf, begun.1).await {
                 Ok(done) => {
-                    looked = begun;
+                    (looked, failed) = (begun, false);
                     match done {
                         Looked::Lost(0) => {}
                         Looked::Lost(lost) => {
@@ -52,18 +57,22 @@ impl Reaper {
                         }
                     }
                 }
-                Err(error) => tracing::error!("leases could not be checked, trying again: {error}"),
+                Err(error) => {
+                    // What cannot be written here cannot be written for a heartbeat either.
+                    failed = true;
+                    tracing::error!("leases could not be checked, trying again: {error}");
+                }
             }
             tokio::time::sleep(EVERY).await;
         }
     }
 
-    /// Looks once, `since` the last look that could be made.
+    /// Looks once. `is_deaf` when runners could not be heard since the last look.
     ///
     /// # Errors
     /// Those of the store; then nothing was looked at.
-    pub async fn look(&self, since: Duration, now: Timestamp) -> Result<Looked> {
-        if since >= DEAF {
+    pub async fn look(&self, is_deaf: bool, now: Timestamp) -> Result<Looked> {
+        if is_deaf {
             self.store.renew_leases(now).await?;
             return Ok(Looked::Renewed);
         }
