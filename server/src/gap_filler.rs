@@ -98,7 +98,8 @@ impl GapFiller {
             let _turn = at_once.acquire().await;
             self.sources.branch_heads(project, remote).await?
         };
-        let mut moved = moved(self.store.noted_heads(project).await?.as_ref(), &heads);
+        let noted = self.store.noted_heads(project, &remote.address).await?;
+        let mut moved = moved(noted.as_ref(), &heads);
         if !moved.is_empty() {
             moved = self.store.untold(project, moved).await?;
         }
@@ -106,13 +107,20 @@ impl GapFiller {
             tokio::time::sleep(GRACE).await;
             moved = self.store.untold(project, moved).await?;
         }
-        let mut made = 0;
+        let (mut made, mut failed) = (0, None);
         for (git_ref, commit) in moved {
-            made += usize::from(self.tell(project, remote, &git_ref, &commit).await?);
+            match self.tell(project, remote, &git_ref, &commit).await {
+                Ok(is_run) => made += usize::from(is_run),
+                // Others may be better.
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         // Last, so that a server that is killed before finds the same again.
-        let now = crate::clock::now();
-        self.store.note_heads(project, heads, now).await?;
+        let (address, now) = (&remote.address, crate::clock::now());
+        self.store.note_heads(project, address, heads, now).await?;
         Ok(made)
     }
 
@@ -127,14 +135,7 @@ impl GapFiller {
         match self.sources.fetch(project, remote, commit, git_ref).await {
             Ok(()) => {}
             // Whatever else it is, as a full disk: it is looked again, and the head is not noted.
-            Err(error)
-                if !matches!(
-                    error,
-                    SourcesError::NoCommit { .. } | SourcesError::Ref { .. }
-                ) =>
-            {
-                return Err(error.into());
-            }
+            Err(error) if !error.is_absence() => return Err(error.into()),
             Err(error) => {
                 // It moved on meanwhile, or is no push that a run could be made of.
                 tracing::info!(%project, git_ref, %commit, "a push stays untold: {error}");

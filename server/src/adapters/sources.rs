@@ -98,6 +98,12 @@ pub enum SourcesError {
 }
 
 impl SourcesError {
+    /// Whether the repository answered, and has no such commit or ref.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::NoCommit { .. } | Self::Ref { .. })
+    }
+
     /// Whether asking again later can help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -114,12 +120,14 @@ impl SourcesError {
 }
 
 type FetchLock = Arc<tokio::sync::Mutex<()>>;
+type Locks = Mutex<BTreeMap<ProjectName, FetchLock>>;
 
 /// All mirrors of a server.
 #[derive(Clone)]
 pub struct Sources {
     root: PathBuf,
-    fetching: Arc<Mutex<BTreeMap<ProjectName, FetchLock>>>,
+    fetching: Arc<Locks>,
+    listing: Arc<Locks>,
     turns: pack::Turns,
 }
 
@@ -130,6 +138,7 @@ impl Sources {
         Self {
             root: data.join("mirrors"),
             fetching: Arc::default(),
+            listing: Arc::default(),
             turns: pack::Turns::default(),
         }
     }
@@ -165,10 +174,18 @@ impl Sources {
     }
 
     fn fetch_lock(&self, project: &ProjectName) -> FetchLock {
-        // A poisoned map is still a map of locks.
-        let mut locks = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.entry(project.clone()).or_default().clone()
+        lock_of(&self.fetching, project)
     }
+
+    fn listing_lock(&self, project: &ProjectName) -> FetchLock {
+        lock_of(&self.listing, project)
+    }
+}
+
+fn lock_of(locks: &Locks, project: &ProjectName) -> FetchLock {
+    // A poisoned map is still a map of locks.
+    let mut locks = locks.lock().unwrap_or_else(PoisonError::into_inner);
+    locks.entry(project.clone()).or_default().clone()
 }
 
 /// How the folder of a mirror begins that was thrown away; no project is called so.

@@ -33,19 +33,26 @@ fn noted(connection: &mut AnyConnection, project: &ProjectName) -> Result<Heads>
 }
 
 impl Store {
-    /// Where a project's branches stood when they were noted last; `None` when they never were.
+    /// Where the branches of a project's repository stood when they were noted last; `None` when they
+    /// never were, or `repository` is the project's no longer: another server has a newer configuration.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such project.
-    pub async fn noted_heads(&self, project: &ProjectName) -> Result<Option<Heads>> {
-        let project = project.clone();
+    pub async fn noted_heads(
+        &self,
+        project: &ProjectName,
+        repository: &str,
+    ) -> Result<Option<Heads>> {
+        let (project, repository) = (project.clone(), repository.to_owned());
         self.read(move |c| {
-            let at: Option<Option<i64>> = projects::table
+            let known: Option<(String, Option<i64>)> = projects::table
                 .find(project.as_str())
-                .select(projects::heads_compared_at)
+                .select((projects::repository, projects::heads_compared_at))
                 .first(c)
                 .optional()?;
-            let at = at.ok_or_else(|| StoreError::not_found(format!("project `{project}`")))?;
+            let (known, at) =
+                known.ok_or_else(|| StoreError::not_found(format!("project `{project}`")))?;
+            let at = at.filter(|_| known == repository);
             at.map(|_| noted(c, &project)).transpose()
         })
         .await
@@ -75,23 +82,28 @@ impl Store {
         .await
     }
 
-    /// Notes where a project's branches stand: these and no others.
+    /// Notes where the branches of a project's repository stand: these and no others. Nothing is noted when
+    /// `repository` is the project's no longer.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn note_heads(
         &self,
         project: &ProjectName,
+        repository: &str,
         heads: Heads,
         now: Timestamp,
     ) -> Result<()> {
-        let project = project.clone();
+        let (project, repository) = (project.clone(), repository.to_owned());
         self.write(move |c| {
             // Of servers that note at the same time the second waits here.
+            let ours = projects::table
+                .find(project.as_str())
+                .filter(projects::repository.eq(&repository));
             let at = projects::heads_compared_at.eq(micros(now));
-            diesel::update(projects::table.find(project.as_str()))
-                .set(at)
-                .execute(c)?;
+            if diesel::update(ours).set(at).execute(c)? == 0 {
+                return Ok(());
+            }
             let before = noted(c, &project)?;
             for git_ref in before.keys().filter(|it| !heads.contains_key(*it)) {
                 let gone = branch_heads::table.find((project.as_str(), git_ref));

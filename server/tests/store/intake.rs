@@ -158,11 +158,14 @@ async fn branches_are_noted_as_they_stand(url: &str) {
             |(branch, number): &(&str, u64)| (format!("refs/heads/{branch}"), commit(*number));
         of.iter().map(head).collect()
     };
-    assert_eq!(store.noted_heads(shop).await.unwrap(), None);
+    let project = store.get_project(shop).await.unwrap();
+    let address = project.repository.as_str();
+    assert_eq!(store.noted_heads(shop, address).await.unwrap(), None);
     let now = jiff::Timestamp::now();
     let note = async |of: Heads| {
-        store.note_heads(shop, of.clone(), now).await.unwrap();
-        assert_eq!(store.noted_heads(shop).await.unwrap(), Some(of));
+        let noted = store.note_heads(shop, address, of.clone(), now);
+        noted.await.unwrap();
+        assert_eq!(store.noted_heads(shop, address).await.unwrap(), Some(of));
     };
     note(heads(&[("main", 1), ("aside", 2)])).await;
     note(heads(&[("main", 3), ("new", 4)])).await;
@@ -181,20 +184,26 @@ async fn branches_are_noted_as_they_stand(url: &str) {
     assert_eq!(untold.await.unwrap().len(), 1);
 
     // Another repository stands elsewhere, and that is no push.
-    let project = store.get_project(shop).await.unwrap();
     let change = async |repository: &str, secret: &str| {
         let (repository, secret) = (repository.to_owned(), secret.to_owned());
         let changed = store.upsert_project(shop.clone(), repository, secret, now);
         changed.await.unwrap();
     };
     change(&project.repository, "another key of the webhooks").await;
-    assert_eq!(store.noted_heads(shop).await.unwrap(), Some(heads(&[])));
-    change("/elsewhere/shop.git", "another key of the webhooks").await;
-    assert_eq!(store.noted_heads(shop).await.unwrap(), None);
-    assert!(
-        store
-            .noted_heads(&ProjectName::parse("nowhere").unwrap())
-            .await
-            .is_err()
+    assert_eq!(
+        store.noted_heads(shop, address).await.unwrap(),
+        Some(heads(&[]))
     );
+    change("/elsewhere/shop.git", "another key of the webhooks").await;
+    let elsewhere = "/elsewhere/shop.git";
+    assert_eq!(store.noted_heads(shop, elsewhere).await.unwrap(), None);
+    // A server with the old configuration neither compares nor notes.
+    let old = store.note_heads(shop, address, heads(&[("main", 9)]), now);
+    old.await.unwrap();
+    assert_eq!(store.noted_heads(shop, elsewhere).await.unwrap(), None);
+    let new = store.note_heads(shop, elsewhere, heads(&[("main", 7)]), now);
+    new.await.unwrap();
+    assert_eq!(store.noted_heads(shop, address).await.unwrap(), None);
+    let nowhere = ProjectName::parse("nowhere").unwrap();
+    assert!(store.noted_heads(&nowhere, address).await.is_err());
 }

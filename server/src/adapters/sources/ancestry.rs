@@ -11,8 +11,8 @@ impl Sources {
     /// that the repository does not give any more comes after nothing.
     ///
     /// # Errors
-    /// [`SourcesError::NoCommit`] when neither mirror nor repository have the commit itself; transient
-    /// when the repository cannot be reached.
+    /// [`SourcesError::NoCommit`] when neither mirror nor repository have the commit itself; another
+    /// one when the repository cannot be reached or refuses, as then nothing is known.
     pub async fn descendants(
         &self,
         project: &ProjectName,
@@ -27,7 +27,7 @@ impl Sources {
                 continue;
             }
             match self.fetch(project, remote, other, git_ref).await {
-                Err(error) if error.is_transient() => return Err(error),
+                Err(error) if !error.is_absence() => return Err(error),
                 Ok(()) | Err(_) => {}
             }
         }

@@ -207,7 +207,15 @@ impl Sources {
     ) -> Result<Heads, SourcesError> {
         remote.check()?;
         let (mirror, remote) = (self.mirror(project), remote.clone());
-        let work = super::blocking(move || branch_heads(&mirror, &remote));
+        // A peer that sends byte by byte keeps its thread beyond our patience, and is given no second one.
+        let Ok(turn) = self.listing_lock(project).try_lock_owned() else {
+            let reason = "it still answers an earlier question".to_owned();
+            return Err(SourcesError::Unreachable { reason });
+        };
+        let work = super::blocking(move || {
+            let _turn = turn;
+            branch_heads(&mirror, &remote)
+        });
         tokio::time::timeout(LONGEST_LISTING, work)
             .await
             .unwrap_or_else(|_| {
