@@ -428,12 +428,6 @@ fn a_release_that_is_passed_over_says_so_unless_the_later_one_is_there() {
     let (slow, quick) = (stage.push(), stage.push());
     stage.build(&quick);
     stage.build(&slow);
-    let waiting = |stage: &Stage| -> Vec<String> {
-        let plan = plan(&stage.world, stage.now);
-        let of_it = |it: &WaitingOn| matches!(&it.subject, Subject::Candidate { .. });
-        let waiting = plan.waiting_on.into_iter().filter(of_it);
-        waiting.map(|it| it.reason).collect()
-    };
     assert_eq!(waiting(&stage), [""; 0], "the later one is on its way");
     stage.ecs_breaker("staging/web");
     stage.wait(20);
@@ -450,6 +444,31 @@ fn a_release_that_is_passed_over_says_so_unless_the_later_one_is_there() {
     stage.wait(10);
     assert_eq!(stage.running("staging/web"), Some(&passed_over));
     assert_eq!(waiting(&stage), [""; 0]);
+}
+
+#[test]
+fn nobody_is_asked_to_go_back_from_a_later_commit_than_the_one_that_failed() {
+    let mut stage = stage();
+    ship_everywhere(&mut stage);
+    let (slow, bad) = (stage.push(), stage.push());
+    stage.build(&bad);
+    stage.ecs_breaker("staging/web");
+    stage.wait(20);
+    stage.ship();
+    stage.ecs_completes("staging/web");
+    stage.wait(10);
+    assert_eq!(stage.running("staging/web").unwrap().as_str(), "shop.r3");
+    stage.build(&slow);
+    assert_eq!(waiting(&stage), [""; 0]);
+    assert_eq!(stage.running("staging/web").unwrap().as_str(), "shop.r3");
+}
+
+/// For what candidates wait.
+fn waiting(stage: &Stage) -> Vec<String> {
+    let plan = plan(&stage.world, stage.now);
+    let of_it = |it: &WaitingOn| matches!(&it.subject, Subject::Candidate { .. });
+    let waiting = plan.waiting_on.into_iter().filter(of_it);
+    waiting.map(|it| it.reason).collect()
 }
 
 #[test]

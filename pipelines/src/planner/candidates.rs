@@ -111,13 +111,17 @@ fn next(
         .filter_map(|(id, since)| Some((release(id)?, *since)))
         .collect();
     newest_first.sort_by_key(|(release, _)| std::cmp::Reverse(release.id.number()));
-    let overtaker = |release: &Release| {
-        let mut others = come_here.iter();
-        others.find(|other| release.is_overtaken_by(other)).copied()
+    let overtakers = |release: &Release| {
+        let others = come_here.iter().copied();
+        let mut found: Vec<_> = others
+            .filter(|other| release.is_overtaken_by(other))
+            .collect();
+        found.sort_by_key(|other| other.id.number());
+        found
     };
     let moves = newest_first
         .iter()
-        .find(|(release, _)| overtaker(release).is_none());
+        .find(|(release, _)| overtakers(release).is_empty());
     if let Some((release, since)) = moves {
         return Some(Next::Moves {
             release: release.id.clone(),
@@ -125,13 +129,16 @@ fn next(
         });
     }
     let (release, since) = newest_first.first()?;
-    let by = overtaker(release)?.id.clone();
-    let is_there = state.last_verified().is_some_and(|it| it.release == by);
-    let is_coming = world.live_in(place).any(|it| it.release == by);
-    (!is_there && !is_coming).then(|| Next::PassedOver {
+    let later = overtakers(release);
+    let is_there = |id: &ReleaseId| state.last_verified().is_some_and(|it| it.release == *id);
+    let is_coming = |id: &ReleaseId| world.live_in(place).any(|it| it.release == *id);
+    if later.iter().any(|it| is_there(&it.id) || is_coming(&it.id)) {
+        return None;
+    }
+    Some(Next::PassedOver {
         release: release.id.clone(),
         since: *since,
-        by,
+        by: later.last()?.id.clone(),
     })
 }
 
