@@ -48,6 +48,22 @@ pub struct EcsRollout {
     pub previous: Option<String>,
 }
 
+/// What a task beside the service is to do, and where. It is settled when the deployment starts: a file
+/// that is adopted meanwhile does not move a task that may run already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OneOff {
+    /// What it does.
+    pub run: BeforeDeploy,
+    /// Where; the server's Region when absent.
+    pub region: Option<String>,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The ECS service whose network and capacity it takes.
+    pub service: String,
+    /// The container that does it; when absent the only one, or the first essential.
+    pub container: Option<String>,
+}
+
 /// A task that runs once, beside the service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OneOffTask {
@@ -73,14 +89,14 @@ pub enum Rollout {
     Registering {
         /// What has to end well before the service is updated.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        before_deploy: Option<BeforeDeploy>,
+        before_deploy: Option<OneOff>,
     },
     /// One task of the new definition does what has to be done before the service is updated.
     BeforeDeploy {
         /// The definition.
         task_definition: String,
-        /// What it does.
-        before_deploy: BeforeDeploy,
+        /// What it does, and where.
+        before_deploy: OneOff,
         /// The task, once it was started.
         task: Option<OneOffTask>,
     },

@@ -2,12 +2,12 @@
 //! record facts; `apply` on the run or deployment decides what a fact means.
 
 use crate::authorship::Authorship;
-use crate::deployment::{EcsRollout, Trigger};
+use crate::deployment::{EcsRollout, OneOff, Trigger};
 use crate::id::{CommitSha, DeploymentId, ImageName, Place, ReleaseId, RunId};
 use crate::release::{Release, Variables};
 use crate::report::Failure;
 use crate::run::AttemptOutcome;
-use crate::spec::{BeforeDeploy, Pipeline};
+use crate::spec::Pipeline;
 use crate::world::Hold;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,7 +128,7 @@ pub enum DeploymentFact {
         task_definition: Option<String>,
         /// What has to end well first.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        before_deploy: Option<BeforeDeploy>,
+        before_deploy: Option<OneOff>,
     },
     /// Its task definition is registered.
     TaskDefinitionRegistered {

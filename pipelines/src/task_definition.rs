@@ -58,13 +58,7 @@ pub fn revise(
     tags: &[Value],
     revision: &Revision<'_>,
 ) -> Result<Value, CannotRevise> {
-    let mut next = base
-        .as_object()
-        .cloned()
-        .ok_or_else(|| CannotRevise("not an object".into()))?;
-    for member in ADDED_BY_ECS {
-        next.remove(member);
-    }
+    let mut next = without_what_ecs_added(base)?;
     let containers = next
         .get_mut("containerDefinitions")
         .and_then(Value::as_array_mut)
@@ -88,9 +82,21 @@ pub fn revise(
     Ok(Value::Object(next))
 }
 
+fn without_what_ecs_added(base: &Value) -> Result<Map<String, Value>, CannotRevise> {
+    let mut next = base
+        .as_object()
+        .cloned()
+        .ok_or_else(|| CannotRevise("not an object".into()))?;
+    for member in ADDED_BY_ECS {
+        next.remove(member);
+    }
+    Ok(next)
+}
+
 /// The body of RegisterTaskDefinition for one task that runs `command` beside the service: the same
 /// definition in a family of its own, as ECS has no way to run a task past the entry point of its image. It
-/// publishes no ports, which the service's tasks may have taken on the same host.
+/// publishes no ports, which the service's tasks may have taken on the same host, and nothing but the command
+/// ends it: the other containers are not essential, and wait for nothing of the one that runs it.
 ///
 /// # Errors
 /// [`CannotRevise`] when the definition has no container, or not the one that is named.
@@ -100,13 +106,7 @@ pub fn one_off(
     container: Option<&str>,
     command: &[String],
 ) -> Result<Value, CannotRevise> {
-    let mut next = base
-        .as_object()
-        .cloned()
-        .ok_or_else(|| CannotRevise("not an object".into()))?;
-    for member in ADDED_BY_ECS {
-        next.remove(member);
-    }
+    let mut next = without_what_ecs_added(base)?;
     let family = base["family"].as_str().unwrap_or_default();
     // A family's name has at most 255 characters.
     let cut = family.len().min(255 - ONE_OFF_FAMILY.len());
@@ -116,13 +116,20 @@ pub fn one_off(
         .get_mut("containerDefinitions")
         .and_then(Value::as_array_mut)
         .ok_or_else(|| CannotRevise("it has no containerDefinitions".into()))?;
-    for other in containers.iter_mut().filter_map(Value::as_object_mut) {
-        other.remove("portMappings");
-    }
     let container = pick(containers, container)?;
     container.insert("entryPoint".into(), json!(command));
     container.insert("command".into(), json!([]));
-    container.insert("essential".into(), json!(true));
+    // It serves nothing now that a check could ask for.
+    container.remove("healthCheck");
+    let name = container.get("name").cloned().unwrap_or_default();
+    for container in containers.iter_mut().filter_map(Value::as_object_mut) {
+        let is_the_one = container.get("name") == Some(&name);
+        container.insert("essential".into(), json!(is_the_one));
+        container.remove("portMappings");
+        if let Some(needs) = container.get_mut("dependsOn").and_then(Value::as_array_mut) {
+            needs.retain(|need| need["containerName"] != name);
+        }
+    }
     if !tags.is_empty() {
         next.insert("tags".into(), json!(tags));
     }
@@ -235,6 +242,40 @@ mod tests {
                          {"key": "roadstead:deployment", "value": "shop.d1"}],
             })
         );
+    }
+
+    #[test]
+    fn only_the_command_ends_a_one_off_task() {
+        let check = json!({"command": ["CMD-SHELL", "curl localhost"]});
+        let waits = json!([{"containerName": "app", "condition": "HEALTHY"},
+                           {"containerName": "log", "condition": "START"}]);
+        let base = json!({
+            "family": "f".repeat(255), "revision": 7,
+            "containerDefinitions": [
+                {"name": "log", "image": "log:1", "portMappings": [{"containerPort": 1}]},
+                {"name": "proxy", "image": "proxy:1", "dependsOn": waits},
+                {"name": "app", "image": "app:1", "essential": false, "entryPoint": ["serve"],
+                 "command": ["all"], "healthCheck": check,
+                 "dependsOn": [{"containerName": "log", "condition": "START"}]},
+            ],
+        });
+        let command = ["/bin/migrate".to_owned(), "up".to_owned()];
+        let next = one_off(&base, &[], Some("app"), &command).unwrap();
+        assert_eq!(
+            next,
+            json!({
+                "family": format!("{}{ONE_OFF_FAMILY}", "f".repeat(255 - ONE_OFF_FAMILY.len())),
+                "containerDefinitions": [
+                    {"name": "log", "image": "log:1", "essential": false},
+                    {"name": "proxy", "image": "proxy:1", "essential": false,
+                     "dependsOn": [{"containerName": "log", "condition": "START"}]},
+                    {"name": "app", "image": "app:1", "essential": true,
+                     "entryPoint": ["/bin/migrate", "up"], "command": [],
+                     "dependsOn": [{"containerName": "log", "condition": "START"}]},
+                ],
+            })
+        );
+        assert_eq!(container_of(&next, None).unwrap()["name"], "app");
     }
 
     #[test]

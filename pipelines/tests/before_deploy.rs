@@ -4,7 +4,7 @@ mod support;
 
 use insta::assert_snapshot;
 use roadstead_pipelines::action::cancel_deployment;
-use roadstead_pipelines::deployment::DeploymentState;
+use roadstead_pipelines::deployment::{DeploymentState, Rollout};
 use roadstead_pipelines::durations::Seconds;
 use roadstead_pipelines::id::DeploymentId;
 use roadstead_pipelines::report::FailureKind;
@@ -87,4 +87,39 @@ fn a_before_deploy_that_does_not_end_is_stopped() {
     };
     assert_eq!(failure.kind, FailureKind::TimedOut);
     assert_eq!(stage.updates, []);
+}
+
+#[test]
+fn a_file_that_is_adopted_meanwhile_moves_no_task() {
+    let mut stage = stage_with_before_deploy();
+    stage.ship();
+    let d1 = DeploymentId::new(&stage.world.project, 1);
+    let settled = |stage: &Stage| match &stage.world.deployments[&d1].state {
+        DeploymentState::RollingOut {
+            rollout: Rollout::BeforeDeploy { before_deploy, .. },
+            ..
+        } => before_deploy.clone(),
+        other => panic!("{other:?}"),
+    };
+    let before = settled(&stage);
+    assert_eq!(
+        (before.cluster.as_str(), before.service.as_str()),
+        ("staging", "web")
+    );
+    for environment in stage.pipeline.environments.values_mut() {
+        environment.ecs.cluster = "elsewhere".into();
+    }
+    stage.ship();
+    assert_eq!(settled(&stage), before);
+}
+
+#[test]
+fn one_that_cannot_be_started_is_not_given_up_here() {
+    let mut stage = stage_with_before_deploy();
+    // ECS takes no task.
+    stage.performed.insert("start_before_deploy:shop.d1".into());
+    stage.ship();
+    stage.wait(700);
+    let d1 = DeploymentId::new(&stage.world.project, 1);
+    assert!(!stage.world.deployments[&d1].state.is_over());
 }

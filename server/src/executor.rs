@@ -358,7 +358,10 @@ impl Executor {
             Effect::RegisterTaskDefinition { deployment } => {
                 self.register_task_definition(deployment).await
             }
-            Effect::StartBeforeDeploy { deployment } => self.start_before_deploy(deployment).await,
+            Effect::StartBeforeDeploy { deployment } => {
+                let error = row.last_error.as_deref();
+                self.start_before_deploy(deployment, error).await
+            }
             Effect::WatchBeforeDeploy { deployment } => self.watch_before_deploy(deployment).await,
             Effect::StopBeforeDeploy { deployment } => self.stop_before_deploy(deployment).await,
             Effect::UpdateService { deployment } => self.update_service(deployment).await,

@@ -4,39 +4,29 @@
 //! not Roadstead's to undo. It is not run for rollbacks.
 
 use super::Draft;
-use super::rollouts::{fact, wait};
-use crate::deployment::{Deployment, OneOffTask};
+use super::rollouts::wait;
+use crate::deployment::{Deployment, OneOff, OneOffTask};
 use crate::effect::Effect;
-use crate::fact::DeploymentFact;
-use crate::report::Failure;
-use crate::spec::BeforeDeploy;
 use jiff::{SignedDuration, Timestamp};
 
-/// `since` the deployment rolls out; its task has to have been started at `limit`.
+/// `since` the deployment rolls out; at `limit` its task has to have been started.
 pub(super) fn plan(
     draft: &mut Draft<'_>,
     deployment: &Deployment,
-    before_deploy: &BeforeDeploy,
+    before_deploy: &OneOff,
     task: Option<&OneOffTask>,
     (since, limit): (Timestamp, Timestamp),
 ) {
     let id = deployment.id.clone();
     let Some(task) = task else {
-        if draft.now >= limit {
-            let failure = Failure::timed_out("before_deploy could not be started in time")
-                .with_details(vec![
-                    "an answer of ECS may have been lost: look for a task of it before going on"
-                        .into(),
-                ]);
-            fact(draft, deployment, DeploymentFact::Failed { failure });
-        } else {
-            draft.effect(Effect::StartBeforeDeploy { deployment: id });
-            let reason = "before_deploy to be started";
-            wait(draft, deployment, reason, since, Some(limit));
-        }
+        // Given up by whoever starts it and not here: a call of ECS may be under way at this moment, and
+        // a task that nobody knows of would run beside the next one.
+        draft.effect(Effect::StartBeforeDeploy { deployment: id });
+        let reason = "before_deploy to be started";
+        wait(draft, deployment, reason, since, Some(limit));
         return;
     };
-    let seconds = i64::try_from(before_deploy.timeout.0).unwrap_or(i64::MAX);
+    let seconds = i64::try_from(before_deploy.run.timeout.0).unwrap_or(i64::MAX);
     let end = task.started_at + SignedDuration::from_secs(seconds);
     draft.effect(Effect::WatchBeforeDeploy {
         deployment: id.clone(),

@@ -2,7 +2,7 @@
 //! next; older waiting ones are superseded. Gates bind forward deployments only.
 
 use super::Draft;
-use crate::deployment::{Deployment, DeploymentState, Rollout, Trigger};
+use crate::deployment::{Deployment, DeploymentState, OneOff, Rollout, Trigger};
 use crate::fact::{Change, DeploymentFact};
 use crate::gate::{self, GateVerdict};
 use crate::id::Place;
@@ -181,11 +181,21 @@ fn start_forward(draft: &mut Draft<'_>, forward: &Deployment, occupant: Option<&
     if !closed {
         let pipeline = draft.world.pipeline.as_ref();
         let service = pipeline.and_then(|pipeline| pipeline.services.get(&place.service));
+        let before_deploy = service.and_then(|service| {
+            let target = environment.target(&place.service);
+            Some(OneOff {
+                run: service.before_deploy.clone()?,
+                region: target.region,
+                cluster: target.cluster,
+                service: target.service,
+                container: service.container.clone(),
+            })
+        });
         draft.change(Change::Deployment {
             deployment: forward.id.clone(),
             fact: DeploymentFact::Started {
                 task_definition: None,
-                before_deploy: service.and_then(|service| service.before_deploy.clone()),
+                before_deploy,
             },
         });
     }

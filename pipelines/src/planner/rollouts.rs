@@ -484,7 +484,7 @@ fn deadline(environment: Option<&Environment>, since: Timestamp) -> Timestamp {
     since + SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(1800))
 }
 
-pub(super) fn fact(draft: &mut Draft<'_>, deployment: &Deployment, fact: DeploymentFact) {
+fn fact(draft: &mut Draft<'_>, deployment: &Deployment, fact: DeploymentFact) {
     draft.change(Change::Deployment {
         deployment: deployment.id.clone(),
         fact,

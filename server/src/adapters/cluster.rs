@@ -15,7 +15,7 @@ mod raw;
 mod rollout;
 mod tasks;
 
-pub use one_off::{OneOff, OneOffSeen};
+pub use one_off::{OneOffSeen, OneOffStart};
 pub use raw::Base;
 pub use rollout::Stopping;
 

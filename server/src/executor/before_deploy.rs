@@ -1,10 +1,15 @@
 //! Runs the one task that has to end well before a service is touched.
+//!
+//! Two of them at once could meet on the same rows of a database. So a task is looked for before it is
+//! started; a start that may be under way is never given up; and while a task is known, nothing but its
+//! end, or ECS's having forgotten it, ends its deployment.
 
 use super::{Executor, Outcome, Tried};
-use crate::adapters::cluster::{OneOff, OneOffSeen};
+use crate::adapters::aws::AwsError;
+use crate::adapters::cluster::{OneOffSeen, OneOffStart, ServiceAddress};
 use crate::clock;
 use jiff::SignedDuration;
-use roadstead_pipelines::deployment::{Deployment, DeploymentState, OneOffTask, Rollout};
+use roadstead_pipelines::deployment::{Deployment, DeploymentState, OneOff, OneOffTask, Rollout};
 use roadstead_pipelines::fact::DeploymentFact;
 use roadstead_pipelines::id::DeploymentId;
 use roadstead_pipelines::outcome;
@@ -13,118 +18,142 @@ use sha2::{Digest, Sha256};
 
 /// ECS shows a task that it has accepted within this time: its answers are eventually consistent.
 const SHOWN_AFTER: SignedDuration = SignedDuration::from_secs(120);
+/// For how long it is tried to start one when the file does not say how long a rollout may take.
+const START_WITHIN: SignedDuration = SignedDuration::from_mins(30);
 
 impl Executor {
-    pub(super) async fn start_before_deploy(&self, id: &DeploymentId) -> Tried {
+    pub(super) async fn start_before_deploy(
+        &self,
+        id: &DeploymentId,
+        last_error: Option<&str>,
+    ) -> Tried {
         let deployment = self.store.get_deployment(id).await?.deployment;
         let DeploymentState::RollingOut {
+            since,
             rollout:
                 Rollout::BeforeDeploy {
                     task_definition,
                     before_deploy,
                     task: None,
                 },
-            ..
         } = &deployment.state
         else {
             return Ok(Outcome::moved_on());
         };
-        let target = match self.target(&deployment).await? {
-            Ok(target) => target,
-            Err(failure) => return Ok(Outcome::deployment_failed(id, failure)),
+        let address = address(before_deploy);
+        let token = token(&deployment, task_definition);
+        let started = |task| Outcome::deployment(id, DeploymentFact::BeforeDeployStarted { task });
+        let limit = match self.target(&deployment).await? {
+            Ok(target) => target.rollout_timeout,
+            Err(_) => START_WITHIN,
         };
-        // The number of a deployment may be given again after the database came back from a copy.
-        let token = format!("{id} {} {task_definition}", deployment.created_at);
-        let digest = hex::encode(Sha256::digest(token));
-        let one_off = OneOff {
+        let is_over = clock::now().duration_since(*since) >= limit;
+        // The answer to an earlier try may have been lost, and ECS keeps tokens for a limited time.
+        let error = match self.cluster.find_one_off(&address, &token).await {
+            Ok(Some(task)) => return Ok(started(task)),
+            Ok(None) if !is_over => None,
+            Ok(None) => Some(last_error.unwrap_or("nobody tried").to_owned()),
+            Err(error) if !is_over => return Ok(later(&error)),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = error {
+            let seconds = limit.as_secs();
+            let message = format!("before_deploy could not be started within {seconds} s: {error}");
+            return Ok(Outcome::deployment_failed(id, Failure::timed_out(message)));
+        }
+        let start = OneOffStart {
             task_definition,
-            container: container(&target.pipeline, &deployment.place.service),
-            command: &before_deploy.command,
+            container: before_deploy.container.as_deref(),
+            command: &before_deploy.run.command,
             deployment: id.as_str(),
-            token: &format!("roadstead-{}", digest.get(..24).unwrap_or(&digest)),
+            token: &token,
         };
         self.check_leases()?;
-        let task = self
-            .cluster
-            .start_one_off(&target.address, &one_off)
-            .await?;
-        Ok(Outcome::deployment(
-            id,
-            DeploymentFact::BeforeDeployStarted { task },
-        ))
+        Ok(started(self.cluster.start_one_off(&address, &start).await?))
     }
 
     pub(super) async fn watch_before_deploy(&self, id: &DeploymentId) -> Tried {
         let deployment = self.store.get_deployment(id).await?.deployment;
-        let DeploymentState::RollingOut {
-            rollout:
-                Rollout::BeforeDeploy {
-                    task: Some(OneOffTask { arn, started_at }),
-                    ..
-                },
-            ..
-        } = &deployment.state
-        else {
+        let Some((before_deploy, OneOffTask { arn, started_at })) = running(&deployment) else {
             return Ok(Outcome::moved_on());
         };
-        let target = match self.target(&deployment).await? {
-            Ok(target) => target,
-            Err(failure) => return Ok(Outcome::deployment_failed(id, failure)),
-        };
-        let wanted = container(&target.pipeline, &deployment.place.service);
-        let seen = self.cluster.see_one_off(&target.address, arn, wanted);
-        Ok(match seen.await? {
-            OneOffSeen::Stopped { task, container } => {
+        let seen = self.cluster.see_one_off(&address(before_deploy), arn).await;
+        Ok(match seen {
+            Ok(OneOffSeen::Stopped { task, container }) => {
                 Outcome::deployment(id, outcome::judge_before_deploy(&task, &container))
             }
-            OneOffSeen::Alive => Outcome::NotYet,
-            OneOffSeen::Unknown if clock::now().duration_since(*started_at) < SHOWN_AFTER => {
+            Ok(OneOffSeen::Alive) => Outcome::NotYet,
+            Ok(OneOffSeen::Unknown) if clock::now().duration_since(*started_at) < SHOWN_AFTER => {
                 Outcome::NotYet
             }
-            OneOffSeen::Unknown => {
+            Ok(OneOffSeen::Unknown) => {
                 let failure = Failure::errored(
                     "ECS no longer knows the task of before_deploy: how it ended was not seen",
                 );
                 let detail = format!("it was {arn}; ECS forgets a task an hour after its end");
                 Outcome::deployment_failed(id, failure.with_details(vec![detail]))
             }
+            Err(error) => later(&error),
         })
     }
 
     pub(super) async fn stop_before_deploy(&self, id: &DeploymentId) -> Tried {
         let deployment = self.store.get_deployment(id).await?.deployment;
-        let Some(OneOffTask { arn, .. }) = running(&deployment) else {
+        let Some((before_deploy, OneOffTask { arn, .. })) = running(&deployment) else {
             return Ok(Outcome::moved_on());
-        };
-        let target = match self.target(&deployment).await? {
-            Ok(target) => target,
-            Err(failure) => return Ok(Outcome::deployment_failed(id, failure)),
         };
         self.check_leases()?;
         let reason = outcome::BEFORE_DEPLOY_TIMED_OUT;
-        self.cluster
-            .stop_one_off(&target.address, arn, reason)
-            .await?;
-        // What comes of it is seen by whoever watches it.
-        Ok(Outcome::Done(vec![]))
+        let stopped = self
+            .cluster
+            .stop_one_off(&address(before_deploy), arn, reason)
+            .await;
+        Ok(match stopped {
+            // What comes of it is seen by whoever watches it.
+            Ok(()) => Outcome::Done(vec![]),
+            Err(error) => later(&error),
+        })
     }
+}
+
+/// Whatever the error is: the task is there or may be, whether it can be seen or not.
+fn later(error: &AwsError) -> Outcome {
+    Outcome::Later {
+        error: error.to_string(),
+    }
+}
+
+fn address(one_off: &OneOff) -> ServiceAddress {
+    ServiceAddress {
+        region: one_off.region.clone(),
+        cluster: one_off.cluster.clone(),
+        service: one_off.service.clone(),
+    }
+}
+
+/// What tells the task of this deployment from all others. The number of a deployment may be given again
+/// after the database came back from a copy.
+fn token(deployment: &Deployment, task_definition: &str) -> String {
+    let of = format!(
+        "{} {} {task_definition}",
+        deployment.id, deployment.created_at
+    );
+    let digest = hex::encode(Sha256::digest(of));
+    format!("roadstead-{}", digest.get(..24).unwrap_or(&digest))
 }
 
 /// The task that a deployment has begun with.
-fn running(deployment: &Deployment) -> Option<&OneOffTask> {
+fn running(deployment: &Deployment) -> Option<(&OneOff, &OneOffTask)> {
     match &deployment.state {
         DeploymentState::RollingOut {
-            rollout: Rollout::BeforeDeploy { task, .. },
+            rollout:
+                Rollout::BeforeDeploy {
+                    before_deploy,
+                    task: Some(task),
+                    ..
+                },
             ..
-        } => task.as_ref(),
+        } => Some((before_deploy, task)),
         _ => None,
     }
-}
-
-/// The container that the file names for a service.
-fn container<'a>(
-    pipeline: &'a roadstead_pipelines::spec::Pipeline,
-    service: &roadstead_pipelines::id::ServiceName,
-) -> Option<&'a str> {
-    pipeline.services.get(service)?.container.as_deref()
 }

@@ -16,10 +16,10 @@ use std::collections::BTreeMap;
 
 /// Where a deployment goes, by the file that holds now.
 pub(super) struct Target {
-    pub(super) pipeline: Pipeline,
+    pipeline: Pipeline,
     ecs: ResolvedTarget,
-    pub(super) address: ServiceAddress,
-    rollout_timeout: SignedDuration,
+    address: ServiceAddress,
+    pub(super) rollout_timeout: SignedDuration,
 }
 
 impl Executor {

@@ -2,11 +2,14 @@
 
 use crate::executor::{PIPELINE, Server};
 use crate::support::{Sandbox, eventually};
-use roadstead_pipelines::deployment::{DeploymentState, Rollout};
-use roadstead_pipelines::id::{DeploymentId, ImageDigest};
+use roadstead_pipelines::deployment::{DeploymentState, Kind, OneOff, Rollout, Trigger};
+use roadstead_pipelines::fact::{Change, DeploymentFact};
+use roadstead_pipelines::id::{DeploymentId, EnvironmentName, ImageDigest, Place, ServiceName};
 use roadstead_pipelines::report::{Failure, FailureKind};
+use roadstead_pipelines::spec;
 use roadstead_sandbox::BackendKind::{Docker, Simulated};
 use roadstead_server::adapters::registry::Registry;
+use roadstead_server::clock;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -92,6 +95,147 @@ async fn one_that_does_not_end_is_stopped_and_told_as_that() {
     let release = Server::new_release(&server.project, 1);
     let file = pipeline("{ command: ./migrate, timeout: 3s }");
     let release = server.bring(release, &file).await;
+    before_deploy_runs(&server).await;
+    let deployment = server.deployed(&release.id).await;
+    let failure = failure(&deployment.state);
+    assert_eq!(failure.kind, FailureKind::TimedOut, "{failure:?}");
+    assert_eq!(sandbox.effective("StopTask").await, 1);
+    assert_eq!(sandbox.effective("UpdateService").await, 0);
+    server.stop().await;
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_adopted_meanwhile_does_not_lose_its_task() {
+    let sandbox = Sandbox::start(Simulated).await;
+    sandbox.service(containers("0@60s")).await;
+    let server = Server::start(sandbox.aws()).await;
+    let release = Server::new_release(&server.project, 1);
+    let file = pipeline("./migrate");
+    let release = server.bring(release, &file).await;
+    before_deploy_runs(&server).await;
+    // Neither the container nor, as far as the file says, the cluster is there any more.
+    let moved = file
+        .replace("container: tool", "container: other")
+        .replace("cluster: shop", "cluster: elsewhere");
+    let pipeline = Box::new(spec::parse("pipeline.yml", &moved).unwrap());
+    let changes = [Change::AdoptPipeline { pipeline }];
+    let decide = |_: &_| Ok(changes.to_vec());
+    let adopted = server
+        .store
+        .record(&server.project, "test", clock::now(), decide);
+    adopted.await.unwrap();
+    let deployment = server.deployed(&release.id).await;
+    // It ended well, and the service that is updated then is the new file's.
+    let said = failure(&deployment.state).message.clone();
+    assert!(said.contains("ECS has no cluster `elsewhere`"), "{said}");
+    assert_eq!(sandbox.effective("RunTask").await, 1);
+    server.stop().await;
+    sandbox.stop().await;
+}
+
+/// A server that was down for long does not begin what should have begun long ago, and finds what did.
+#[tokio::test]
+async fn what_was_started_is_found_and_what_was_not_is_given_up_after_its_time() {
+    for is_started in [true, false] {
+        let sandbox = Sandbox::start(Simulated).await;
+        sandbox.service(containers("0@20s")).await;
+        let server = Server::start(sandbox.aws()).await;
+        let id = DeploymentId::new(&server.project, 1);
+        let release = Server::new_release(&server.project, 1);
+        let own = sandbox
+            .ecs("DescribeTaskDefinition", json!({"taskDefinition": "web"}))
+            .await;
+        let task_definition = own["taskDefinition"]["taskDefinitionArn"].as_str().unwrap();
+        let began = clock::now() - jiff::SignedDuration::from_hours(2);
+        let file = Box::new(spec::parse("pipeline.yml", &pipeline("[/bin/migrate]")).unwrap());
+        let before_deploy = OneOff {
+            run: file
+                .services
+                .values()
+                .next()
+                .unwrap()
+                .before_deploy
+                .clone()
+                .unwrap(),
+            region: None,
+            cluster: "shop".into(),
+            service: "web".into(),
+            container: Some("tool".into()),
+        };
+        if is_started {
+            // As an earlier try did whose answer was lost.
+            let token = token_of(&id, began, task_definition);
+            let ran = json!({"cluster": "shop", "taskDefinition": "web", "startedBy": token});
+            sandbox.ecs("RunTask", ran).await;
+        }
+        let place = Place {
+            environment: EnvironmentName::parse("staging").unwrap(),
+            service: ServiceName::parse("web").unwrap(),
+        };
+        let fact = |fact| Change::Deployment {
+            deployment: id.clone(),
+            fact,
+        };
+        let changes = vec![
+            Change::AdoptPipeline { pipeline: file },
+            Change::MakeRelease {
+                release: release.clone(),
+            },
+            Change::OpenDeployment {
+                deployment: id.clone(),
+                place,
+                release: release.id.clone(),
+                kind: Kind::Forward,
+                trigger: Trigger::Auto,
+            },
+            fact(DeploymentFact::Started {
+                task_definition: None,
+                before_deploy: Some(before_deploy),
+            }),
+            fact(DeploymentFact::TaskDefinitionRegistered {
+                task_definition: task_definition.to_owned(),
+            }),
+        ];
+        let decide = |_: &_| Ok(changes.clone());
+        let recorded = server.store.record(&server.project, "test", began, decide);
+        recorded.await.unwrap();
+        server.bell.ring();
+        if is_started {
+            eventually("the task to be found", async || {
+                let found = server.store.get_deployment(&id).await.ok()?.deployment;
+                let DeploymentState::RollingOut { rollout, .. } = &found.state else {
+                    return Some(());
+                };
+                matches!(rollout, Rollout::BeforeDeploy { task: Some(_), .. }).then_some(())
+            })
+            .await;
+        } else {
+            let deployment = server.deployed(&release.id).await;
+            let said = failure(&deployment.state);
+            assert_eq!(said.kind, FailureKind::TimedOut);
+            assert!(
+                said.message
+                    .starts_with("before_deploy could not be started within 1800 s"),
+                "{said:?}"
+            );
+        }
+        assert_eq!(sandbox.effective("RunTask").await, usize::from(is_started));
+        server.stop().await;
+        sandbox.stop().await;
+    }
+}
+
+/// As the executor makes it: of what names the deployment, whoever performs its effects.
+fn token_of(id: &DeploymentId, created_at: jiff::Timestamp, task_definition: &str) -> String {
+    use sha2::{Digest, Sha256};
+    let digest = hex::encode(Sha256::digest(format!(
+        "{id} {created_at} {task_definition}"
+    )));
+    format!("roadstead-{}", &digest[..24])
+}
+
+async fn before_deploy_runs(server: &Server) {
     let id = DeploymentId::new(&server.project, 1);
     eventually("its task to run", async || {
         let found = server.store.get_deployment(&id).await.ok()?.deployment;
@@ -101,13 +245,6 @@ async fn one_that_does_not_end_is_stopped_and_told_as_that() {
         matches!(rollout, Rollout::BeforeDeploy { task: Some(_), .. }).then_some(())
     })
     .await;
-    let deployment = server.deployed(&release.id).await;
-    let failure = failure(&deployment.state);
-    assert_eq!(failure.kind, FailureKind::TimedOut, "{failure:?}");
-    assert_eq!(sandbox.effective("StopTask").await, 1);
-    assert_eq!(sandbox.effective("UpdateService").await, 0);
-    server.stop().await;
-    sandbox.stop().await;
 }
 
 fn docker(arguments: &[&str], input: Option<&str>) -> String {

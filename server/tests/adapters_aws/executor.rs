@@ -50,7 +50,7 @@ pub(crate) struct Server {
     pub(crate) store: Store,
     pub(crate) project: ProjectName,
     origin: Repository,
-    bell: Bell,
+    pub(crate) bell: Bell,
     stop: CancellationToken,
     rooms: Vec<JoinHandle<()>>,
     _folder: TempDir,

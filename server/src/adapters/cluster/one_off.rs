@@ -3,13 +3,18 @@
 use super::tasks::stopped;
 use super::{Cluster, ServiceAddress, describe_service, raw};
 use crate::adapters::aws::{AwsError, Clients};
-use aws_sdk_ecs::types::Task;
+use crate::clock;
+use aws_sdk_ecs::types::{DesiredStatus, Task};
+use jiff::SignedDuration;
 use roadstead_pipelines::observation::StoppedTask;
 use roadstead_pipelines::task_definition::{container_of, one_off};
 
+/// The last lines of a task that failed are waited for so long after its end.
+const LINES_WITHIN: SignedDuration = SignedDuration::from_secs(20);
+
 /// A task to be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OneOff<'a> {
+pub struct OneOffStart<'a> {
     /// The service's definition that it is made from.
     pub task_definition: &'a str,
     /// The container that runs the command; none takes the only one, or the first essential.
@@ -25,7 +30,7 @@ pub struct OneOff<'a> {
 /// What a look at such a task showed.
 #[derive(Debug, Clone, PartialEq)]
 pub enum OneOffSeen {
-    /// It is on its way, runs, or is on its way down.
+    /// It is on its way, runs, is on its way down, or its last lines are on theirs.
     Alive,
     /// It has ended.
     Stopped {
@@ -39,15 +44,41 @@ pub enum OneOffSeen {
 }
 
 impl Cluster {
-    /// Starts a task, and says its ARN. The same token starts it once, however often it is asked for:
-    /// ECS keeps a client token for at least a day.
+    /// The ARN of the task that was started with this token, if there is one that ECS still knows.
     ///
     /// # Errors
-    /// [`AwsError`]; transient also when there is no room for it now.
+    /// [`AwsError`].
+    pub async fn find_one_off(
+        &self,
+        address: &ServiceAddress,
+        token: &str,
+    ) -> Result<Option<String>, AwsError> {
+        let clients = self.clients(address).await;
+        for status in [DesiredStatus::Running, DesiredStatus::Stopped] {
+            let request = clients.ecs.list_tasks().cluster(&address.cluster);
+            let answer = request
+                .started_by(token)
+                .desired_status(status)
+                .send()
+                .await;
+            let answer = answer.map_err(|error| AwsError::of("ecs:ListTasks", &error))?;
+            if let Some(task) = answer.task_arns().first() {
+                return Ok(Some(task.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Starts a task, and says its ARN. Asked again with the same token soon after, ECS starts no second
+    /// one; it keeps a token for a day at the most, so look with [`Cluster::find_one_off`] first.
+    ///
+    /// # Errors
+    /// [`AwsError`]; transient also when there is no room for it now, and when the token was used with
+    /// other parameters, as when the service's network was changed in between: then there is a task.
     pub async fn start_one_off(
         &self,
         address: &ServiceAddress,
-        wanted: &OneOff<'_>,
+        wanted: &OneOffStart<'_>,
     ) -> Result<String, AwsError> {
         const ACTION: &str = "ecs:RunTask";
         let clients = self.clients(address).await;
@@ -78,33 +109,56 @@ impl Cluster {
             .client_token(wanted.token)
             .started_by(wanted.token)
             .set_network_configuration(service.network_configuration().cloned())
-            .set_platform_version(service.platform_version().map(str::to_owned));
+            .set_platform_version(service.platform_version().map(str::to_owned))
+            .set_placement_constraints(some_of(service.placement_constraints()))
+            .set_placement_strategy(some_of(service.placement_strategy()));
         // One of the two.
         let request = match strategy.filter(|strategy| !strategy.is_empty()) {
             Some(strategy) => request.set_capacity_provider_strategy(Some(strategy)),
             None => request.set_launch_type(service.launch_type().cloned()),
         };
         let answer = request.send().await;
-        let answer = answer.map_err(|error| AwsError::of(ACTION, &error))?;
+        let answer = answer.map_err(|error| match AwsError::of(ACTION, &error) {
+            AwsError::Other { code, message, .. } if code == "ConflictException" => {
+                AwsError::Unavailable {
+                    action: ACTION,
+                    message,
+                }
+            }
+            other => other,
+        })?;
         if let Some(task) = answer.tasks().first().and_then(Task::task_arn) {
             return Ok(task.to_owned());
         }
-        let reasons: Vec<&str> = answer
-            .failures()
-            .iter()
-            .filter_map(|f| f.reason())
-            .collect();
-        Err(AwsError::Unavailable {
-            action: ACTION,
-            message: match reasons.as_slice() {
-                [] => "the answer names no task".to_owned(),
-                reasons => format!("it has no room for the task: {}", reasons.join(", ")),
-            },
+        let failures = answer.failures().iter();
+        let reasons: Vec<&str> = failures.filter_map(|failure| failure.reason()).collect();
+        let message = if reasons.is_empty() {
+            "the answer names no task".to_owned()
+        } else {
+            format!("no task was started: {}", reasons.join(", "))
+        };
+        let passes = |reason: &&str| {
+            ["RESOURCE", "AGENT", "Capacity"]
+                .iter()
+                .any(|it| reason.starts_with(it))
+        };
+        Err(if reasons.iter().all(passes) {
+            AwsError::Unavailable {
+                action: ACTION,
+                message,
+            }
+        } else {
+            let code = "no task".into();
+            AwsError::Other {
+                action: ACTION,
+                code,
+                message,
+            }
         })
     }
 
-    /// Looks at such a task; one that ended badly is shown with its last lines. `container` as in
-    /// [`OneOff`].
+    /// Looks at such a task; one that ended badly is shown with its last lines, which are waited for a
+    /// while, as logs arrive late.
     ///
     /// # Errors
     /// [`AwsError`].
@@ -112,7 +166,6 @@ impl Cluster {
         &self,
         address: &ServiceAddress,
         task: &str,
-        container: Option<&str>,
     ) -> Result<OneOffSeen, AwsError> {
         let clients = self.clients(address).await;
         let Some(found) = describe_task(&clients, address, task).await? else {
@@ -123,15 +176,28 @@ impl Cluster {
         }
         let definition = found.task_definition_arn().unwrap_or_default();
         let base = raw::describe(&clients, definition).await?;
-        let container = container_of(&base.definition, container);
-        let container = container
+        // The essential one of its definition.
+        let container = container_of(&base.definition, None);
+        let name = container
             .and_then(|it| it["name"].as_str())
             .unwrap_or_default();
         let mut task = stopped(&found);
-        task.last_lines = self.last_words(&clients, &task, definition).await?;
+        if task.exit_codes.get(name).is_some_and(|code| *code != 0) {
+            // What cannot be read must not hide how it ended.
+            let lines = self.last_words(&clients, &task, definition).await;
+            task.last_lines = lines.unwrap_or_default();
+            let is_written =
+                container.is_some_and(|it| it["logConfiguration"]["logDriver"] == "awslogs");
+            let is_fresh = task
+                .stopped_at
+                .is_some_and(|at| clock::now().duration_since(at) < LINES_WITHIN);
+            if task.last_lines.is_empty() && is_written && is_fresh {
+                return Ok(OneOffSeen::Alive);
+            }
+        }
         Ok(OneOffSeen::Stopped {
             task: Box::new(task),
-            container: container.to_owned(),
+            container: name.to_owned(),
         })
     }
 
@@ -154,6 +220,11 @@ impl Cluster {
             Ok(_) | Err(_) => Ok(()),
         }
     }
+}
+
+/// What is not empty: ECS takes no empty lists of these.
+fn some_of<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+    (!list.is_empty()).then(|| list.to_vec())
 }
 
 async fn describe_task(

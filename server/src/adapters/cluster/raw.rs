@@ -84,13 +84,13 @@ pub(super) async fn describe(clients: &Clients, name: &str) -> Result<Base, AwsE
     })
 }
 
-/// The images of a definition's containers, in order.
-fn images(definition: &Value) -> Vec<&Value> {
+/// The images and entry points of a definition's containers, in order.
+fn what_runs(definition: &Value) -> Vec<(&Value, &Value)> {
     let containers = definition["containerDefinitions"].as_array();
     containers
         .into_iter()
         .flatten()
-        .map(|container| &container["image"])
+        .map(|container| (&container["image"], &container["entryPoint"]))
         .collect()
 }
 
@@ -107,7 +107,7 @@ impl Cluster {
 
     /// Registers a definition for a deployment and says its ARN. When the family's newest revision
     /// carries the tag of that deployment, the call was made before and its reply was lost: that
-    /// revision is the answer. With other images it is not: after the database came back from a copy,
+    /// revision is the answer. With other images or entry points it is not: after the database came back from a copy,
     /// a deployment's number may be given again.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl Cluster {
         match describe(&clients, family).await {
             Ok(newest)
                 if newest.was_made_by(deployment)
-                    && images(&newest.definition) == images(definition) =>
+                    && what_runs(&newest.definition) == what_runs(definition) =>
             {
                 if let Some(arn) = newest.arn() {
                     return Ok(arn.to_owned());

@@ -78,7 +78,7 @@ fn reason(deployment: &Deployment, waiting: Option<&str>) -> String {
         DeploymentState::RollingOut { rollout, .. } => match rollout {
             Progress::Registering { .. } => "registering its task definition".to_owned(),
             Progress::BeforeDeploy { before_deploy, .. } => {
-                format!("runs `{}` first", before_deploy.shown())
+                format!("runs `{}` first", before_deploy.run.shown())
             }
             Progress::Updating { .. } => "asking ECS for the update".to_owned(),
             Progress::Watching { .. } => "ECS replaces the tasks".to_owned(),
