@@ -19,6 +19,11 @@ pub const MOST_ATTEMPTS: u32 = 3;
 /// After a cancel the server calls it final: grace of the runner plus one lease.
 pub const CANCEL_IS_FINAL_AFTER: SignedDuration = SignedDuration::from_secs(40);
 
+/// The word of [`RunState::Fetching`].
+pub const FETCHING: &str = "fetching";
+/// The word of [`RunState::Queued`].
+pub const QUEUED: &str = "queued";
+
 /// One execution of a pipeline for a commit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
@@ -138,9 +143,9 @@ impl RunState {
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
-            Self::Fetching => "fetching",
+            Self::Fetching => FETCHING,
             Self::Preparing => "preparing",
-            Self::Queued { .. } => "queued",
+            Self::Queued { .. } => QUEUED,
             Self::Building { .. } => "building",
             Self::Cancelling { .. } => "cancelling",
             Self::Confirming { .. } => "confirming",

@@ -168,7 +168,7 @@ impl Observer {
     async fn places(&self) -> Result<Vec<(Look, Duration)>, StoreError> {
         let mut all = vec![];
         for project in self.store.list_projects().await? {
-            let world = self.store.load_world(&project.name).await?;
+            let world = self.store.load_movable_world(&project.name).await?;
             for (place, environment) in world.places_in_order() {
                 let state = world.place(&place);
                 let Some(every) = interval(&world, &place, &state) else {

@@ -85,7 +85,7 @@ impl Reconciler {
     pub async fn reconcile(&self, project: &ProjectName, now: Timestamp) -> Result<Option<i64>> {
         let mut stale = 0;
         for _ in 0..MOST_PLANS {
-            let world = self.store.load_world(project).await?;
+            let world = self.store.load_movable_world(project).await?;
             let plan = planner::plan(&world, now);
             let effects = self.store.effects_not_stored(plan.effects).await?;
             if plan.changes.is_empty() && effects.is_empty() {

@@ -27,7 +27,10 @@ impl Executor {
         &self,
         deployment: &Deployment,
     ) -> Result<Result<Target, Failure>, Interrupted> {
-        let world = self.store.load_world(&deployment.id.project()).await?;
+        let world = self
+            .store
+            .load_movable_world(&deployment.id.project())
+            .await?;
         let place = &deployment.place;
         let (Some(environment), Some(pipeline)) = (world.environment(place), &world.pipeline)
         else {

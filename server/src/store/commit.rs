@@ -2,7 +2,7 @@
 
 use super::conn::AnyConnection;
 use super::events::{self, Line};
-use super::world::{self, PlaceChange};
+use super::world::{self, OpenRuns, PlaceChange};
 use super::{
     Committed, Recorded, Result, Store, StoreError, attempts, audit, deployments, effects, lane,
     releases, runs,
@@ -189,8 +189,8 @@ impl Store {
         .await
     }
 
-    /// Loads the project, decides and commits while nobody else can change it: for a project that keeps
-    /// changing, so that decisions on it are always stale. On SQLite all other writers wait meanwhile.
+    /// Loads the project as [`Self::load_movable_world`] does, decides and commits while nobody else can change
+    /// it: for a project that keeps changing, so that decisions on it are always stale. On SQLite all other writers wait meanwhile.
     ///
     /// # Errors
     /// [`StoreError::Illegal`] when a change does not fit its row; nothing is stored then.
@@ -204,7 +204,7 @@ impl Store {
         let (project, actor) = (project.clone(), actor.to_owned());
         self.write(move |c| {
             lane::bump(c, &project)?;
-            let (changes, effects) = decide(&world::load(c, &project)?);
+            let (changes, effects) = decide(&world::load(c, &project, OpenRuns::Movable)?);
             let by = By { actor: &actor, now };
             for change in &changes {
                 apply(c, &project, change, by)?;

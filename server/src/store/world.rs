@@ -7,8 +7,10 @@ use super::schema::{approvals, places, runs, users};
 use super::{Overview, Result, Store, accounts, deployments, projects, releases, runs as run_rows};
 use diesel::prelude::*;
 use roadstead_pipelines::deployment::{DeploymentState, Kind, TakenBackBy};
-use roadstead_pipelines::id::{DeploymentId, Place, ProjectName, ReleaseId};
+use roadstead_pipelines::id::{DeploymentId, Place, ProjectName, ReleaseId, RunId};
 use roadstead_pipelines::observation::PlaceStatus;
+use roadstead_pipelines::planner::MOST_FETCHING;
+use roadstead_pipelines::run::{FETCHING, QUEUED, Run};
 use roadstead_pipelines::spec::{Pipeline, Role};
 use roadstead_pipelines::world::{Approval, Hold, PlaceState, World};
 use serde_json::Value;
@@ -22,18 +24,53 @@ const RELEASES_BEFORE: u64 = 100;
 /// Of so many releases at most. What lies further back is unknown then, and a gate that asks says so.
 const MOST_AUTHORSHIP: i64 = 2_000;
 
-/// Reads a project.
-pub(super) fn load(connection: &mut AnyConnection, project: &ProjectName) -> Result<World> {
-    let lane = lane::get(connection, project)?;
-    let live_runs: Vec<run_rows::Record> = runs::table
+/// Which of a project's runs that are not over are read.
+#[derive(Clone, Copy)]
+pub(super) enum OpenRuns {
+    /// All: pages tell what each of them waits for, and a button may be meant for any.
+    All,
+    /// Those that a plan can move: neither those that wait for a runner, nor those that wait until older
+    /// ones have had their sources read. However many pushes come at once, a plan costs the same.
+    Movable,
+}
+
+fn open_runs(
+    connection: &mut AnyConnection,
+    project: &ProjectName,
+    which: OpenRuns,
+) -> Result<BTreeMap<RunId, Run>> {
+    let open = runs::table
         .filter(runs::project.eq(project.as_str()))
-        .filter(runs::ended_at.is_null())
-        .load(connection)?;
-    let mut found_runs = BTreeMap::new();
-    for record in live_runs {
-        let run = record.read()?;
-        found_runs.insert(run.id.clone(), run);
-    }
+        .filter(runs::ended_at.is_null());
+    let records: Vec<run_rows::Record> = match which {
+        OpenRuns::All => open.load(connection)?,
+        OpenRuns::Movable => {
+            let waiting = [FETCHING, QUEUED];
+            let mut movable: Vec<run_rows::Record> =
+                open.filter(runs::word.ne_all(waiting)).load(connection)?;
+            let first: Vec<run_rows::Record> = open
+                .filter(runs::word.eq(FETCHING))
+                .order(runs::number)
+                .limit(MOST_FETCHING as i64)
+                .load(connection)?;
+            movable.extend(first);
+            movable
+        }
+    };
+    records
+        .into_iter()
+        .map(|record| record.read().map(|run| (run.id.clone(), run)))
+        .collect()
+}
+
+/// Reads a project.
+pub(super) fn load(
+    connection: &mut AnyConnection,
+    project: &ProjectName,
+    which: OpenRuns,
+) -> Result<World> {
+    let lane = lane::get(connection, project)?;
+    let found_runs = open_runs(connection, project, which)?;
 
     let live = deployments::live(connection, project)?;
     let mentioned: BTreeSet<DeploymentId> = live
@@ -361,13 +398,25 @@ fn shown(
 }
 
 impl Store {
-    /// A project as a plan needs it, with the generation it was read at.
+    /// A whole project, with the generation it was read at.
     ///
     /// # Errors
     /// [`super::StoreError::NotFound`]; [`super::StoreError::Data`].
     pub async fn load_world(&self, project: &ProjectName) -> Result<World> {
         let project = project.clone();
-        self.read(move |c| load(c, &project)).await
+        self.read(move |c| load(c, &project, OpenRuns::All)).await
+    }
+
+    /// As [`Self::load_world`], without the runs that no plan can move: those that wait for a runner, or
+    /// for older ones to have their sources read. A plan made from it has the same changes and effects, but
+    /// does not tell what those runs wait for.
+    ///
+    /// # Errors
+    /// [`super::StoreError::NotFound`]; [`super::StoreError::Data`].
+    pub async fn load_movable_world(&self, project: &ProjectName) -> Result<World> {
+        let project = project.clone();
+        self.read(move |c| load(c, &project, OpenRuns::Movable))
+            .await
     }
 
     /// Stores what was seen of a place, unless it shows another look than `before`, which this one was
@@ -410,7 +459,7 @@ impl Store {
             projects::all(c)?
                 .into_iter()
                 .map(|project| {
-                    let world = load(c, &project.name)?;
+                    let world = load(c, &project.name, OpenRuns::All)?;
                     let newest_run = run_rows::lines(c, &project.name, None, 1)?.pop();
                     Ok(Overview {
                         world,

@@ -9,9 +9,10 @@ use roadstead_pipelines::deployment::{DeploymentState, Kind, Trigger};
 use roadstead_pipelines::effect::Effect;
 use roadstead_pipelines::fact::{Change, DeploymentFact, RunFact};
 use roadstead_pipelines::id::DeploymentId;
-use roadstead_pipelines::planner;
+use roadstead_pipelines::planner::{self, MOST_FETCHING};
 use roadstead_pipelines::run::RunState;
 use roadstead_pipelines::spec::Role;
+use roadstead_pipelines::world::World;
 use roadstead_server::reconciler::Reconciler;
 use roadstead_server::store::{Committed, DeploymentFilter, EffectState, Store, StoreError};
 use roadstead_server::wake::Bell;
@@ -23,6 +24,7 @@ on_both_databases!(
     everything_survives_reopening,
     a_stale_plan_stores_nothing,
     a_project_that_never_stands_still_is_planned_all_the_same,
+    a_plan_needs_only_the_runs_that_can_move,
     two_hundred_swaps_are_all_stored,
     concurrent_decisions_are_all_stored,
     a_refusal_stores_nothing,
@@ -162,6 +164,39 @@ async fn a_project_that_never_stands_still_is_planned_all_the_same(url: &str) {
     for one in again {
         one.await.unwrap();
     }
+}
+
+async fn a_plan_needs_only_the_runs_that_can_move(url: &str) {
+    let mut story = Story::begin(url).await;
+    let building = story.push().await;
+    let claim = story
+        .store
+        .claim_job("harbour", "a token".into(), story.now);
+    assert_eq!(claim.await.unwrap().unwrap().run.id, building);
+    let queued = story.push().await;
+    let flood = MOST_FETCHING as u64 + 20;
+    for number in 100..100 + flood {
+        let delivery = story.delivery(&format!("flood-{number}"), number);
+        story.store.accept_delivery(delivery).await.unwrap();
+    }
+    let whole = story.store.load_world(&story.shop).await.unwrap();
+    let movable = story.store.load_movable_world(&story.shop).await.unwrap();
+    assert_eq!(whole.runs.len(), flood as usize + 2);
+    assert_eq!(movable.runs.len(), MOST_FETCHING + 1);
+    assert!(movable.runs.contains_key(&building) && !movable.runs.contains_key(&queued));
+    let (of_whole, of_movable) = (
+        planner::plan(&whole, story.now),
+        planner::plan(&movable, story.now),
+    );
+    assert_eq!(of_movable.changes, of_whole.changes);
+    assert_eq!(of_movable.effects, of_whole.effects);
+    assert_eq!(of_movable.effects.len(), MOST_FETCHING);
+    // The rest is the same.
+    let rest = World {
+        runs: whole.runs,
+        ..movable
+    };
+    assert_eq!(rest, story.store.load_world(&story.shop).await.unwrap());
 }
 
 async fn a_stale_plan_stores_nothing(url: &str) {

@@ -1,0 +1,2 @@
+DROP INDEX runs_open;
+CREATE INDEX runs_live ON runs (project) WHERE ended_at IS NULL;
