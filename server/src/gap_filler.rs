@@ -149,7 +149,7 @@ impl GapFiller {
             "head_commit": { "message": message },
         })
         .to_string();
-        let decision = match webhooks::decide_again("push", &body) {
+        let decision = match webhooks::decide_untold(git_ref, commit, &message) {
             Ok(decision @ Decision::Build { .. }) => decision,
             Ok(Decision::Ignore { reason }) => {
                 // A webhook that told of it was ignored, too, and is not to be seen twice.

@@ -202,7 +202,7 @@ pub async fn retry_run(app: &App, actor: &Actor, run: &RunId) -> Result<RunId, H
 /// 404 when there is no such delivery.
 pub async fn redeliver(app: &App, actor: &Actor, id: i64) -> Result<Accepted, HttpError> {
     let (delivery, body) = app.store.get_delivery(id).await?;
-    let decision = webhooks::decide_again(&delivery.event, &body)
+    let decision = webhooks::decide_again(&delivery, &body)
         .map_err(|bad| HttpError::conflict(bad.to_string()))?;
     let now = crate::clock::now();
     let again = NewDelivery {

@@ -132,3 +132,116 @@ async fn a_body_that_is_too_large_is_not_even_read() {
     assert!(status.starts_with("HTTP/1.1 413"), "{status}");
     site.stop().await;
 }
+
+fn to(site: &Site, forge: &str, headers: &[(&str, &str)], body: &str) -> reqwest::RequestBuilder {
+    let path = format!("/webhooks/{forge}/shop");
+    let mut request = site.request(Who::Nobody, Method::POST, &path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(body.to_owned())
+}
+
+/// The same push is one, whichever forge tells of it: a repository that moves is told of by two for a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_forge_is_answered_in_its_own_form() {
+    let site = Site::start().await;
+    let commit = format!("{:040x}", 950);
+    let plain = push(950);
+    let of_bitbucket = serde_json::json!({"push": {"changes": [
+        {"new": {"type": "tag", "name": "v1", "target": {"hash": commit}}, "old": null},
+        {"new": {"type": "branch", "name": "main", "target": {"hash": commit, "message": "m"}}, "old": null},
+        {"new": {"type": "branch", "name": "next", "target": {"hash": commit, "message": "m"}}, "old": null},
+    ]}})
+    .to_string();
+    let hexadecimal = signature(&plain).replace("sha256=", "");
+    let of_push = signature(&of_bitbucket);
+    let gitlab = [
+        ("x-gitlab-event", "Push Hook"),
+        ("x-gitlab-event-uuid", "g-1"),
+    ];
+    let gitea = [("x-gitea-event", "push"), ("x-gitea-delivery", "t-1")];
+    let bitbucket = [("x-event-key", "repo:push"), ("x-request-uuid", "b-1")];
+    for (forge, headers, body) in [
+        ("gitlab", &gitlab, &plain),
+        ("gitea", &gitea, &plain),
+        ("bitbucket", &bitbucket, &of_bitbucket),
+    ] {
+        let answer = to(&site, forge, headers, body).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{forge}");
+        let said = answer.text().await.unwrap();
+        assert!(
+            said.contains("is missing: set the webhook's secret"),
+            "{said}"
+        );
+    }
+
+    let request = to(&site, "gitlab", &gitlab, &plain).header("x-gitlab-token", SECRET);
+    let (word, answer) = decision(request.send().await.unwrap(), StatusCode::ACCEPTED).await;
+    assert_eq!(word, "run");
+    let run = answer["run"].as_str().unwrap().to_owned();
+    let request = to(&site, "gitea", &gitea, &plain).header("x-gitea-signature", &hexadecimal);
+    let (word, answer) = decision(request.send().await.unwrap(), StatusCode::OK).await;
+    assert_eq!(
+        (word.as_str(), &answer["run"]),
+        ("duplicate", &run.as_str().into())
+    );
+
+    // One call, three refs: each has its own answer, and its own row.
+    for again in [false, true] {
+        let request = to(&site, "bitbucket", &bitbucket, &of_bitbucket);
+        let answer = request
+            .header("x-hub-signature", &of_push)
+            .send()
+            .await
+            .unwrap();
+        let status = if again {
+            StatusCode::OK
+        } else {
+            StatusCode::ACCEPTED
+        };
+        assert_eq!(answer.status(), status);
+        let said: serde_json::Value = answer.json().await.unwrap();
+        let third = if again { "duplicate" } else { "run" };
+        let words: Vec<_> = said["branches"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| &it["decision"])
+            .collect();
+        let first = if again { "duplicate" } else { "ignored" };
+        assert_eq!(words, [first, "duplicate", third]);
+    }
+    let rows = site
+        .story
+        .store
+        .list_deliveries(&site.story.shop, None, 100)
+        .await
+        .unwrap();
+    let next = rows.iter().find(|row| row.delivery_id == "b-1#3").unwrap();
+    assert_eq!(
+        (next.forge.as_str(), next.event.as_str()),
+        ("bitbucket", "push")
+    );
+    let path = format!("/deliveries/{}/redeliver", next.id);
+    let answer = site.submit(ADMIN, &path, &[]).await;
+    assert!(answer.status().is_redirection(), "{answer:?}");
+    let rows = site
+        .story
+        .store
+        .list_deliveries(&site.story.shop, None, 100)
+        .await
+        .unwrap();
+    let again = rows
+        .iter()
+        .find(|row| row.redelivery_of == Some(next.id))
+        .unwrap();
+    let made = site
+        .story
+        .store
+        .get_run(again.run.as_ref().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(made.run.git_ref, "refs/heads/next");
+    site.stop().await;
+}

@@ -4,18 +4,23 @@
 //! run, the run are committed together, and only then is it answered with 2xx. Everything else
 //! happens later. A delivery that asks for nothing is stored with the reason.
 
+mod bitbucket;
+mod forge;
+mod github;
+mod gitlab;
 mod payload;
 
+use forge::Forge;
 pub use payload::BadPayload;
-use payload::{Forge, Push, Wish};
+use payload::{Push, Wish};
 
 use super::App;
 use super::error::HttpError;
-use crate::store::{Accepted, Decision, NewDelivery};
+use crate::store::{Accepted, Decision, Delivery, NewDelivery};
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
-use roadstead_pipelines::id::ProjectName;
-use serde_json::json;
+use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
+use serde_json::{Value, json};
 
 /// Largest body that is read, in bytes.
 pub const LARGEST_BODY: usize = 5 * 1024 * 1024;
@@ -36,9 +41,9 @@ async fn receive(
 ) -> Result<HttpResponse, HttpError> {
     let (forge, project) = path.into_inner();
     let Some(forge) = Forge::parse(&forge) else {
-        return Err(HttpError::not_found(format!(
-            "no webhooks of `{forge}`: github or git"
-        )));
+        let known = Forge::ALL.map(Forge::word).join(", ");
+        let message = format!("no webhooks of `{forge}`; there are those of {known}");
+        return Err(HttpError::not_found(message));
     };
     let unknown = || HttpError::not_found(format!("no project `{project}` on this server"));
     let name = ProjectName::parse(&project).map_err(|_| unknown())?;
@@ -46,68 +51,100 @@ async fn receive(
     let body = body.map_err(|error| too_large(&error))?;
 
     let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
-    let signature = header("x-hub-signature-256").unwrap_or_default();
-    if !payload::signature_holds(&secret, &body, signature) {
-        let message = if signature.is_empty() {
-            "the header X-Hub-Signature-256 is missing: set the webhook's secret"
-        } else {
-            "the signature does not fit this project's secret"
+    forge
+        .check(&secret, &header, &body)
+        .map_err(|message| HttpError::new(StatusCode::UNAUTHORIZED, message))?;
+    let bad = |bad: BadPayload| HttpError::bad_request(bad.0);
+    let call = forge.call(&header, &body).map_err(bad)?;
+    let wishes = forge.read(&call.event, &body).map_err(bad)?;
+    let text = text_of(&body);
+    let received_at = crate::clock::now();
+    let mut answers = vec![];
+    for (number, wish) in (1..).zip(wishes) {
+        let decision = Decision::from(wish);
+        let reason = match &decision {
+            Decision::Ignore { reason } => reason.clone(),
+            Decision::Build { .. } => String::new(),
         };
-        return Err(HttpError::new(StatusCode::UNAUTHORIZED, message));
+        // Each is stored for itself. A call that breaks off between two is not acknowledged, and those that
+        // are stored are found again when it is repeated.
+        let delivery = NewDelivery {
+            project: name.clone(),
+            forge: forge.word().to_owned(),
+            delivery_id: id_of_part(&call.delivery_id, number),
+            event: call.event.clone(),
+            body: text.clone(),
+            decision,
+            redelivery: None,
+            received_at,
+        };
+        answers.push(match app.store.accept_delivery(delivery).await? {
+            Accepted::Run(run) => {
+                app.bell.ring();
+                Answer::Run(run)
+            }
+            Accepted::Duplicate { run } => Answer::Duplicate(run),
+            Accepted::Ignored => Answer::Ignored(reason),
+        });
     }
-    let (event, delivery_id) = match forge {
-        Forge::Github => {
-            let need = |name: &str| {
-                header(name)
-                    .ok_or_else(|| HttpError::bad_request(format!("the header {name} is missing")))
-            };
-            (
-                need("x-github-event")?,
-                need("x-github-delivery")?.to_owned(),
-            )
+    Ok(answer(&answers))
+}
+
+/// What became of one branch of a push.
+enum Answer {
+    Run(RunId),
+    Duplicate(Option<RunId>),
+    Ignored(String),
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        match self {
+            Self::Run(run) => json!({"decision": "run", "run": run}),
+            Self::Duplicate(run) => json!({"decision": "duplicate", "run": run}),
+            Self::Ignored(reason) => json!({"decision": "ignored", "reason": reason}),
         }
-        Forge::Git => {
-            let id = header("x-roadstead-delivery").map(str::to_owned);
-            ("push", id.unwrap_or_else(|| payload::id_of_body(&body)))
-        }
-    };
-    if delivery_id.len() > 200 || event.len() > 100 {
-        return Err(HttpError::bad_request(
-            "the delivery's id or event is too long",
-        ));
     }
-    let wish = payload::read(event, &body).map_err(|bad| HttpError::bad_request(bad.0))?;
-    let (decision, reason) = match wish {
-        Wish::Run(Push { git_ref, commit }) => (Decision::Build { git_ref, commit }, String::new()),
-        Wish::Nothing(reason) => (
-            Decision::Ignore {
-                reason: reason.clone(),
-            },
-            reason,
-        ),
+}
+
+/// 202 with the first run that was made, or 200. A call for several branches lists them.
+fn answer(answers: &[Answer]) -> HttpResponse {
+    let made = answers.iter().find_map(|answer| match answer {
+        Answer::Run(run) => Some(run),
+        Answer::Duplicate(_) | Answer::Ignored(_) => None,
+    });
+    let body = match answers {
+        [one] => one.json(),
+        several => json!({ "branches": several.iter().map(Answer::json).collect::<Vec<_>>() }),
     };
-    let delivery = NewDelivery {
-        project: name,
-        forge: forge.word().to_owned(),
-        delivery_id,
-        event: event.to_owned(),
-        body: text_of(&body),
-        decision,
-        redelivery: None,
-        received_at: crate::clock::now(),
-    };
-    match app.store.accept_delivery(delivery).await? {
-        Accepted::Run(run) => {
-            app.bell.ring();
-            Ok(HttpResponse::Accepted()
-                .insert_header(("location", format!("/runs/{run}")))
-                .json(json!({"decision": "run", "run": run})))
-        }
-        Accepted::Duplicate { run } => {
-            Ok(HttpResponse::Ok().json(json!({"decision": "duplicate", "run": run})))
-        }
-        Accepted::Ignored => {
-            Ok(HttpResponse::Ok().json(json!({"decision": "ignored", "reason": reason})))
+    match made {
+        Some(run) => HttpResponse::Accepted()
+            .insert_header(("location", format!("/runs/{run}")))
+            .json(body),
+        None => HttpResponse::Ok().json(body),
+    }
+}
+
+/// The id under which the `number`-th branch of a call is stored, from 1. Most calls tell of one.
+fn id_of_part(call: &str, number: usize) -> String {
+    match number {
+        1 => call.to_owned(),
+        _ => format!("{call}#{number}"),
+    }
+}
+
+/// Which branch of its call a stored delivery is of, from 1; also of one that was sent again.
+fn part_of(delivery_id: &str) -> usize {
+    let (_, number) = delivery_id.rsplit_once('#').unwrap_or_default();
+    let digits = number.split('-').next().unwrap_or_default();
+    digits.parse().unwrap_or(1)
+}
+
+impl From<Wish> for Decision {
+    fn from(wish: Wish) -> Self {
+        match wish {
+            Wish::Run(Push { git_ref, commit }) => Self::Build { git_ref, commit },
+            Wish::Nothing(reason) => Self::Ignore { reason },
         }
     }
 }
@@ -121,11 +158,32 @@ fn text_of(body: &[u8]) -> String {
 ///
 /// # Errors
 /// [`BadPayload`] when this version reads it otherwise than the one that stored it.
-pub fn decide_again(event: &str, body: &str) -> Result<Decision, BadPayload> {
-    Ok(match payload::read(event, body.as_bytes())? {
-        Wish::Run(Push { git_ref, commit }) => Decision::Build { git_ref, commit },
-        Wish::Nothing(reason) => Decision::Ignore { reason },
-    })
+pub fn decide_again(delivery: &Delivery, body: &str) -> Result<Decision, BadPayload> {
+    // What the gap filler stores has the form of a hook's.
+    let forge = Forge::parse(&delivery.forge).unwrap_or(Forge::Git);
+    let mut wishes = forge.read(&delivery.event, body.as_bytes())?;
+    // Other senders' ids may look as if they were of a part.
+    let number = if wishes.len() == 1 {
+        1
+    } else {
+        part_of(&delivery.delivery_id)
+    };
+    if !(1..=wishes.len()).contains(&number) {
+        return Err(BadPayload(format!("it tells of no branch {number}")));
+    }
+    Ok(wishes.swap_remove(number - 1).into())
+}
+
+/// What a push asks for that no forge told of: a branch that is at `commit`, with this message.
+///
+/// # Errors
+/// [`BadPayload`] for a branch that git does not allow.
+pub fn decide_untold(
+    git_ref: &str,
+    commit: &CommitSha,
+    message: &str,
+) -> Result<Decision, BadPayload> {
+    payload::wish(git_ref.to_owned(), commit.as_str(), message).map(Decision::from)
 }
 
 fn too_large(error: &actix_web::Error) -> HttpError {

@@ -1,0 +1,113 @@
+//! The body of a push as Bitbucket Cloud sends it (*Repository events* of its documentation): one call for all
+//! branches and tags of one `git push`.
+
+use super::payload::{self, BadPayload, Wish};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Body {
+    push: Push,
+}
+
+#[derive(Deserialize)]
+struct Push {
+    changes: Vec<Change>,
+}
+
+#[derive(Deserialize)]
+struct Change {
+    /// None when it was deleted.
+    new: Option<Reference>,
+    old: Option<Reference>,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    #[serde(rename = "type")]
+    kind: String,
+    name: String,
+    target: Target,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    hash: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl Reference {
+    fn git_ref(&self) -> String {
+        match self.kind.as_str() {
+            "branch" | "named_branch" => format!("refs/heads/{}", self.name),
+            _ => format!("refs/tags/{}", self.name),
+        }
+    }
+}
+
+/// Reads a push, branch by branch.
+///
+/// # Errors
+/// [`BadPayload`].
+pub(super) fn read(body: &[u8]) -> Result<Vec<Wish>, BadPayload> {
+    let body: Body = serde_json::from_slice(body).map_err(|error| BadPayload::no_push(&error))?;
+    let wish = |change: &Change| match (&change.new, &change.old) {
+        (Some(new), _) => payload::wish(new.git_ref(), &new.target.hash, &new.target.message),
+        (None, Some(old)) => Ok(payload::deleted(&old.git_ref())),
+        (None, None) => Err(BadPayload("a change has neither `new` nor `old`".into())),
+    };
+    let wishes: Vec<Wish> = body
+        .push
+        .changes
+        .iter()
+        .map(wish)
+        .collect::<Result<_, _>>()?;
+    if wishes.is_empty() {
+        return Ok(vec![Wish::Nothing("the push changed nothing".into())]);
+    }
+    Ok(wishes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const COMMIT: &str = "709d658dc5b6d6afcd46049c2f332ee3f515a67d";
+
+    fn reference(kind: &str, name: &str, message: &str) -> Value {
+        json!({
+            "type": kind, "name": name,
+            "target": { "type": "commit", "hash": COMMIT, "message": message, "date": "2026-11-27T10:00:00+00:00" },
+        })
+    }
+
+    fn wishes(changes: &Value) -> Vec<Wish> {
+        let body = json!({ "actor": {}, "repository": {}, "push": { "changes": changes } });
+        read(body.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn each_branch_of_a_push_is_told() {
+        let told = wishes(&json!([
+            { "new": reference("branch", "main", "Sails\n"), "old": reference("branch", "main", ""), "forced": false },
+            { "new": reference("branch", "feature/masts", "Masts [skip ci]"), "old": null, "created": true },
+            { "new": reference("tag", "v1", "Sails"), "old": null },
+            { "new": null, "old": reference("branch", "gone", ""), "closed": true },
+        ]));
+        let expected = payload::wish("refs/heads/main".into(), COMMIT, "").unwrap();
+        let nothing = |reason: &str| Wish::Nothing(reason.into());
+        assert_eq!(
+            told,
+            [
+                expected,
+                nothing("the commit's message says [skip ci]"),
+                nothing("refs/tags/v1 is no branch"),
+                nothing("refs/heads/gone was deleted"),
+            ]
+        );
+        assert_eq!(wishes(&json!([])), [nothing("the push changed nothing")]);
+        let neither = json!({ "push": { "changes": [{ "new": null, "old": null }] } });
+        assert!(read(neither.to_string().as_bytes()).is_err());
+    }
+}
