@@ -102,27 +102,34 @@ impl Store {
             return Ok(true);
         }
         let now = clock::now();
-        let held = name.to_owned();
-        let other: Option<(String, i64)> = self
-            .read(move |c| {
-                let row = leases::table.find(&held);
-                Ok(row
-                    .select((leases::holder, leases::held_until))
-                    .first(c)
-                    .optional()?)
-            })
-            .await?;
         // Mostly another one holds it: looking is not to write.
+        let other = self.holder(name).await?;
         if other.is_some_and(|(holder, until)| holder != self.id() && until >= micros(now)) {
             return Ok(false);
         }
-        let (name, holder) = (name.to_owned(), self.id().to_owned());
-        let taking = self.write(move |c| take(c, &name, &holder, now, now + lasting));
+        let (held, holder) = (name.to_owned(), self.id().to_owned());
+        let taking = self.write(move |c| take(c, &held, &holder, now, now + lasting));
         match taking.await {
-            // Another server was faster.
-            Err(StoreError::Conflict { .. }) => Ok(false),
+            // Somebody was faster, who may be another task of this server.
+            Err(StoreError::Conflict { .. }) => {
+                let faster = self.holder(name).await?;
+                Ok(faster.is_some_and(|(holder, _)| holder == self.id()))
+            }
             taken => taken,
         }
+    }
+
+    /// Who holds something, and until when.
+    async fn holder(&self, name: &str) -> Result<Option<(String, i64)>> {
+        let name = name.to_owned();
+        self.read(move |c| {
+            let row = leases::table.find(&name);
+            Ok(row
+                .select((leases::holder, leases::held_until))
+                .first(c)
+                .optional()?)
+        })
+        .await
     }
 
     /// Lets go of what this server holds, for the next one to take at once.
