@@ -25,11 +25,15 @@ use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::future::Future;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Longest wait for requests under way when the server stops.
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
+/// So long a server that starts waits for a PostgreSQL that does not answer.
+const LONGEST_START: Duration = Duration::from_secs(600);
+/// Between two tries to reach it.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Runs a server until `shutdown` completes. Prints `server ready on http://…` once it answers.
 ///
@@ -41,7 +45,13 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     private::folder(&config.data)
         .with_context(|| format!("cannot make the data folder {}", config.data.display()))?;
     let _alone = alone(&config)?;
-    let store = Store::open(&config.store_url())
+    let mut shutdown = std::pin::pin!(shutdown);
+    let database = config.store_url();
+    tokio::select! {
+        () = &mut shutdown => return Ok(()),
+        () = database_answers(&database) => {}
+    }
+    let store = Store::open(&database)
         .await
         .context("cannot open the database")?;
     let (secrets, remotes) = set_up_projects(&config, &store).await?;
@@ -124,7 +134,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     ];
     println!("server ready on http://{address}");
     tokio::select! {
-        () = shutdown => {}
+        () = &mut shutdown => {}
         ended = &mut serving => ended?.context("the HTTP server ended")?,
     }
     tracing::info!("stopping");
@@ -139,6 +149,25 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         carrier.ended(LAST_REQUESTS).await;
     }
     Ok(())
+}
+
+/// Waits for a PostgreSQL that does not answer, as when a machine starts both or one fails over: not for
+/// ever, so that a wrong address ends in an error, which opening it then tells.
+async fn database_answers(url: &str) {
+    if !matches!(place_of(url), Ok(Place::Elsewhere)) {
+        return;
+    }
+    let begun = Instant::now();
+    while let Err(error) = Store::probe(url).await {
+        if begun.elapsed() > LONGEST_START {
+            return;
+        }
+        tracing::warn!(
+            "waits for its database, for {} minutes at most: {error}",
+            LONGEST_START.as_secs() / 60
+        );
+        tokio::time::sleep(AGAIN).await;
+    }
 }
 
 /// Locks what no two servers may have: the data folder, with its mirrors, and an embedded database,

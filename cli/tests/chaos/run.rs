@@ -119,8 +119,8 @@ impl Run {
         Ok(())
     }
 
-    /// What a supervisor does: a part that ended by itself is started again, such as a server that found
-    /// no database when it began.
+    /// What a supervisor does: a part that ended by itself is started again, such as a server whose
+    /// database went away while it was set up.
     fn supervise(&mut self) -> anyhow::Result<()> {
         let servers = (0..self.world.servers.len()).map(Victim::Server);
         let runners = (0..self.world.runners.len()).map(Victim::Runner);

@@ -89,6 +89,11 @@ impl Shared {
         panic!("{name} ended: {}", std::fs::read_to_string(path).unwrap());
     }
 
+    /// What the server of this name has logged so far.
+    pub(crate) fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.join(format!("{name}.log"))).unwrap_or_default()
+    }
+
     /// What a server says that does not start.
     pub(crate) fn refused(&self, name: &str) -> Output {
         self.command(name).output().unwrap()

@@ -3,10 +3,21 @@
 use crate::databases::Cluster;
 use crate::pair::Shared;
 use crate::psql::sql;
+use crate::waiting::{PATIENCE, PAUSE};
+use std::time::Instant;
 
 const PROJECT: &str = "[[projects]]\nname = \"shop\"\nrepository = \"/nowhere/shop.git\"\n\
                        webhook_secret = \"sixteen characters\"\n";
 const NO_AWS: &str = "http://127.0.0.1:9";
+
+/// Looks until it is so; fails when it is not within two minutes.
+fn until(what: &str, so: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < end, "{what}: not in time");
+        std::thread::sleep(PAUSE);
+    }
+}
 
 #[test]
 fn two_that_start_at_once_print_one_password() {
@@ -28,6 +39,23 @@ fn two_that_start_at_once_print_one_password() {
     let (again, printed) = shared.start_without_password("d");
     assert_eq!(printed, Vec::<String>::new());
     drop(again);
+}
+
+#[test]
+fn a_server_waits_at_its_start_for_a_database_that_is_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start();
+    let shared = Shared::new(cluster.database(), NO_AWS.into(), folder.path(), PROJECT);
+    cluster.stop();
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| shared.start("a"));
+        until("the server says that it waits", || {
+            shared.log("a").contains("waits for its database")
+        });
+        assert!(!starting.is_finished());
+        cluster.start_again();
+        drop(starting.join().unwrap());
+    });
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod audit;
 mod checkpoint;
+#[expect(dead_code, reason = "tests of servers use more of it")]
 #[path = "../../tests/support/databases.rs"]
 mod databases;
 

@@ -7,6 +7,7 @@
 
 mod audit;
 mod backup;
+#[expect(dead_code, reason = "tests of servers use more of it")]
 #[path = "../support/databases.rs"]
 mod databases;
 mod intake;

@@ -109,6 +109,31 @@ fn run(mut command: Command) {
     assert!(output.status.success(), "{command:?}: {output:?}");
 }
 
+/// Starts a server on the cluster in a folder, and waits until it answers.
+fn serve(programs: &Path, folder: &Path) -> Child {
+    let mut server = command(programs, "postgres");
+    server.arg("-D").arg(folder.join("data"));
+    server.arg("-k").arg(folder);
+    server.args(["-c", "listen_addresses="]);
+    server.args(["-c", "fsync=off", "-c", "max_connections=60"]);
+    server.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut server = server.spawn().unwrap();
+    for _ in 0..600 {
+        let ready = Command::new(programs.join("pg_isready"))
+            .arg("--host")
+            .arg(folder)
+            .output()
+            .unwrap();
+        if ready.status.success() {
+            return server;
+        }
+        let ended = server.try_wait().unwrap();
+        assert!(ended.is_none(), "PostgreSQL ended at its start: {ended:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    panic!("PostgreSQL did not answer within two minutes");
+}
+
 impl Cluster {
     /// Makes a cluster and waits until it answers.
     pub(crate) fn start() -> Self {
@@ -133,38 +158,31 @@ impl Cluster {
         initdb.arg("--pgdata").arg(&data);
         run(initdb);
 
-        let mut server = command(&programs, "postgres");
-        server.arg("-D").arg(&data).arg("-k").arg(folder.path());
-        server.args([
-            "-c",
-            "listen_addresses=",
-            "-c",
-            "fsync=off",
-            "-c",
-            "max_connections=60",
-        ]);
-        server.stdout(Stdio::null()).stderr(Stdio::null());
-        let server = server.spawn().unwrap();
-        let mut cluster = Self {
-            server,
+        Self {
+            server: serve(&programs, folder.path()),
             folder,
             programs,
             databases: AtomicU32::new(0),
-        };
-        for _ in 0..600 {
-            let ready = Command::new(cluster.programs.join("pg_isready"))
-                .arg("--host")
-                .arg(cluster.folder.path())
-                .output()
-                .unwrap();
-            if ready.status.success() {
-                return cluster;
+        }
+    }
+
+    /// Shuts the server down at once; connections are cut.
+    pub(crate) fn stop(&mut self) {
+        let pid = self.server.id().to_string();
+        let _ = Command::new("kill").args(["-INT", &pid]).status();
+        for _ in 0..150 {
+            if matches!(self.server.try_wait(), Ok(Some(_))) {
+                return;
             }
-            let ended = cluster.server.try_wait().unwrap();
-            assert!(ended.is_none(), "PostgreSQL ended at its start: {ended:?}");
             std::thread::sleep(Duration::from_millis(200));
         }
-        panic!("PostgreSQL did not answer within two minutes");
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+
+    /// Starts the server again, with all that it held, and waits until it answers.
+    pub(crate) fn start_again(&mut self) {
+        self.server = serve(&self.programs, self.folder.path());
     }
 
     /// The URL of a new, empty database.
@@ -184,16 +202,6 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // A fast shutdown; the server takes its children with it.
-        let pid = self.server.id().to_string();
-        let _ = Command::new("kill").args(["-INT", &pid]).status();
-        for _ in 0..150 {
-            if matches!(self.server.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        let _ = self.server.kill();
-        let _ = self.server.wait();
+        self.stop();
     }
 }
