@@ -6,7 +6,9 @@ use super::commit::{self, By};
 use super::conn::AnyConnection;
 use super::schema::{attempts as attempt_rows, runners, runs};
 use super::{Attempt, Claim, Heard, Offer, Report, Result, Store, lane, runs as run_rows};
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::Bool;
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::fact::{Change, RunFact};
 use roadstead_pipelines::id::{RunId, StepName};
@@ -35,7 +37,8 @@ fn ordered_steps(pipeline: &Pipeline) -> Vec<&StepName> {
 /// The oldest job that waits for a runner.
 fn candidates(connection: &mut AnyConnection) -> Result<Vec<RunId>> {
     let found: Vec<String> = runs::table
-        .filter(runs::word.eq("queued"))
+        // Spelled out, as in the index of what is queued: with a bound value SQLite would not take it.
+        .filter(sql::<Bool>("word = 'queued'"))
         .order((runs::created_at, runs::id))
         .limit(CANDIDATES)
         .select(runs::id)

@@ -111,9 +111,9 @@ fn tell_again(connection: &mut AnyConnection, new: &NewDelivery, again: &Redeliv
 }
 
 fn accept(connection: &mut AnyConnection, new: &NewDelivery) -> Result<Accepted> {
-    // The lane first: another server may be storing the same call.
+    // The lane first: another server may be storing the same call. A run that is made moves it on.
     if !matches!(new.decision, Decision::Ignore { .. }) {
-        lane::bump(connection, &new.project)?;
+        lane::lock(connection, &new.project)?;
     }
     if let Some(again) = &new.redelivery {
         tell_again(connection, new, again)?;

@@ -4,7 +4,9 @@ use super::codec::{Row, json, micros, signed};
 use super::conn::AnyConnection;
 use super::schema::deployments;
 use super::{DeploymentDetail, DeploymentFilter, Result, Store, StoreError, effects, releases};
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::Bool;
 use jiff::Timestamp;
 use roadstead_pipelines::deployment::{Deployment, DeploymentState};
 use roadstead_pipelines::id::{DeploymentId, Place, ProjectName};
@@ -141,7 +143,8 @@ pub(super) fn verified(
         .filter(deployments::project.eq(project.as_str()))
         .filter(deployments::environment.eq(place.environment.as_str()))
         .filter(deployments::service.eq(place.service.as_str()))
-        .filter(deployments::word.eq("deployed"))
+        // Spelled out, as in the index of what was deployed: with a bound value SQLite would not take it.
+        .filter(sql::<Bool>("word = 'deployed'"))
         .order((deployments::ended_at.desc(), deployments::number.desc()))
         .limit(VERIFIED_PER_PLACE)
         .load(connection)?;

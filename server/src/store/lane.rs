@@ -30,6 +30,16 @@ pub(super) fn bump(connection: &mut AnyConnection, project: &ProjectName) -> Res
     }
 }
 
+/// Keeps others from changing the project until the transaction ends, without changing it. On SQLite nobody
+/// else writes.
+pub(super) fn lock(connection: &mut AnyConnection, project: &ProjectName) -> Result<()> {
+    if let AnyConnection::Postgres(c) = connection {
+        let lane = lanes::table.find(project.as_str()).select(lanes::project);
+        let _found: Option<String> = lane.for_update().first(c).optional()?;
+    }
+    Ok(())
+}
+
 /// Moves the generation of every lane on: what changed counts in all projects.
 pub(super) fn bump_all(connection: &mut AnyConnection) -> Result<()> {
     diesel::update(lanes::table)
