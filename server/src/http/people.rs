@@ -65,16 +65,20 @@ fn known(user: Option<&User>) -> &str {
     user.map_or("(unknown)", |user| user.name.as_str())
 }
 
-/// Begins a session; gives its secret.
+/// Begins a session for somebody at `client`; gives its secret.
 ///
 /// # Errors
 /// 409 when the user was changed since their password was checked.
-pub(super) async fn begin_session(app: &App, user: &User) -> Result<String, HttpError> {
+pub(super) async fn begin_session(
+    app: &App,
+    client: Option<IpAddr>,
+    user: &User,
+) -> Result<String, HttpError> {
     let secret = auth::new_secret("rss");
     let now = crate::clock::now();
     let end = now + SignedDuration::from_hours(auth::SESSION_HOURS);
     app.store
-        .create_session(hash_secret(&secret), user, now, end)
+        .create_session(hash_secret(&secret), user, client, now, end)
         .await?;
     Ok(secret)
 }
@@ -233,7 +237,7 @@ pub(super) async fn change_password(
         .await?;
     let user = app.store.get_user(&who.name).await?;
     let user = user.ok_or_else(|| HttpError::not_found("you are no user any more"))?;
-    begin_session(app, &user).await
+    begin_session(app, client, &user).await
 }
 
 /// An API token that was just made.

@@ -16,6 +16,7 @@ use roadstead_pipelines::authorship::Addresses;
 use roadstead_pipelines::spec::Role;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 type UserRecord = (String, String, String, i64, Option<i64>, Option<i64>);
 
@@ -356,7 +357,7 @@ impl Store {
     }
 
     /// Begins a session of a user whose password was just checked, and forgets sessions that have
-    /// expired.
+    /// expired. The trail tells of it, and from which address it was, where that is known.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the user was disabled or got another password meanwhile.
@@ -364,6 +365,7 @@ impl Store {
         &self,
         token_hash: String,
         checked: &User,
+        from: Option<IpAddr>,
         now: Timestamp,
         expires_at: Timestamp,
     ) -> Result<()> {
@@ -393,7 +395,9 @@ impl Store {
                     sessions::expires_at.eq(micros(expires_at)),
                 ))
                 .execute(c)?;
-            Ok(())
+            let detail = json!({"from": from});
+            let by = (checked.name.as_str(), now);
+            tell(c, &checked.name, by, "signed_in", NO_TURN, &detail)
         })
         .await
     }
@@ -436,15 +440,23 @@ impl Store {
         .await
     }
 
-    /// Ends a session.
+    /// Ends a session, and tells it in the trail. One that has ended stays ended.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn delete_session(&self, token_hash: &str) -> Result<()> {
+    pub async fn delete_session(&self, token_hash: &str, now: Timestamp) -> Result<()> {
         let token_hash = token_hash.to_owned();
         self.write(move |c| {
-            diesel::delete(sessions::table.find(&token_hash)).execute(c)?;
-            Ok(())
+            let session = sessions::table.find(&token_hash);
+            let name: Option<String> = session.select(sessions::user_name).first(c).optional()?;
+            let Some(name) = name else {
+                return Ok(());
+            };
+            // Of two that end it at once the second one finds nothing to end.
+            if diesel::delete(session).execute(c)? == 0 {
+                return Ok(());
+            }
+            tell(c, &name, (&name, now), "signed_out", NO_TURN, &json!({}))
         })
         .await
     }

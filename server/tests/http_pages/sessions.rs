@@ -93,7 +93,7 @@ async fn a_session_ends() {
     let store = &site.story.store;
     let viewer = store.get_user("viewer").await.unwrap().unwrap();
     store
-        .create_session(hash_secret("old"), &viewer, past, end)
+        .create_session(hash_secret("old"), &viewer, None, past, end)
         .await
         .unwrap();
     let answer = as_session(&site, "roadstead_session=old", "/").await;

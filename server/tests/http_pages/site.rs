@@ -101,7 +101,7 @@ impl Site {
             let user = story.store.get_user(name).await.unwrap().unwrap();
             story
                 .store
-                .create_session(hash_secret(&session_of(role)), &user, now(), end)
+                .create_session(hash_secret(&session_of(role)), &user, None, now(), end)
                 .await
                 .unwrap();
         }

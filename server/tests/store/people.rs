@@ -44,7 +44,7 @@ async fn session(story: &Story, user: &User, secret: &str) -> Result<(), StoreEr
     let hash = hash_secret(secret);
     story
         .store
-        .create_session(hash, user, story.now, until)
+        .create_session(hash, user, None, story.now, until)
         .await
 }
 
@@ -95,7 +95,10 @@ async fn people_sign_in_and_out(url: &str) {
     let (store, until) = (&story.store, story.now + SignedDuration::from_hours(1));
     let late = store.session_user(&hash_secret("s"), until).await.unwrap();
     assert!(late.is_none());
-    store.delete_session(&hash_secret("s")).await.unwrap();
+    store
+        .delete_session(&hash_secret("s"), story.now)
+        .await
+        .unwrap();
     assert!(user_of(&story, "s").await.is_none());
 
     for secret in ["u", "v"] {
@@ -499,6 +502,13 @@ async fn everything_is_told_in_the_history(url: &str) {
     store.set_password("ada", "x", "ada", now).await.unwrap();
     store.set_password("ada", "y", "boss", now).await.unwrap();
     store.end_sessions("ada", "ada", now).await.unwrap();
+    let user = store.get_user("ada").await.unwrap().unwrap();
+    let (hash, from) = (hash_secret("a session"), "192.0.2.7".parse().unwrap());
+    let beginning = store.create_session(hash.clone(), &user, Some(from), now, now);
+    beginning.await.unwrap();
+    for _ in 0..2 {
+        store.delete_session(&hash, now).await.unwrap();
+    }
     store
         .revoke_api_token(&id, None, "boss", now)
         .await
@@ -524,6 +534,8 @@ async fn everything_is_told_in_the_history(url: &str) {
         r#"ada password_changed user ada {"sessions":0}"#,
         r#"boss password_reset user ada {"sessions":0}"#,
         r#"ada sessions_ended user ada {"sessions":0}"#,
+        r#"ada signed_in user ada {"from":"192.0.2.7"}"#,
+        r#"ada signed_out user ada {}"#,
         r#"boss token_revoked token laptop"#,
         r#"ada token_created token phone"#,
         r#"boss user_disabled user ada {"sessions":0,"tokens":1}"#,

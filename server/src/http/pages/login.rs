@@ -86,7 +86,7 @@ pub(super) async fn sign_in(
         }
         Err(error) => return Err(error),
     };
-    let secret = people::begin_session(&app, &user).await?;
+    let secret = people::begin_session(&app, client, &user).await?;
     let secure = app.public_url().starts_with("https://");
     Ok(frame::see_other(safe_next(next))
         .cookie(auth::session_cookie(secret, secure))
@@ -104,7 +104,7 @@ pub(super) async fn sign_out(
     let mut answer = frame::see_other(route::LOGIN);
     if let Some(cookie) = request.cookie(SESSION_COOKIE) {
         app.store
-            .delete_session(&hash_secret(cookie.value()))
+            .delete_session(&hash_secret(cookie.value()), crate::clock::now())
             .await?;
         let mut gone = auth::session_cookie(String::new(), false);
         gone.make_removal();
