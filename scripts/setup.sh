@@ -45,6 +45,8 @@ look() {
   need chromium-driver chromedriver
   # Root mounts by itself what one test needs.
   [ "$(id -u)" = 0 ] || need fuse3 fusermount3
+  # Recorded webhooks, the input of a test, come from npm.
+  need npm npm
   need git git
   need curl curl
   need openssl openssl

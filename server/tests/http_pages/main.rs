@@ -9,6 +9,7 @@
 mod pages;
 mod people;
 mod polls;
+mod recorded;
 mod roles;
 mod sessions;
 mod site;

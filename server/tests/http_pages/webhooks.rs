@@ -8,7 +8,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
 fn signature(body: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+    signature_with(SECRET, body)
+}
+
+pub(crate) fn signature_with(secret: &str, body: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(body.as_bytes());
     format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
 }
@@ -36,7 +40,7 @@ async fn signed(site: &Site, body: &str, event: &str, id: &str) -> Response {
     send(site, body, &headers).await
 }
 
-async fn decision(answer: Response, status: StatusCode) -> (String, serde_json::Value) {
+pub(crate) async fn decision(answer: Response, status: StatusCode) -> (String, serde_json::Value) {
     assert_eq!(answer.status(), status);
     let body: serde_json::Value = answer.json().await.unwrap();
     (body["decision"].as_str().unwrap().to_owned(), body)
