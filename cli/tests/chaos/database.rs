@@ -144,9 +144,14 @@ impl Cluster {
 }
 
 impl Database {
-    pub(crate) async fn start(kind: options::Database, folder: &Path) -> anyhow::Result<Self> {
+    /// `of_servers`: where the servers keep what is theirs.
+    pub(crate) async fn start(
+        kind: options::Database,
+        folder: &Path,
+        of_servers: &Path,
+    ) -> anyhow::Result<Self> {
         Ok(match kind {
-            options::Database::Sqlite => Self::Sqlite(folder.join("server-1/roadstead.db")),
+            options::Database::Sqlite => Self::Sqlite(of_servers.join("server-1/roadstead.db")),
             options::Database::Postgresql => {
                 Self::Postgresql(Box::new(Cluster::start(folder).await?))
             }

@@ -94,6 +94,10 @@ pub(crate) enum Action {
     DatabaseDown {
         down: Duration,
     },
+    /// No room is left on the servers' disk.
+    DiskFull {
+        lasts: Duration,
+    },
 }
 
 const OPERATIONS: [&str; 10] = [
@@ -126,6 +130,8 @@ pub(crate) struct Draw {
     long: bool,
     /// Whether there is a database to shut down.
     database: bool,
+    /// Whether there is a disk to fill.
+    disk: bool,
 }
 
 impl Draw {
@@ -134,7 +140,7 @@ impl Draw {
         servers: usize,
         runners: usize,
         long: bool,
-        database: bool,
+        (database, disk): (bool, bool),
     ) -> Self {
         Self {
             random: StdRng::seed_from_u64(seed),
@@ -142,6 +148,7 @@ impl Draw {
             runners,
             long,
             database,
+            disk,
         }
     }
 
@@ -229,12 +236,15 @@ impl Draw {
                 lasts: self.millis(500..4_000),
             },
             80..85 if self.database => Action::DatabaseDown {
-                // A server waits 10 s for the database before it says that it is gone.
+                // A server waits 5 s for the database before it says that it is gone.
                 down: if self.random.random_ratio(1, 3) {
                     self.millis(11_000..15_000)
                 } else {
                     self.millis(500..4_000)
                 },
+            },
+            85..88 if self.disk => Action::DiskFull {
+                lasts: self.millis(500..8_000),
             },
             _ => Action::Fault {
                 operation: OPERATIONS[self.random.random_range(0..OPERATIONS.len())],

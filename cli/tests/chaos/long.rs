@@ -5,6 +5,7 @@
 mod aws;
 mod checks;
 mod database;
+mod disk;
 #[path = "../../src/demo/docker.rs"]
 mod docker;
 mod draw;
@@ -39,6 +40,9 @@ struct Arguments {
     servers: usize,
     #[arg(long, default_value_t = 3)]
     runners: usize,
+    /// Give the servers a disk of their own, which gets full at times; needs root.
+    #[arg(long)]
+    full_disk: bool,
     /// Keep the folder with all data.
     #[arg(long)]
     keep: bool,
@@ -56,6 +60,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         database: arguments.database,
         servers: arguments.servers,
         runners: arguments.runners,
+        full_disk: arguments.full_disk,
         keep: arguments.keep,
     };
     let report = run::run(&options).await?;

@@ -10,6 +10,7 @@
 mod aws;
 mod checks;
 mod database;
+mod disk;
 #[path = "../../src/demo/docker.rs"]
 mod docker;
 mod draw;
@@ -34,6 +35,7 @@ async fn short(database: Database, seed: u64) {
         database,
         servers: 1,
         runners: 2,
+        full_disk: false,
         keep: false,
     };
     let report = run::run(&options).await.unwrap();

@@ -29,6 +29,8 @@ pub(crate) struct Options {
     /// How many servers share the database.
     pub(crate) servers: usize,
     pub(crate) runners: usize,
+    /// Whether the servers have a disk of their own, which may get full.
+    pub(crate) full_disk: bool,
     /// Whether the folder stays in any case.
     pub(crate) keep: bool,
 }

@@ -26,6 +26,7 @@ enum Due {
     GoOn(Victim),
     Accept(Line),
     DatabaseUp,
+    RoomOnDisk,
     Deliver(Vec<Delivery>),
 }
 
@@ -88,7 +89,10 @@ impl Run {
             options.servers,
             options.runners,
             options.outlasts_leases(),
-            options.database == options::Database::Postgresql,
+            (
+                options.database == options::Database::Postgresql,
+                options.full_disk,
+            ),
         );
         // Something to press buttons on.
         self.act_on(Action::Push {
@@ -153,6 +157,11 @@ impl Run {
                             .database_turns
                             .fetch_add(1, Ordering::SeqCst);
                         cluster.begin().await?;
+                    }
+                }
+                Due::RoomOnDisk => {
+                    if let Some(disk) = &self.world.disk {
+                        disk.clear()?;
                     }
                 }
                 Due::Deliver(deliveries) => self.deliver(deliveries),
@@ -289,6 +298,13 @@ impl Run {
                 }
             }
             Action::DatabaseDown { down } => self.take_database_away(down).await?,
+            Action::DiskFull { lasts } => {
+                if let Some(disk) = &self.world.disk {
+                    disk.fill()?;
+                    self.note("no room on the servers' disk");
+                    self.later(lasts, Due::RoomOnDisk);
+                }
+            }
             Action::Push { .. } | Action::DeliverAgain { .. } | Action::Press { .. } => {}
         }
         Ok(())

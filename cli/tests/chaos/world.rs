@@ -2,6 +2,7 @@
 
 use crate::aws::Aws;
 use crate::database::Database;
+use crate::disk::Disk;
 use crate::docker;
 use crate::draw::{Line, Victim};
 use crate::forge::Forge;
@@ -29,6 +30,9 @@ pub(crate) struct World {
     pub(crate) caller: Caller,
     pub(crate) forge: Forge,
     pub(crate) database: Database,
+    pub(crate) disk: Option<Disk>,
+    /// The folder of logs that all servers share.
+    pub(crate) logs: PathBuf,
     pub(crate) aws: Aws,
     pub(crate) sandbox: Process,
     pub(crate) servers: Vec<Process>,
@@ -89,7 +93,13 @@ impl World {
         );
         base_image(&path, &base).await?;
         let forge = Forge::create(&path, &base, staging.port(), production.port()).await?;
-        let database = Database::start(options.database, &path).await?;
+        let disk = match options.full_disk {
+            true => Some(Disk::mount(&path).await?),
+            false => None,
+        };
+        let of_servers = disk.as_ref().map_or(&path, |disk| &disk.folder).clone();
+        let database = Database::start(options.database, &path, &of_servers).await?;
+        let logs = of_servers.join("logs");
         let (to_server, to_aws) = (Proxy::start().await?, Proxy::start().await?);
         to_aws.lead_to(vec![sandbox_at]);
 
@@ -124,8 +134,12 @@ impl World {
                     ("ROADSTEAD__HTTP__LISTEN", &listen.to_string()),
                     (
                         "ROADSTEAD__DATA",
-                        &path.join(format!("server-{number}")).display().to_string(),
+                        &of_servers
+                            .join(format!("server-{number}"))
+                            .display()
+                            .to_string(),
                     ),
+                    ("ROADSTEAD__LOGS__FOLDER", &logs.display().to_string()),
                     ("ROADSTEAD__STORE__URL", &database.url()),
                     (
                         "ROADSTEAD__AWS__ENDPOINT_URL",
@@ -164,6 +178,8 @@ impl World {
             path,
             forge,
             database,
+            disk,
+            logs,
             sandbox,
             servers,
             to_server,
@@ -238,6 +254,9 @@ impl World {
         if let Database::Postgresql(cluster) = &mut self.database {
             cluster.begin().await?;
         }
+        if let Some(disk) = &self.disk {
+            disk.clear()?;
+        }
         self.to_server.refuse(false);
         self.to_aws.refuse(false);
         let parts = [&mut self.sandbox].into_iter();
@@ -291,6 +310,9 @@ impl World {
         }
         self.sandbox.end().await;
         self.database.end().await;
+        if let Some(disk) = self.disk.take() {
+            disk.unmount().await?;
+        }
         let data = self.path.join("sandbox");
         if data.exists() {
             // The folder is free once the sandbox's registry has ended as well.

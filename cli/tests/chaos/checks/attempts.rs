@@ -73,7 +73,7 @@ async fn fences(world: &World, checks: &mut Checks, attempts: &[Value]) -> anyho
             attempt["number"].as_u64().unwrap_or_default(),
         );
         let ended = Duration::from_micros(attempt["ended_at"].as_u64().unwrap_or_default());
-        let path = log_file(&world.path, run, number);
+        let path = log_file(&world.logs, run, number);
         let Ok(written) = std::fs::metadata(&path).and_then(|found| found.modified()) else {
             continue;
         };
@@ -86,7 +86,7 @@ async fn fences(world: &World, checks: &mut Checks, attempts: &[Value]) -> anyho
 }
 
 fn log_file(folder: &Path, run: &str, attempt: u64) -> std::path::PathBuf {
-    folder.join(format!("server-1/logs/{run}/{attempt}/test.log"))
+    folder.join(format!("{run}/{attempt}/test.log"))
 }
 
 /// What is not over says what it waits for.
