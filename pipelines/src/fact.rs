@@ -28,6 +28,9 @@ pub struct IllegalTransition {
 /// What reading a commit's sources gave.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourcesRead {
+    /// The commit behind what was pushed; none in what was stored when only branches could be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitSha>,
     /// The pipeline file.
     pub pipeline: Pipeline,
     /// First line of the commit's message.

@@ -15,6 +15,7 @@ pub mod durations;
 pub mod effect;
 pub mod fact;
 pub mod gate;
+pub mod git_ref;
 pub mod heads;
 pub mod id;
 pub mod observation;

@@ -31,9 +31,9 @@ pub struct Run {
     pub id: RunId,
     /// The project.
     pub project: ProjectName,
-    /// The commit.
+    /// The commit. Until the sources are read, what was pushed, which may be an annotated tag.
     pub commit: CommitSha,
-    /// The ref that was pushed, `refs/heads/main`.
+    /// The ref that was pushed, `refs/heads/main` or `refs/tags/v1`.
     pub git_ref: String,
     /// First line of the commit's message; empty until the sources are read.
     pub message: String,
@@ -226,14 +226,6 @@ impl Run {
         }
     }
 
-    /// The branch or tag without `refs/heads/`.
-    #[must_use]
-    pub fn branch(&self) -> &str {
-        self.git_ref
-            .strip_prefix("refs/heads/")
-            .unwrap_or(&self.git_ref)
-    }
-
     /// The only way that a run changes.
     ///
     /// # Errors
@@ -242,6 +234,9 @@ impl Run {
         let mut next = self.clone();
         next.state = match (&self.state, fact) {
             (RunState::Fetching, RunFact::SourcesRead(read)) => {
+                if let Some(commit) = &read.commit {
+                    next.commit.clone_from(commit);
+                }
                 next.message.clone_from(&read.message);
                 next.author.clone_from(&read.author);
                 next.authorship = Some(read.authorship.clone());

@@ -256,7 +256,13 @@ fn an_alias_and_a_merge_stand_for_what_they_name() {
 #[test]
 fn the_trigger_of_the_monorepo_decides_as_it_reads() {
     let trigger = read(MONOREPO).trigger;
-    let push = |branch: &str, path: &str| triggered_by(&trigger, branch, Some(&[path.to_owned()]));
+    let push = |branch: &str, path: &str| {
+        triggered_by(
+            &trigger,
+            &format!("refs/heads/{branch}"),
+            Some(&[path.to_owned()]),
+        )
+    };
     assert_eq!(push("main", "services/api/src/main.rs"), Triggered::Yes);
     assert_eq!(push("release/1", "libs/a"), Triggered::Yes);
     assert!(matches!(

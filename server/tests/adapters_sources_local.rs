@@ -275,6 +275,53 @@ async fn what_a_forced_push_left_behind_stays_whole() {
     }
 }
 
+/// A tag's own id is asked for, as forges tell it; read is the commit that it names.
+#[tokio::test]
+async fn an_annotated_tag_brings_its_commit() {
+    let world = World::new();
+    let borrowed = world.folder.path().join("borrower");
+    for (name, folder) in [("v1", world.work()), ("v2", borrowed)] {
+        let commit = world.commit(name);
+        git(
+            &world.work(),
+            &["tag", "--annotate", "-m", "On the way", name],
+        );
+        let tag = CommitSha::parse(&git(&world.work(), &["rev-parse", name])).unwrap();
+        if name == "v2" {
+            // Nothing can be taken from this one: it is fetched.
+            let clone = ["clone", "--quiet", "--shared", "work", "borrower"];
+            git(world.folder.path(), &clone);
+        }
+        let (address, git_ref) = (
+            folder.to_str().unwrap().to_owned(),
+            format!("refs/tags/{name}"),
+        );
+        let remote = Remote {
+            address,
+            username: None,
+            password: None,
+        };
+        for _ in 0..2 {
+            let fetched = world.sources.fetch(&world.project, &remote, &tag, &git_ref);
+            fetched.await.unwrap();
+        }
+        let seen = world
+            .sources
+            .read_commit(&world.project, &tag)
+            .await
+            .unwrap();
+        assert_eq!(seen.id, commit);
+        assert_eq!(world.content(&commit).await, name);
+        git(&world.mirror(), &["fsck", "--strict"]);
+        // Once it is moved, what it named before stays whole.
+        git(&world.work(), &["tag", "--delete", name]);
+        fs::rename(&folder, world.folder.path().join("gone")).unwrap();
+        let fetched = world.sources.fetch(&world.project, &remote, &tag, &git_ref);
+        fetched.await.unwrap();
+        fs::rename(world.folder.path().join("gone"), &folder).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn slow_readers_take_turns() {
     let world = World::new();

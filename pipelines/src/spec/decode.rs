@@ -81,11 +81,21 @@ fn trigger_of(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Trigger> {
     let push = fields
         .get("push", reporter)
         .and_then(|entry| Fields::read(&entry.value, None, entry.at, &keys::PUSH, reporter));
-    let branches = push
-        .map(|push| globs(&push, "branches", reporter))
+    let (branches, tags) = push
+        .map(|push| {
+            let tags = globs(&push, "tags", reporter);
+            if let Some(entry) = push.get("tags", reporter)
+                && matches!(&entry.value.value, Value::List(items) if items.is_empty())
+            {
+                let help = "remove it: without it pushes of tags start nothing";
+                reporter.error_with_help(entry.value.at, "`tags` names no tag", help);
+            }
+            (globs(&push, "branches", reporter), tags)
+        })
         .unwrap_or_default();
     Some(Trigger {
         branches,
+        tags,
         paths: globs(&fields, "paths", reporter),
     })
 }

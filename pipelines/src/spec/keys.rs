@@ -23,13 +23,13 @@ pub(super) const TRIGGER: Keys = Keys {
     what: "trigger",
     known: &["push", "paths"],
     later: &["pull_request", "schedule"],
-    elsewhere: &[("branches", "push")],
+    elsewhere: &[("branches", "push"), ("tags", "push")],
 };
 
 pub(super) const PUSH: Keys = Keys {
     what: "trigger.push",
-    known: &["branches"],
-    later: &["tags"],
+    known: &["branches", "tags"],
+    later: &[],
     elsewhere: &[],
 };
 

@@ -29,7 +29,7 @@ pub use model::{
     Gate, HttpProbe, Image, Pipeline, ResolvedTarget, Role, Rollback, SERVICE_PLACEHOLDER, Service,
     Sidecar, Step, StepAction, Trigger, Verify,
 };
-pub use trigger::{Triggered, triggered_by};
+pub use trigger::{Triggered, tag_is_unwanted, triggered_by};
 
 use diagnostic::{At, Reporter};
 

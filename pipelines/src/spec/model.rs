@@ -31,8 +31,11 @@ pub struct Pipeline {
 /// Which pushes start a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trigger {
-    /// Globs over branch names, `release/*`. Empty: any branch.
+    /// Globs over branch names, `release/*`. Empty: any branch, or none when there are `tags`.
     pub branches: Vec<String>,
+    /// Globs over names of tags, `v*`. Empty: no tag.
+    #[serde(default)]
+    pub tags: Vec<String>,
     /// Globs over changed paths, those with `!` taking away. Empty: any path.
     pub paths: Vec<String>,
 }

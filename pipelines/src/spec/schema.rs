@@ -74,6 +74,7 @@ fn value(of: &Keys, key: &str) -> Value {
         ("the file", "environments") => named(&keys::ENVIRONMENT, 1),
         ("trigger", "push") => mapping(&keys::PUSH),
         ("trigger", "paths") | ("trigger.push", "branches") => list(&text(pattern::GLOB), 0),
+        ("trigger.push", "tags") => list(&text(pattern::GLOB), 1),
         ("image", "repository") => text(pattern::REPOSITORY),
         ("image", "context") => text(pattern::PATH),
         ("image", "dockerfile") => text(pattern::FILE_PATH),

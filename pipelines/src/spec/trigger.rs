@@ -1,10 +1,15 @@
 //! Does a push start a run.
 //!
+//! Of a file that names tags and no branches, branches start none. Whether a tag does is asked twice: of
+//! the files that were read lately when it is told of, so that tags which nobody builds make no runs, and
+//! of its own.
+//!
 //! Patterns are looked at from top to bottom and the last one that matches decides, a `!` in front
 //! taking away. A list that begins with `!` begins from everything. `*` stays within one part of a
 //! path or branch, `**` goes through all.
 
 use super::model::Trigger;
+use crate::git_ref::GitRef;
 use globset::{Glob, GlobBuilder, GlobMatcher};
 
 /// Whether a push starts a run.
@@ -19,21 +24,41 @@ pub enum Triggered {
     },
 }
 
-/// Decides about a push to `branch`, which is the name without `refs/heads/`.
+/// Decides about a push to `git_ref`, `refs/heads/main` or `refs/tags/v1`.
 ///
 /// `changed_paths` are relative to the repository's root; `None` when it is not known what changed,
-/// as with a new branch, which counts as everything.
+/// as with a new branch, which counts as everything. Of a tag they are not asked for.
 #[must_use]
 pub fn triggered_by(
     trigger: &Trigger,
-    branch: &str,
+    git_ref: &str,
     changed_paths: Option<&[String]>,
 ) -> Triggered {
-    if !Patterns::new(&trigger.branches).matches(branch) {
-        let patterns = list(&trigger.branches);
-        return Triggered::No {
-            reason: format!("branch `{branch}` does not match {patterns}"),
-        };
+    let no = |reason| Triggered::No { reason };
+    match GitRef::of(git_ref) {
+        GitRef::Branch(branch) => {
+            if trigger.branches.is_empty() && !trigger.tags.is_empty() {
+                return no("`trigger.push` names tags alone, so branches start no run".to_owned());
+            }
+            if !Patterns::new(&trigger.branches).matches(branch) {
+                let patterns = list(&trigger.branches);
+                return no(format!("branch `{branch}` does not match {patterns}"));
+            }
+        }
+        GitRef::Tag(_) if trigger.tags.is_empty() => {
+            return no("tags start no run: the file has no `trigger.push.tags`".to_owned());
+        }
+        GitRef::Tag(tag) => {
+            return if Patterns::new(&trigger.tags).matches(tag) {
+                Triggered::Yes
+            } else {
+                no(format!(
+                    "tag `{tag}` does not match {}",
+                    list(&trigger.tags)
+                ))
+            };
+        }
+        GitRef::Other(git_ref) => return no(format!("{git_ref} is no branch and no tag")),
     }
     if let Some(changed) = changed_paths
         && !trigger.paths.is_empty()
@@ -47,6 +72,21 @@ pub fn triggered_by(
         }
     }
     Triggered::Yes
+}
+
+/// Why a push of a tag is not even looked at: of the files that were read lately, none wants it. Without
+/// any there is no telling, and none of them need be the tag's own.
+#[must_use]
+pub fn tag_is_unwanted(lately: &[Trigger], git_ref: &str) -> Option<String> {
+    let wanted = |trigger| triggered_by(trigger, git_ref, None) == Triggered::Yes;
+    if lately.is_empty() || lately.iter().any(wanted) {
+        return None;
+    }
+    Some(format!(
+        "no pipeline file that was read lately has {} in `trigger.push.tags`; to have its own file \
+         asked, send this delivery again",
+        GitRef::of(git_ref)
+    ))
 }
 
 /// Whether `pattern` can be used.
@@ -124,13 +164,21 @@ mod tests {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         Trigger {
             branches: owned(branches),
+            tags: Vec::new(),
             paths: owned(paths),
         }
     }
 
     fn decide(trigger: &Trigger, branch: &str, paths: &[&str]) -> Triggered {
         let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
-        triggered_by(trigger, branch, Some(&paths))
+        triggered_by(trigger, &format!("refs/heads/{branch}"), Some(&paths))
+    }
+
+    fn tags(branches: &[&str], tags: &[&str]) -> Trigger {
+        Trigger {
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            ..trigger(branches, &["src/**"])
+        }
     }
 
     #[test]
@@ -141,7 +189,7 @@ mod tests {
         );
         assert_eq!(decide(&Trigger::default(), "main", &[]), Triggered::Yes);
         assert_eq!(
-            triggered_by(&Trigger::default(), "main", None),
+            triggered_by(&Trigger::default(), "refs/heads/main", None),
             Triggered::Yes
         );
     }
@@ -202,9 +250,60 @@ mod tests {
     #[test]
     fn an_unknown_change_counts_as_every_change() {
         assert_eq!(
-            triggered_by(&trigger(&[], &["services/**"]), "main", None),
+            triggered_by(&trigger(&[], &["services/**"]), "refs/heads/main", None),
             Triggered::Yes
         );
+    }
+
+    fn reason(trigger: &Trigger, git_ref: &str) -> String {
+        match triggered_by(trigger, git_ref, Some(&["docs/a".to_owned()])) {
+            Triggered::Yes => String::new(),
+            Triggered::No { reason } => reason,
+        }
+    }
+
+    #[test]
+    fn tags_start_runs_where_the_file_says_so_whatever_they_change() {
+        let both = tags(&["main"], &["v*", "!v0.*"]);
+        assert_eq!(reason(&both, "refs/tags/v1.2"), "");
+        assert_eq!(
+            reason(&both, "refs/tags/v0.9"),
+            "tag `v0.9` does not match `v*`, `!v0.*`"
+        );
+        assert_eq!(
+            reason(&both, "refs/heads/main"),
+            "no changed path matches `src/**`"
+        );
+        assert_eq!(
+            reason(&Trigger::default(), "refs/tags/v1"),
+            "tags start no run: the file has no `trigger.push.tags`"
+        );
+        assert!(reason(&both, "refs/notes/v1").contains("no branch and no tag"));
+    }
+
+    #[test]
+    fn with_tags_alone_branches_start_nothing() {
+        let alone = tags(&[], &["v*"]);
+        assert_eq!(reason(&alone, "refs/tags/v1"), "");
+        let said = reason(&alone, "refs/heads/v1");
+        assert!(said.contains("branches start no run"), "{said}");
+    }
+
+    #[test]
+    fn a_tag_is_not_looked_at_when_no_file_read_lately_wants_it() {
+        let (wants, not) = (tags(&["main"], &["v*"]), Trigger::default());
+        assert_eq!(tag_is_unwanted(&[], "refs/tags/v1"), None);
+        assert_eq!(
+            tag_is_unwanted(&[not.clone(), wants.clone()], "refs/tags/v1"),
+            None
+        );
+        for files in [&[not][..], &[wants]] {
+            let said = tag_is_unwanted(files, "refs/tags/nightly").unwrap();
+            assert!(
+                said.contains("tag nightly in `trigger.push.tags`"),
+                "{said}"
+            );
+        }
     }
 
     proptest! {
@@ -217,15 +316,15 @@ mod tests {
         #[test]
         fn a_pattern_that_passes_the_check_is_a_pattern_that_decides(pattern in "[a-c*?/!\\[\\]{},.-]{1,12}") {
             if check_glob(&pattern).is_ok() {
-                let trigger = Trigger { branches: vec![pattern.clone()], paths: Vec::new() };
+                let trigger = Trigger { branches: vec![pattern.clone()], ..Trigger::default() };
                 let inverse = match pattern.strip_prefix('!') {
                     Some(rest) => rest.to_owned(),
                     None => format!("!{pattern}"),
                 };
-                let inverse = Trigger { branches: vec![inverse], paths: Vec::new() };
-                for branch in ["a", "a/b", "main", "c.d-e"] {
-                    let yes = triggered_by(&trigger, branch, None) == Triggered::Yes;
-                    let other = triggered_by(&inverse, branch, None) == Triggered::Yes;
+                let inverse = Trigger { branches: vec![inverse], ..Trigger::default() };
+                for branch in ["a", "a/b", "main", "c.d-e"].map(|name| format!("refs/heads/{name}")) {
+                    let yes = triggered_by(&trigger, &branch, None) == Triggered::Yes;
+                    let other = triggered_by(&inverse, &branch, None) == Triggered::Yes;
                     prop_assert!(yes != other, "{pattern} {branch}");
                 }
             }

@@ -281,6 +281,7 @@ impl Stage {
             Effect::ReadSources { run } => vec![Change::Run {
                 run: run.clone(),
                 fact: RunFact::SourcesRead(Box::new(SourcesRead {
+                    commit: None,
                     pipeline: self.pipeline.clone(),
                     message: format!("change {}", run.number()),
                     author: "maya".into(),

@@ -275,6 +275,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
+/// The commit that an id stands for: its own, or that of the annotated tag that it is.
+fn commit_behind(repository: &Repository, id: git2::Oid) -> Result<git2::Commit<'_>, git2::Error> {
+    repository.find_object(id, None)?.peel_to_commit()
+}
+
 /// The object id of a checked commit.
 fn oid(commit: &CommitSha) -> Result<git2::Oid, git2::Error> {
     git2::Oid::from_str(commit.as_str())

@@ -6,6 +6,7 @@ use crate::adapters::sources::{Remote, SourcesError};
 use crate::store::RunLine;
 use roadstead_pipelines::authorship::Authorship;
 use roadstead_pipelines::fact::{RunFact, SourcesRead};
+use roadstead_pipelines::git_ref::skip_marker;
 use roadstead_pipelines::id::{ReleaseId, RunId};
 use roadstead_pipelines::release::Variables;
 use roadstead_pipelines::report::Failure;
@@ -39,7 +40,7 @@ impl Executor {
     }
 
     pub(super) async fn read_sources(&self, run: &RunId, attempts: u32) -> Tried {
-        let run = self.store.get_run(run).await?.run;
+        let mut run = self.store.get_run(run).await?.run;
         if run.state != RunState::Fetching {
             return Ok(Outcome::moved_on());
         }
@@ -51,15 +52,13 @@ impl Executor {
             .fetch(&run.project, remote, &run.commit, &run.git_ref)
             .await?;
         let commit = self.sources.read_commit(&run.project, &run.commit).await?;
+        // Another one than was pushed, if that is an annotated tag: from here on the commit counts.
+        run.commit = commit.id;
         let pipeline = match self.pipeline(&run).await? {
             Ok(pipeline) => pipeline,
             Err(failure) => return Ok(Outcome::run_refused(&run.id, failure)),
         };
-        let changed = self.changed_paths(&run).await?;
-        let skip = match triggered_by(&pipeline.trigger, run.branch(), changed.as_deref()) {
-            Triggered::Yes => None,
-            Triggered::No { reason } => Some(reason),
-        };
+        let skip = self.skip(&run, &pipeline).await?;
         let variables = if skip.is_none() {
             match self.variables(&run, &pipeline).await? {
                 Ok(variables) => variables,
@@ -69,6 +68,7 @@ impl Executor {
             Variables::new()
         };
         let read = SourcesRead {
+            commit: Some(run.commit.clone()),
             pipeline,
             message: commit.message,
             author: commit.author,
@@ -162,21 +162,47 @@ impl Executor {
         Ok(Ok(all))
     }
 
-    /// What changed since the run before on the same branch; `None`, which counts as everything, when
-    /// there is none, or when a person asked for a commit that had a run already.
-    async fn changed_paths(&self, run: &Run) -> Result<Option<Vec<String>>, super::Interrupted> {
+    /// Why a run is not wanted: by its trigger, or by its commit's message, of which not every forge tells.
+    async fn skip(
+        &self,
+        run: &Run,
+        pipeline: &Pipeline,
+    ) -> Result<Option<String>, super::Interrupted> {
         let before = Some(run.id.number());
-        let earlier = self
+        let mut earlier = self
             .store
             .list_runs(&run.project, before, RUNS_LOOKED_THROUGH)
             .await?;
+        earlier.retain(|line| line.git_ref == run.git_ref);
+        let is_wish = earlier.iter().any(|line| line.commit == run.commit);
+        let message = self.sources.read_message(&run.project, &run.commit).await?;
+        if let Some(marker) = skip_marker(&run.git_ref, &message)
+            && !is_wish
+        {
+            return Ok(Some(format!("the commit's message says {marker}")));
+        }
+        let changed = if is_wish {
+            None
+        } else {
+            self.changed_paths(run, &earlier).await?
+        };
+        let triggered = triggered_by(&pipeline.trigger, &run.git_ref, changed.as_deref());
+        Ok(match triggered {
+            Triggered::Yes => None,
+            Triggered::No { reason } => Some(reason),
+        })
+    }
+
+    /// What changed since the run before of the same ref, of which `earlier` are; `None`, which counts as
+    /// everything, when there is none.
+    async fn changed_paths(
+        &self,
+        run: &Run,
+        earlier: &[RunLine],
+    ) -> Result<Option<Vec<String>>, super::Interrupted> {
         // Never read, because its file was broken: what it changed has not been judged yet.
         let judged = |line: &&RunLine| !line.author.is_empty();
-        let mut same_branch = earlier.iter().filter(|line| line.git_ref == run.git_ref);
-        if same_branch.clone().any(|line| line.commit == run.commit) {
-            return Ok(None);
-        }
-        let Some(base) = same_branch.find(judged) else {
+        let Some(base) = earlier.iter().find(judged) else {
             return Ok(None);
         };
         Ok(self

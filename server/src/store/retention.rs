@@ -15,6 +15,7 @@ use super::world::NEWEST_RELEASES;
 use super::{Gone, Result, Store, audit, lane};
 use diesel::prelude::*;
 use jiff::{SignedDuration, Timestamp};
+use roadstead_pipelines::git_ref::GitRef;
 use roadstead_pipelines::id::{ProjectName, ReleaseId, RunId};
 use roadstead_pipelines::retention::{self, Age, Pin, Policy};
 use serde_json::{Value, json};
@@ -103,7 +104,8 @@ fn pin_of(
         .filter(runs::number.gt(run.number))
         .count();
     let newer: i64 = newer_of_ref.get_result(connection)?;
-    if newer == 0 {
+    // Nobody compares tags, of which there may be many.
+    if newer == 0 && !GitRef::of(&run.git_ref).is_tag() {
         return Ok((Some(Pin::NewestOfItsRef), None));
     }
     let made: Option<(String, i64)> = releases::table

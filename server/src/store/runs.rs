@@ -8,8 +8,12 @@ use super::{Result, RunDetail, RunLine, Store, StoreError, attempts, audit, effe
 use diesel::prelude::*;
 use jiff::Timestamp;
 use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
-use roadstead_pipelines::run::{Run, RunState};
+use roadstead_pipelines::run::{FETCHING, Run, RunState};
+use roadstead_pipelines::spec::Trigger;
 use serde_json::{Value, json};
+
+/// So many of the newest runs are asked what their files say.
+const FILES_READ_LATELY: i64 = 20;
 
 #[derive(Queryable, Insertable, AsChangeset)]
 #[diesel(table_name = runs, treat_none_as_null = true, treat_none_as_default_value = false)]
@@ -257,6 +261,41 @@ impl Store {
                 attempts,
                 steps,
             })
+        })
+        .await
+    }
+
+    /// The triggers of the file that holds now and of those that the newest runs read; none when one of these
+    /// has not read its own yet, or there is none: then there is no telling what the project wants.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is no such project.
+    pub async fn triggers_read_lately(&self, project: &ProjectName) -> Result<Vec<Trigger>> {
+        #[derive(serde::Deserialize)]
+        struct File {
+            trigger: Trigger,
+        }
+        let project = project.clone();
+        self.read(move |c| {
+            let newest: Vec<(String, String, Option<String>)> = runs::table
+                .filter(runs::project.eq(project.as_str()))
+                .order(runs::number.desc())
+                .limit(FILES_READ_LATELY)
+                .select((runs::id, runs::word, runs::pipeline))
+                .load(c)?;
+            if newest.iter().any(|(_, word, _)| word == FETCHING) {
+                return Ok(vec![]);
+            }
+            let holds = lane::get(c, &project)?.pipeline;
+            let read = newest
+                .iter()
+                .filter_map(|(id, _, file)| Some((id.as_str(), file.as_deref()?)));
+            read.chain(holds.as_deref().map(|file| (project.as_str(), file)))
+                .map(|(id, file)| {
+                    let file: File = Row("run", id).json("pipeline", file)?;
+                    Ok(file.trigger)
+                })
+                .collect()
         })
         .await
     }

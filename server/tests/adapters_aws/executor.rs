@@ -111,6 +111,10 @@ impl Server {
 
     /// Commits these files, and nothing else, on main. A path with a folder has `.roadstead`.
     fn commit(&self, files: &[(&str, FileMode, &str)]) -> CommitSha {
+        self.commit_saying("Change", files)
+    }
+
+    fn commit_saying(&self, message: &str, files: &[(&str, FileMode, &str)]) -> CommitSha {
         let mut root = self.origin.treebuilder(None).unwrap();
         let mut folder = self.origin.treebuilder(None).unwrap();
         for (path, mode, content) in files {
@@ -133,16 +137,20 @@ impl Server {
         let parents: Vec<_> = parent.iter().collect();
         let id = self
             .origin
-            .commit(Some(MAIN), &author, &author, "Change", &tree, &parents);
+            .commit(Some(MAIN), &author, &author, message, &tree, &parents);
         CommitSha::parse(&id.unwrap().to_string()).unwrap()
     }
 
     /// A run of this commit, once it is past fetching.
     async fn read(&self, commit: CommitSha) -> Run {
+        self.read_of(commit, MAIN).await
+    }
+
+    async fn read_of(&self, commit: CommitSha, git_ref: &str) -> Run {
         let now = clock::now();
         let asked = self
             .store
-            .ask_for_run(&self.project, commit, MAIN.into(), "test", now);
+            .ask_for_run(&self.project, commit, git_ref.into(), "test", now);
         let run: RunId = asked.await.unwrap();
         self.bell.ring();
         eventually("the sources to be read", async || {
@@ -308,6 +316,56 @@ async fn sources_are_read_or_refused_with_the_reason() {
     };
     assert_eq!(reason, "no changed path matches `src`");
     let again = server.read(run.commit.clone()).await;
+    assert!(!again.state.is_over(), "a person asked for it: {again:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_tag_is_read_as_the_commit_that_it_names() {
+    let server = Server::start(no_aws()).await;
+    let tags = PIPELINE.replace("images:", "trigger: { push: { tags: [\"v*\"] } }\nimages:");
+    let file = (".roadstead/pipeline.yml", FileMode::Blob, tags.as_str());
+    let commit = server.commit(&[file]);
+    let tagger = Signature::now("Ada Lovelace", "ada@example.org").unwrap();
+    for (name, wanted) in [("v1", true), ("nightly", false)] {
+        let tag = {
+            let named = server.origin.revparse_single(commit.as_str()).unwrap();
+            let tag = server
+                .origin
+                .tag(name, &named, &tagger, "On the way", false);
+            CommitSha::parse(&tag.unwrap().to_string()).unwrap()
+        };
+        assert_ne!(tag, commit);
+        let run = server.read_of(tag, &format!("refs/tags/{name}")).await;
+        assert_eq!((&run.commit, run.message.as_str()), (&commit, "Change"));
+        match &run.state {
+            RunState::Skipped { reason, .. } => {
+                assert!(!wanted);
+                assert_eq!(reason, "tag `nightly` does not match `v*`");
+            }
+            state => assert!(wanted && !state.is_over(), "{state:?}"),
+        }
+    }
+    let run = server.read(commit).await;
+    assert_eq!(
+        run.state.word(),
+        "skipped",
+        "with tags alone, branches start nothing"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_marker_in_the_message_holds_when_the_push_did_not_tell_it() {
+    let server = Server::start(no_aws()).await;
+    let file = (".roadstead/pipeline.yml", FileMode::Blob, PIPELINE);
+    let commit = server.commit_saying("Words\n\nNothing to build. [skip ci]", &[file]);
+    let run = server.read(commit.clone()).await;
+    let RunState::Skipped { reason, .. } = &run.state else {
+        panic!("{run:?}")
+    };
+    assert_eq!(reason, "the commit's message says [skip ci]");
+    let again = server.read(commit).await;
     assert!(!again.state.is_over(), "a person asked for it: {again:?}");
     server.stop().await;
 }

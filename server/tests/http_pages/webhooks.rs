@@ -213,7 +213,8 @@ async fn each_forge_is_answered_in_its_own_form() {
             .iter()
             .map(|it| &it["decision"])
             .collect();
-        let first = if again { "duplicate" } else { "ignored" };
+        // No file has been read since the first of these pushes, so a tag has to be asked for its own.
+        let first = if again { "duplicate" } else { "run" };
         assert_eq!(words, [first, "duplicate", third]);
     }
     let rows = site
@@ -247,5 +248,50 @@ async fn each_forge_is_answered_in_its_own_form() {
         .await
         .unwrap();
     assert_eq!(made.run.git_ref, "refs/heads/next");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_that_no_file_wants_makes_no_run_unless_somebody_sends_it_again() {
+    let site = Site::start().await;
+    let commit = format!("{:040x}", 960);
+    let tag = format!(r#"{{"ref":"refs/tags/v1","after":"{commit}","head_commit":null}}"#);
+    let answer = signed(&site, &tag, "push", "tag").await;
+    let (word, answer) = decision(answer, StatusCode::OK).await;
+    assert_eq!(word, "ignored");
+    let reason = answer["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("has tag v1 in `trigger.push.tags`"),
+        "{reason}"
+    );
+
+    let store = &site.story.store;
+    let rows = store
+        .list_deliveries(&site.story.shop, None, 100)
+        .await
+        .unwrap();
+    let ignored = rows.iter().find(|row| row.delivery_id == "tag").unwrap();
+    let path = format!("/deliveries/{}/redeliver", ignored.id);
+    let answer = site.submit(ADMIN, &path, &[]).await;
+    assert!(answer.status().is_redirection(), "{answer:?}");
+    let rows = store
+        .list_deliveries(&site.story.shop, None, 100)
+        .await
+        .unwrap();
+    let again = rows
+        .iter()
+        .find(|row| row.redelivery_of == Some(ignored.id));
+    let run = again.unwrap().run.clone().unwrap();
+    assert_eq!(
+        store.get_run(&run).await.unwrap().run.git_ref,
+        "refs/tags/v1"
+    );
+    let html = site.page(ADMIN, &format!("/runs/{run}")).await;
+    assert!(html.contains("tag v1"), "{html}");
+
+    // That run's own file is not read: from here on there is no telling.
+    let other = tag.replace("v1", "v2");
+    let answer = signed(&site, &other, "push", "other").await;
+    assert_eq!(decision(answer, StatusCode::ACCEPTED).await.0, "run");
     site.stop().await;
 }

@@ -259,6 +259,7 @@ fn success_of(effect: &Effect) -> Change {
     match effect {
         Effect::ReadSources { run } => {
             let read = SourcesRead {
+                commit: None,
                 pipeline: pipeline(),
                 message: "Change the sails".into(),
                 author: "Ada".into(),

@@ -107,7 +107,7 @@ pub struct Commit {
     pub message: String,
     /// The author's name.
     pub author: String,
-    /// The branch or tag that was pushed, without `refs/heads/`.
+    /// What was pushed: `main`, `tag v1`.
     pub branch: String,
     /// The commit's page at the forge, an `https:` or `http:` address; anything else is not linked.
     pub url: Option<String>,

@@ -1,7 +1,7 @@
 //! Brings commits into a mirror.
 
 use super::consolidate::consolidate;
-use super::{Mirror, Sources, SourcesError, local, oid};
+use super::{Mirror, Sources, SourcesError, commit_behind, local, oid};
 use git2::{
     AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions,
     RemoteCallbacks, RemoteRedirect, Repository,
@@ -134,8 +134,8 @@ impl Sources {
         .await
     }
 
-    /// Makes sure that the mirror holds `commit` with all its history, fetching `git_ref` when it does
-    /// not. A commit that the ref no longer leads to is asked for by its id, which forges allow.
+    /// Makes sure that the mirror holds `commit`, or the annotated tag that it is, with all its history,
+    /// fetching `git_ref` when it does not. A commit that the ref no longer leads to is asked for by its id, which forges allow.
     ///
     /// # Errors
     /// [`SourcesError`]; transient when the repository cannot be reached.
@@ -244,17 +244,17 @@ fn fetch(
                 let project = &mirror.project;
                 tracing::info!(%project, "files cannot be taken, fetching instead: {error:#}");
                 // libgit2 asks for no commit that is here already, whole or not.
-                if local::was_cut_off(mirror) || repository.find_commit(wanted).is_ok() {
+                if local::was_cut_off(mirror) || commit_behind(&repository, wanted).is_ok() {
                     repository = mirror.begin_anew()?;
                 }
             }
         }
-    } else if !local::was_cut_off(mirror) && repository.find_commit(wanted).is_ok() {
+    } else if !local::was_cut_off(mirror) && commit_behind(&repository, wanted).is_ok() {
         // A pack arrives whole or not at all, so a commit that is there has its history with it.
         return Ok(());
     }
     fetch_refspec(&repository, remote, &format!("+{git_ref}:{git_ref}"))?;
-    if repository.find_commit(wanted).is_ok() {
+    if commit_behind(&repository, wanted).is_ok() {
         return Ok(());
     }
     let by_id = fetch_refspec(
@@ -262,7 +262,7 @@ fn fetch(
         remote,
         &format!("{commit}:refs/roadstead/{commit}"),
     );
-    if repository.find_commit(wanted).is_ok() {
+    if commit_behind(&repository, wanted).is_ok() {
         return Ok(());
     }
     if by_id.is_err() {

@@ -9,7 +9,7 @@
 //! fit (alternates, a shallow clone, a repack at the same moment) is an error, upon which the caller
 //! fetches in the ordinary way.
 
-use super::Mirror;
+use super::{Mirror, commit_behind};
 use git2::{Oid, Repository};
 use std::ffi::OsStr;
 use std::fs;
@@ -45,7 +45,7 @@ pub(super) fn take(
     // Read before the objects: whatever they lead to is then among them. Of a commit that no ref leads
     // to any more, all was there when its push was told of.
     let tip = from.refname_to_id(git_ref).ok();
-    let had_wanted = from.find_commit(wanted).is_ok();
+    let had_wanted = commit_behind(&from, wanted).is_ok();
     let under_way = mirror.path.join(UNDER_WAY);
     fs::File::create(&under_way)?.sync_all()?;
     let to = mirror.path.join("objects");
@@ -131,10 +131,11 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(&part, to)
 }
 
-/// Whether the mirror holds a commit with all that belongs to it: some ref leads to it, and no taking
-/// was cut off.
-pub(super) fn is_whole(mirror: &Mirror, repository: &Repository, commit: Oid) -> bool {
-    !was_cut_off(mirror) && repository.find_commit(commit).is_ok() && is_reached(repository, commit)
+/// Whether the mirror holds a commit, or an annotated tag, with all that belongs to it: some ref leads to
+/// the commit, and no taking was cut off.
+pub(super) fn is_whole(mirror: &Mirror, repository: &Repository, wanted: Oid) -> bool {
+    let is_there = |commit: git2::Commit<'_>| is_reached(repository, commit.id());
+    !was_cut_off(mirror) && commit_behind(repository, wanted).is_ok_and(is_there)
 }
 
 fn is_reached(repository: &Repository, commit: Oid) -> bool {

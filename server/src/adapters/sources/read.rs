@@ -1,6 +1,6 @@
 //! Reads commits, files and differences out of a mirror, by object id.
 
-use super::{Mirror, Sources, SourcesError, oid};
+use super::{Mirror, Sources, SourcesError, commit_behind, oid};
 use git2::{ObjectType, Oid, Repository, Tree};
 use roadstead_pipelines::authorship::{Addresses, AuthorsSince, Authorship, address};
 use roadstead_pipelines::id::{CommitSha, ProjectName, ReleaseId};
@@ -15,6 +15,8 @@ const MODE_SYMLINK: i32 = 0o120_000;
 /// What a commit says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitSeen {
+    /// Its id: another one than it was asked by, if that is an annotated tag's.
+    pub id: CommitSha,
     /// First line of its message, at most 500 characters.
     pub message: String,
     /// Name of the author.
@@ -26,7 +28,7 @@ pub struct CommitSeen {
 }
 
 impl Sources {
-    /// Reads a commit that was fetched.
+    /// Reads a commit that was fetched, by its id or by that of an annotated tag that names it.
     ///
     /// # Errors
     /// [`SourcesError::NoCommit`] when the mirror does not hold it.
@@ -38,7 +40,11 @@ impl Sources {
         let commit = commit.clone();
         self.mirror(project)
             .with(move |mirror, repository| {
-                let found = mirror.commit(repository, &commit)?;
+                let id = oid(&commit).map_err(|error| mirror.error(&error))?;
+                let behind = commit_behind(repository, id).ok();
+                let id = behind.and_then(|found| CommitSha::parse(&found.id().to_string()));
+                let id = id.unwrap_or(commit);
+                let found = mirror.commit(repository, &id)?;
                 let message = found.message_bytes();
                 let first = message
                     .split(|byte| *byte == b'\n')
@@ -53,6 +59,7 @@ impl Sources {
                         .collect::<String>()
                 };
                 Ok(CommitSeen {
+                    id,
                     message: text(first),
                     author: text(author.name_bytes()),
                     email: text(author.email_bytes()),

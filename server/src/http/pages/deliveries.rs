@@ -8,6 +8,7 @@ use crate::store;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use roadstead_pipelines::action::Actor;
+use roadstead_pipelines::git_ref::GitRef;
 use roadstead_pipelines::id::RunId;
 use roadstead_pipelines::spec::Role;
 use roadstead_web::view::{DeliveriesPage, Delivery, DeliveryDecision};
@@ -67,9 +68,9 @@ async fn subjects(
             .list_runs(&project, before, RUNS_LOOKED_THROUGH)
             .await?;
         for line in lines {
-            let branch = line.git_ref.strip_prefix("refs/heads/");
-            let branch = branch.unwrap_or(&line.git_ref);
-            subjects.insert(line.id, format!("{branch} at {}", line.commit.short()));
+            let pushed = GitRef::of(&line.git_ref);
+            let subject = format!("{pushed} at {}", line.commit.short());
+            subjects.insert(line.id, subject);
         }
     }
     Ok(subjects)

@@ -92,8 +92,9 @@ mod tests {
         let told = wishes(&json!([
             { "new": reference("branch", "main", "Sails\n"), "old": reference("branch", "main", ""), "forced": false },
             { "new": reference("branch", "feature/masts", "Masts [skip ci]"), "old": null, "created": true },
-            { "new": reference("tag", "v1", "Sails"), "old": null },
+            { "new": reference("tag", "v1", "Sails [skip ci]"), "old": null },
             { "new": null, "old": reference("branch", "gone", ""), "closed": true },
+            { "new": null, "old": reference("tag", "v0", ""), "closed": true },
         ]));
         let expected = payload::wish("refs/heads/main".into(), COMMIT, "").unwrap();
         let nothing = |reason: &str| Wish::Nothing(reason.into());
@@ -102,8 +103,9 @@ mod tests {
             [
                 expected,
                 nothing("the commit's message says [skip ci]"),
-                nothing("refs/tags/v1 is no branch"),
+                payload::wish("refs/tags/v1".into(), COMMIT, "").unwrap(),
                 nothing("refs/heads/gone was deleted"),
+                nothing("refs/tags/v0 was deleted"),
             ]
         );
         assert_eq!(wishes(&json!([])), [nothing("the push changed nothing")]);

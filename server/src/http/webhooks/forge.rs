@@ -131,7 +131,7 @@ impl Forge {
                 // The first of them stays the same when GitLab tries again.
                 let id = header("idempotency-key").or_else(|| header("x-gitlab-event-uuid"));
                 let event = match need("x-gitlab-event")? {
-                    "Push Hook" => PUSH,
+                    "Push Hook" | "Tag Push Hook" => PUSH,
                     other => other,
                 };
                 (event, or_body(id))
@@ -155,7 +155,7 @@ impl Forge {
         })
     }
 
-    /// What a body asks for, branch by branch: at least one answer.
+    /// What a body asks for, ref by ref: at least one answer.
     ///
     /// # Errors
     /// [`BadPayload`] when it is no JSON, or lacks what a push has.
@@ -259,6 +259,13 @@ mod tests {
                 Forge::Gitlab,
                 [
                     ("x-gitlab-event", "Push Hook"),
+                    ("x-gitlab-event-uuid", "7"),
+                ],
+            ),
+            (
+                Forge::Gitlab,
+                [
+                    ("x-gitlab-event", "Tag Push Hook"),
                     ("x-gitlab-event-uuid", "7"),
                 ],
             ),

@@ -53,6 +53,15 @@ mod tests {
         assert_eq!(body("Sails", false), expected);
         assert!(matches!(body("Sails [ci skip]", false), Wish::Nothing(_)));
         assert!(matches!(body("Sails", true), Wish::Nothing(_)));
+        let tag = json!({
+            "ref": "refs/tags/v1", "before": "0".repeat(40), "after": commit, "created": true, "deleted": false,
+            "base_ref": "refs/heads/main", "head_commit": { "id": commit, "message": "Sails [skip ci]" },
+        });
+        let tag = read(tag.to_string().as_bytes()).unwrap();
+        assert_eq!(
+            tag,
+            payload::wish("refs/tags/v1".into(), commit, "").unwrap()
+        );
         // A deleted branch has no head commit.
         let gone = json!({"ref": "refs/heads/x", "after": "0".repeat(40), "deleted": true, "head_commit": null});
         let gone = read(gone.to_string().as_bytes()).unwrap();

@@ -1,5 +1,5 @@
-//! The body of a push as GitLab sends it (*Push events* of its documentation). Tags come as events of
-//! another name.
+//! The body of a push as GitLab sends it (*Push events* and *Tag push events* of its documentation). They
+//! differ in the name of the event alone.
 
 use super::payload::{self, BadPayload, Wish};
 use serde::Deserialize;
@@ -66,5 +66,21 @@ mod tests {
         });
         let gone = read(gone.to_string().as_bytes()).unwrap();
         assert_eq!(gone, Wish::Nothing("refs/heads/x was deleted".into()));
+    }
+
+    #[test]
+    fn a_tag_is_read_as_it_is_sent() {
+        let tag = "82b3d5ae55f7080f1e6022629cdb57bfae7cccc7";
+        let body = json!({
+            "object_kind": "tag_push", "event_name": "tag_push", "ref": "refs/tags/v1.0.0",
+            "before": "0".repeat(40), "after": tag, "ref_protected": true,
+            "checkout_sha": "da1560886d4f094c3e6c9ef40349f7d38b5d27d7", "commits": [], "total_commits_count": 0,
+        });
+        let expected = payload::wish("refs/tags/v1.0.0".into(), tag, "").unwrap();
+        assert_eq!(read(body.to_string().as_bytes()).unwrap(), expected);
+        let mut gone = body;
+        gone["after"] = "0".repeat(40).into();
+        let gone = read(gone.to_string().as_bytes()).unwrap();
+        assert_eq!(gone, Wish::Nothing("refs/tags/v1.0.0 was deleted".into()));
     }
 }

@@ -19,7 +19,9 @@ use super::error::HttpError;
 use crate::store::{Accepted, Decision, Delivery, NewDelivery};
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
+use roadstead_pipelines::git_ref::GitRef;
 use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
+use roadstead_pipelines::spec::tag_is_unwanted;
 use serde_json::{Value, json};
 
 /// Largest body that is read, in bytes.
@@ -61,7 +63,7 @@ async fn receive(
     let received_at = crate::clock::now();
     let mut answers = vec![];
     for (number, wish) in (1..).zip(wishes) {
-        let decision = Decision::from(wish);
+        let decision = decide(&app, &name, wish).await?;
         let reason = match &decision {
             Decision::Ignore { reason } => reason.clone(),
             Decision::Build { .. } => String::new(),
@@ -90,7 +92,21 @@ async fn receive(
     Ok(answer(&answers))
 }
 
-/// What became of one branch of a push.
+/// What to do about a wish. A tag is asked for twice: here, of the files that were read lately, so that a
+/// repository with many tags makes no run for each; and of its own, once that is read.
+async fn decide(app: &App, project: &ProjectName, wish: Wish) -> Result<Decision, HttpError> {
+    if let Wish::Run(push) = &wish
+        && GitRef::of(&push.git_ref).is_tag()
+    {
+        let lately = app.store.triggers_read_lately(project).await?;
+        if let Some(reason) = tag_is_unwanted(&lately, &push.git_ref) {
+            return Ok(Decision::Ignore { reason });
+        }
+    }
+    Ok(wish.into())
+}
+
+/// What became of one ref of a push.
 enum Answer {
     Run(RunId),
     Duplicate(Option<RunId>),
@@ -154,7 +170,7 @@ fn text_of(body: &[u8]) -> String {
     String::from_utf8_lossy(body).replace('\0', "\u{fffd}")
 }
 
-/// What a stored delivery asks for now: for sending it again.
+/// What a stored delivery asks for now: for sending it again. A tag's own file decides about it then.
 ///
 /// # Errors
 /// [`BadPayload`] when this version reads it otherwise than the one that stored it.

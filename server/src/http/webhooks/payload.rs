@@ -1,13 +1,14 @@
 //! What a push asks for, told from the parts that every forge has. Pure.
 
+use roadstead_pipelines::git_ref::{self, GitRef};
 use roadstead_pipelines::id::CommitSha;
 
-/// A branch moved.
+/// A branch or a tag moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Push {
-    /// `refs/heads/…`.
+    /// `refs/heads/…` or `refs/tags/…`.
     pub(super) git_ref: String,
-    /// Where it is now.
+    /// Where it is now; of an annotated tag most forges tell its own id.
     pub(super) commit: CommitSha,
 }
 
@@ -32,10 +33,10 @@ impl BadPayload {
 }
 
 /// What a ref that now is at `after` asks for; `message` is that of the commit. Nothing when the ref was
-/// deleted, is no branch, or the message says so.
+/// deleted, is neither branch nor tag, or the message says so.
 ///
 /// # Errors
-/// [`BadPayload`] for what is no commit, or a branch that git does not allow.
+/// [`BadPayload`] for what is no commit, or a name that git does not allow.
 pub(super) fn wish(git_ref: String, after: &str, message: &str) -> Result<Wish, BadPayload> {
     if after.bytes().all(|b| b == b'0') {
         return Ok(deleted(&git_ref));
@@ -46,25 +47,27 @@ pub(super) fn wish(git_ref: String, after: &str, message: &str) -> Result<Wish, 
             clip(after)
         )));
     };
-    let Some(branch) = git_ref.strip_prefix("refs/heads/") else {
-        return Ok(Wish::Nothing(format!("{} is no branch", clip(&git_ref))));
+    let (name, what) = match GitRef::of(&git_ref) {
+        GitRef::Branch(name) => (name, "branch"),
+        GitRef::Tag(name) => (name, "tag"),
+        GitRef::Other(name) => {
+            let reason = format!("{} is no branch and no tag", clip(name));
+            return Ok(Wish::Nothing(reason));
+        }
     };
     let plain = |c: char| !c.is_control() && !" ~^:?*[\\".contains(c);
-    if branch.is_empty()
-        || branch.len() > 250
-        || branch.starts_with('-')
-        || branch.contains("..")
-        || !branch.chars().all(plain)
+    if name.is_empty()
+        || name.len() > 250
+        || name.starts_with('-')
+        || name.contains("..")
+        || !name.chars().all(plain)
     {
         return Err(BadPayload(format!(
-            "`{}` is no branch name that git allows",
-            clip(branch)
+            "`{}` is no {what} name that git allows",
+            clip(name)
         )));
     }
-    if let Some(marker) = ["[skip ci]", "[ci skip]"]
-        .into_iter()
-        .find(|m| message.contains(m))
-    {
+    if let Some(marker) = git_ref::skip_marker(&git_ref, message) {
         return Ok(Wish::Nothing(format!("the commit's message says {marker}")));
     }
     Ok(Wish::Run(Push { git_ref, commit }))
@@ -86,22 +89,26 @@ mod tests {
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
     #[test]
-    fn a_push_to_a_branch_asks_for_a_run() {
-        let wish = wish("refs/heads/main".into(), COMMIT, "Change the sails").unwrap();
+    fn a_push_to_a_branch_or_of_a_tag_asks_for_a_run() {
         let commit = CommitSha::parse(COMMIT).unwrap();
-        assert_eq!(
-            wish,
-            Wish::Run(Push {
-                git_ref: "refs/heads/main".into(),
-                commit
-            })
-        );
+        for (git_ref, message) in [
+            ("refs/heads/main", "Change the sails"),
+            ("refs/tags/v1", "Change the sails [skip ci]"),
+        ] {
+            let push = Push {
+                git_ref: git_ref.into(),
+                commit: commit.clone(),
+            };
+            let wish = wish(git_ref.into(), COMMIT, message).unwrap();
+            assert_eq!(wish, Wish::Run(push));
+        }
     }
 
     #[test]
     fn what_starts_nothing_says_why() {
         for (git_ref, after, message, reason) in [
-            ("refs/tags/v1", COMMIT, "", "no branch"),
+            ("refs/notes/v1", COMMIT, "", "no branch and no tag"),
+            ("refs/tags/v1", &"0".repeat(40), "", "was deleted"),
             ("refs/heads/x", &"0".repeat(40), "", "was deleted"),
             ("refs/heads/x", COMMIT, "Sails [skip ci]", "[skip ci]"),
             ("refs/heads/x", COMMIT, "[ci skip] Sails", "[ci skip]"),
@@ -117,6 +124,8 @@ mod tests {
     fn hostile_refs_and_commits_are_refused() {
         for (git_ref, after) in [
             ("refs/heads/-x", COMMIT),
+            ("refs/tags/-x", COMMIT),
+            ("refs/tags/", COMMIT),
             ("refs/heads/a..b", COMMIT),
             ("refs/heads/a\u{0}b", COMMIT),
             ("refs/heads/", COMMIT),

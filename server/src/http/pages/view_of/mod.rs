@@ -16,6 +16,7 @@ pub(super) use scene::{Scene, confirm_word};
 
 use jiff::Timestamp;
 use roadstead_pipelines::action::Actor;
+use roadstead_pipelines::git_ref::GitRef;
 use roadstead_pipelines::id::CommitSha;
 use roadstead_pipelines::report::WhoActs;
 use roadstead_pipelines::spec;
@@ -120,10 +121,6 @@ pub(super) fn commit(
     git_ref: &str,
     commits: Option<&str>,
 ) -> Commit {
-    let branch = git_ref
-        .strip_prefix("refs/heads/")
-        .or_else(|| git_ref.strip_prefix("refs/tags/"))
-        .unwrap_or(git_ref);
     let unread = |text: &str, instead: String| {
         if text.is_empty() {
             instead
@@ -134,7 +131,7 @@ pub(super) fn commit(
     Commit {
         message: unread(message, format!("Commit {}", sha.short())),
         author: unread(author, "unknown".to_owned()),
-        branch: branch.to_owned(),
+        branch: GitRef::of(git_ref).to_string(),
         url: commits.map(|address| format!("{address}/{sha}")),
         sha: sha.to_string(),
     }
