@@ -7,7 +7,7 @@ use crate::id::{CommitSha, DeploymentId, ImageName, Place, ReleaseId, RunId};
 use crate::release::{Release, Variables};
 use crate::report::Failure;
 use crate::run::AttemptOutcome;
-use crate::spec::Pipeline;
+use crate::spec::{LeftOut, Pipeline};
 use crate::world::Hold;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +43,9 @@ pub struct SourcesRead {
     pub variables: Variables,
     /// Why the trigger does not want this push, if so.
     pub skip: Option<String>,
+    /// Steps whose `when` does not hold.
+    #[serde(default, skip_serializing_if = "LeftOut::is_empty")]
+    pub left_out: LeftOut,
 }
 
 /// What may happen to a run.

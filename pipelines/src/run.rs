@@ -9,7 +9,7 @@ use crate::fact::{IllegalTransition, RunFact};
 use crate::id::{CommitSha, ImageName, ProjectName, ReleaseId, RunId, StepName};
 use crate::release::{ImageRef, Variables};
 use crate::report::Failure;
-use crate::spec::Pipeline;
+use crate::spec::{LeftOut, Pipeline, StepAction};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +47,8 @@ pub struct Run {
     pub pipeline: Option<Pipeline>,
     /// Variables per environment at that commit, once read.
     pub variables: Variables,
+    /// Steps that it leaves out because their `when` does not hold, once the file is read.
+    pub left_out: LeftOut,
     /// Where its images go, once the registry is prepared.
     pub repositories: BTreeMap<ImageName, String>,
     /// Where it stands.
@@ -221,6 +223,7 @@ impl Run {
             created_at: now,
             pipeline: None,
             variables: Variables::new(),
+            left_out: LeftOut::new(),
             repositories: BTreeMap::new(),
             state: RunState::Fetching,
         }
@@ -242,6 +245,7 @@ impl Run {
                 next.authorship = Some(read.authorship.clone());
                 next.pipeline = Some(read.pipeline.clone());
                 next.variables.clone_from(&read.variables);
+                next.left_out.clone_from(&read.left_out);
                 match &read.skip {
                     Some(reason) => RunState::Skipped {
                         reason: reason.clone(),
@@ -300,7 +304,7 @@ impl Run {
                     attempt: ended,
                     outcome,
                 },
-            ) if attempt == ended => ended_building(*attempt, outcome, at),
+            ) if attempt == ended => self.ended_building(*attempt, outcome, at),
             (
                 RunState::Building {
                     attempt, runner, ..
@@ -350,33 +354,102 @@ impl Run {
     }
 }
 
-fn ended_building(attempt: u32, outcome: &AttemptOutcome, at: Timestamp) -> RunState {
-    match outcome {
-        AttemptOutcome::Succeeded { images } if images.is_empty() => {
-            RunState::Succeeded { release: None, at }
+impl Run {
+    /// The first step that it leaves out and that builds images, which a release would need.
+    #[must_use]
+    pub fn build_left_out(&self) -> Option<&StepName> {
+        let steps = &self.pipeline.as_ref()?.steps;
+        let builds = |name: &&StepName| {
+            let step = steps.get(*name);
+            step.is_some_and(|step| matches!(step.action, StepAction::Build { .. }))
+        };
+        self.left_out.keys().find(builds)
+    }
+
+    fn ended_building(&self, attempt: u32, outcome: &AttemptOutcome, at: Timestamp) -> RunState {
+        match outcome {
+            AttemptOutcome::Succeeded { images }
+                if images.is_empty() || self.build_left_out().is_some() =>
+            {
+                RunState::Succeeded { release: None, at }
+            }
+            AttemptOutcome::Succeeded { images } => RunState::Confirming {
+                images: images.clone(),
+            },
+            AttemptOutcome::Failed { failure } => RunState::Failed {
+                failure: failure.clone(),
+                at,
+            },
+            AttemptOutcome::Errored { .. } if attempt < MOST_ATTEMPTS => RunState::Queued {
+                attempt: attempt + 1,
+                since: at,
+            },
+            AttemptOutcome::Errored { reason } => RunState::Failed {
+                failure: Failure::errored(reason.clone()),
+                at,
+            },
+            AttemptOutcome::Cancelled => RunState::Cancelled {
+                by: "the runner".into(),
+                at,
+            },
+            AttemptOutcome::TimedOut { step } => RunState::TimedOut {
+                step: step.clone(),
+                at,
+            },
         }
-        AttemptOutcome::Succeeded { images } => RunState::Confirming {
-            images: images.clone(),
-        },
-        AttemptOutcome::Failed { failure } => RunState::Failed {
-            failure: failure.clone(),
-            at,
-        },
-        AttemptOutcome::Errored { .. } if attempt < MOST_ATTEMPTS => RunState::Queued {
-            attempt: attempt + 1,
-            since: at,
-        },
-        AttemptOutcome::Errored { reason } => RunState::Failed {
-            failure: Failure::errored(reason.clone()),
-            at,
-        },
-        AttemptOutcome::Cancelled => RunState::Cancelled {
-            by: "the runner".into(),
-            at,
-        },
-        AttemptOutcome::TimedOut { step } => RunState::TimedOut {
-            step: step.clone(),
-            at,
-        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ImageDigest;
+    use crate::spec;
+
+    const FILE: &str = "\
+version: 1
+name: shop
+images: { api: { repository: shop/api }, web: { repository: shop/web } }
+steps:
+  api: { build: [api] }
+  web: { build: [web], when: { branches: [main] } }
+  docs: { image: a, run: b, when: { branches: [main] } }
+";
+
+    fn built(left_out: &str) -> RunState {
+        let project = ProjectName::parse("shop").unwrap();
+        let commit = CommitSha::parse(&"1".repeat(40)).unwrap();
+        let now = Timestamp::UNIX_EPOCH;
+        let id = RunId::new(&project, 1);
+        let mut run = Run::asked_for(id, commit, "refs/heads/topic".into(), now);
+        run.pipeline = Some(spec::parse("f", FILE).unwrap());
+        run.left_out = [(StepName::parse(left_out).unwrap(), "a reason".to_owned())].into();
+        run.state = RunState::Building {
+            attempt: 1,
+            runner: "harbour".into(),
+            since: now,
+        };
+        let api = ImageRef {
+            repository_uri: "registry.test/shop/api".into(),
+            digest: ImageDigest::parse(&format!("sha256:{}", "1".repeat(64))).unwrap(),
+        };
+        let images = [(ImageName::parse("api").unwrap(), api)].into();
+        let outcome = AttemptOutcome::Succeeded { images };
+        let fact = RunFact::AttemptEnded {
+            attempt: 1,
+            outcome,
+        };
+        run.apply(&fact, now).unwrap().state
+    }
+
+    #[test]
+    fn a_run_that_leaves_a_build_out_makes_no_release() {
+        let state = built("web");
+        assert!(
+            matches!(state, RunState::Succeeded { release: None, .. }),
+            "{state:?}"
+        );
+        let state = built("docs");
+        assert!(matches!(state, RunState::Confirming { .. }), "{state:?}");
     }
 }

@@ -5,7 +5,7 @@
 use crate::Exit;
 use anyhow::{Context, bail};
 use clap::Args;
-use roadstead_pipelines::spec::{self, FILE_NAME, Pipeline};
+use roadstead_pipelines::spec::{self, FILE_NAME, LeftOut, Pipeline};
 use roadstead_protocol::{Outcome, Step, StepAction};
 use roadstead_runner::{CancellationToken, LocalEnd, LocalRun, WorkingTree, run_local};
 use roadstead_server::http::runner_api::steps_of;
@@ -56,7 +56,13 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let tree = WorkingTree::around(&std::env::current_dir()?)?;
     let pipeline = read_pipeline(&tree.root, &file)?;
     let environment = read_environment(&tree.root, &env_files)?;
-    let steps = wanted_steps(&pipeline, &wanted)?;
+    // Nobody pushed anything: every path counts as changed.
+    let mut left_out = spec::left_out(&pipeline, &tree.git_ref, None);
+    left_out.retain(|step, _| !wanted.iter().any(|name| name == step.as_str()));
+    let steps = wanted_steps(&pipeline, &left_out, &wanted)?;
+    for (step, reason) in left_out {
+        println!("step {step} is left out: {reason}");
+    }
     let data = match data {
         Some(data) => data,
         None => cache_of(&tree.root)?,
@@ -144,14 +150,19 @@ fn read_environment(root: &Path, files: &[PathBuf]) -> anyhow::Result<BTreeMap<S
     Ok(variables)
 }
 
-/// The steps as a runner takes them: those that are `wanted`, and what they need.
-fn wanted_steps(pipeline: &Pipeline, wanted: &[String]) -> anyhow::Result<Vec<Step>> {
+/// The steps as a runner takes them, but those that are `left_out`: those that are `wanted`, and what they
+/// need.
+fn wanted_steps(
+    pipeline: &Pipeline,
+    left_out: &LeftOut,
+    wanted: &[String],
+) -> anyhow::Result<Vec<Step>> {
     let repositories = pipeline
         .images
         .iter()
         .map(|(name, image)| (name.clone(), image.repository.clone()))
         .collect();
-    let mut steps = steps_of(pipeline, &repositories, TAG);
+    let mut steps = steps_of(pipeline, left_out, &repositories, TAG);
     for step in &mut steps {
         if let StepAction::Build { images } = &mut step.action {
             for image in images {
@@ -214,13 +225,33 @@ mod tests {
     use super::*;
 
     fn names(wanted: &[&str]) -> Result<Vec<String>, String> {
+        let steps = steps(wanted, &[])?;
+        Ok(steps.into_iter().map(|step| step.name).collect())
+    }
+
+    fn steps(wanted: &[&str], left_out_names: &[&str]) -> Result<Vec<Step>, String> {
         let text = "version: 1\nname: shop\nimages: { api: { repository: shop/api } }\nsteps:\n  \
                     image: { build: [api], needs: [test] }\n  test: { image: a, run: b, needs: [lint] }\n  \
                     lint: { image: a, run: b }\n  docs: { image: a, run: b }\n";
         let pipeline = spec::parse("f", text).unwrap_or_else(|e| panic!("{e}"));
         let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-        let steps = wanted_steps(&pipeline, &wanted).map_err(|error| error.to_string())?;
-        Ok(steps.into_iter().map(|step| step.name).collect())
+        let left_out = pipeline.steps.keys();
+        let left_out = left_out
+            .filter(|step| left_out_names.contains(&step.as_str()))
+            .map(|step| (step.clone(), "a reason".to_owned()))
+            .collect();
+        wanted_steps(&pipeline, &left_out, &wanted).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_needs_a_step_that_is_left_out_needs_what_that_one_needs() {
+        let all = steps(&[], &["test"]).unwrap();
+        let image = all.iter().find(|step| step.name == "image").unwrap();
+        assert_eq!(image.needs, ["lint"]);
+        assert!(all.iter().all(|step| step.name != "test"));
+        let first: Vec<_> = all.iter().map(|step| step.name.as_str()).collect();
+        let place = |name| first.iter().position(|step| *step == name);
+        assert!(place("lint") < place("image"), "{first:?}");
     }
 
     #[test]

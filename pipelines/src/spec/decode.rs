@@ -5,7 +5,9 @@
 
 use super::diagnostic::{At, Reporter};
 use super::fields::{self, Fields};
-use super::model::{BeforeDeploy, Image, Pipeline, Service, Sidecar, Step, StepAction, Trigger};
+use super::model::{
+    BeforeDeploy, Image, Pipeline, Service, Sidecar, Step, StepAction, Trigger, When,
+};
 use super::tree::{Entry, Node, Value};
 use super::{environments, keys, trigger, values};
 use crate::id::{ImageName, InvalidName, ProjectName, ServiceName, StepName};
@@ -41,6 +43,7 @@ pub(super) fn pipeline(root: &Node, reporter: &mut Reporter<'_>) -> Option<Pipel
         };
         let step = Step {
             needs: Vec::new(),
+            when: None,
             timeout: None,
             action,
         };
@@ -133,6 +136,9 @@ fn step(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Step> 
     let needs = fields
         .names("needs", StepName::parse, reporter)
         .unwrap_or_default();
+    let when = fields
+        .get("when", reporter)
+        .and_then(|entry| when(entry, reporter));
     let timeout = fields.positive_duration("timeout", reporter);
     let action = if fields.has("build") {
         build(&fields, reporter)
@@ -148,9 +154,24 @@ fn step(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Step> 
     };
     Some(Step {
         needs,
+        when,
         timeout,
         action,
     })
+}
+
+fn when(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<When> {
+    let fields = Fields::read(&entry.value, None, entry.at, &keys::WHEN, reporter)?;
+    let when = When {
+        branches: globs(&fields, "branches", reporter),
+        tags: globs(&fields, "tags", reporter),
+        paths: globs(&fields, "paths", reporter),
+    };
+    if when == When::default() && reporter.is_clean() {
+        let help = "give it `branches`, `tags` or `paths`, or remove it";
+        reporter.error_with_help(entry.at, "`when` says nothing", help);
+    }
+    Some(when)
 }
 
 fn build(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> StepAction {

@@ -47,14 +47,13 @@ pub(super) const IMAGE: Keys = Keys {
 pub(super) const STEP: Keys = Keys {
     what: "step",
     known: &[
-        "image", "run", "env", "sidecars", "build", "needs", "timeout",
+        "image", "run", "env", "sidecars", "build", "needs", "when", "timeout",
     ],
     later: &[
         "retry",
         "reports",
         "artifacts",
         "matrix",
-        "when",
         "runs_on",
         "secrets",
         "concurrency",
@@ -68,6 +67,22 @@ pub(super) const STEP: Keys = Keys {
         ("environment", "env"),
         ("variables", "env"),
         ("services", "sidecars"),
+        ("if", "when"),
+        ("only", "when"),
+        ("rules", "when"),
+    ],
+};
+
+pub(super) const WHEN: Keys = Keys {
+    what: "when",
+    known: &["branches", "tags", "paths"],
+    later: &["events"],
+    elsewhere: &[
+        ("branch", "branches"),
+        ("tag", "tags"),
+        ("path", "paths"),
+        ("ref", "branches"),
+        ("changes", "paths"),
     ],
 };
 
@@ -205,12 +220,13 @@ pub(super) mod tests {
 
     const DOCUMENTATION: &str = include_str!("../../../docs/pipeline-file.md");
 
-    const ALL: [&Keys; 18] = [
+    const ALL: [&Keys; 19] = [
         &FILE,
         &TRIGGER,
         &PUSH,
         &IMAGE,
         &STEP,
+        &WHEN,
         &SIDECAR,
         &SERVICE,
         &ENVIRONMENT,

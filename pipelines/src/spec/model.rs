@@ -60,10 +60,24 @@ pub struct Image {
 pub struct Step {
     /// Steps that have to succeed first.
     pub needs: Vec<StepName>,
+    /// Where it runs; everywhere when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<When>,
     /// How long it may take; the server's default when absent.
     pub timeout: Option<Seconds>,
     /// What it does.
     pub action: StepAction,
+}
+
+/// Where a step runs. It says something.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct When {
+    /// Globs over branch names. Empty: any branch, or none when there are `tags`.
+    pub branches: Vec<String>,
+    /// Globs over names of tags. Empty: any tag, or none when there are `branches`.
+    pub tags: Vec<String>,
+    /// Globs over changed paths, of which one has to match. Empty: any path.
+    pub paths: Vec<String>,
 }
 
 /// What a step does.

@@ -91,6 +91,8 @@ fn value(of: &Keys, key: &str) -> Value {
         ("step", "sidecars") => named(&keys::SIDECAR, 0),
         ("step", "build") => list(&text(pattern::NAME), 1),
         ("step", "needs") => list(&text(pattern::NAME), 0),
+        ("step", "when") => mapping(&keys::WHEN),
+        ("when", "branches" | "tags" | "paths") => list(&text(pattern::GLOB), 1),
         ("step", "timeout") | ("environment", "rollout_timeout") => {
             text(pattern::POSITIVE_DURATION)
         }
@@ -163,6 +165,7 @@ fn together(of: &Keys) -> Value {
                 "else": {"required": ["image", "run"]},
             })
         }
+        "when" => json!({"minProperties": 1}),
         "gate" => json!({"minProperties": 1, "maxProperties": 1}),
         "done_when" => json!({"required": ["serving"]}),
         _ => json!({}),

@@ -40,38 +40,36 @@ pub fn triggered_by(
             if trigger.branches.is_empty() && !trigger.tags.is_empty() {
                 return no("`trigger.push` names tags alone, so branches start no run".to_owned());
             }
-            if !Patterns::new(&trigger.branches).matches(branch) {
-                let patterns = list(&trigger.branches);
-                return no(format!("branch `{branch}` does not match {patterns}"));
+            if let Some(reason) = misfit("branch", branch, &trigger.branches) {
+                return no(reason);
             }
         }
         GitRef::Tag(_) if trigger.tags.is_empty() => {
             return no("tags start no run: the file has no `trigger.push.tags`".to_owned());
         }
         GitRef::Tag(tag) => {
-            return if Patterns::new(&trigger.tags).matches(tag) {
-                Triggered::Yes
-            } else {
-                no(format!(
-                    "tag `{tag}` does not match {}",
-                    list(&trigger.tags)
-                ))
-            };
+            return misfit("tag", tag, &trigger.tags).map_or(Triggered::Yes, no);
         }
         GitRef::Other(git_ref) => return no(format!("{git_ref} is no branch and no tag")),
     }
-    if let Some(changed) = changed_paths
-        && !trigger.paths.is_empty()
-    {
-        let patterns = Patterns::new(&trigger.paths);
-        if !changed.iter().any(|path| patterns.matches(path)) {
-            let patterns = list(&trigger.paths);
-            return Triggered::No {
-                reason: format!("no changed path matches {patterns}"),
-            };
-        }
+    no_path(&trigger.paths, changed_paths).map_or(Triggered::Yes, no)
+}
+
+/// Why the name of a branch or tag does not fit.
+pub(super) fn misfit(what: &str, name: &str, patterns: &[String]) -> Option<String> {
+    let fits = Patterns::new(patterns).matches(name);
+    (!fits).then(|| format!("{what} `{name}` does not match {}", list(patterns)))
+}
+
+/// Why what changed does not fit; `None` also when it is not known what changed.
+pub(super) fn no_path(patterns: &[String], changed_paths: Option<&[String]>) -> Option<String> {
+    let changed = changed_paths?;
+    if patterns.is_empty() {
+        return None;
     }
-    Triggered::Yes
+    let ready = Patterns::new(patterns);
+    let fits = changed.iter().any(|path| ready.matches(path));
+    (!fits).then(|| format!("no changed path matches {}", list(patterns)))
 }
 
 /// Why a push of a tag is not even looked at: of the files that were read lately, none wants it. Without

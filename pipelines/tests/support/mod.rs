@@ -30,7 +30,7 @@ use roadstead_pipelines::observation::{
 use roadstead_pipelines::planner::{Plan, plan};
 use roadstead_pipelines::release::{ImageRef, Variables};
 use roadstead_pipelines::run::{AttemptOutcome, Run};
-use roadstead_pipelines::spec::{Pipeline, Role};
+use roadstead_pipelines::spec::{LeftOut, Pipeline, Role};
 use roadstead_pipelines::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -282,6 +282,7 @@ impl Stage {
                 run: run.clone(),
                 fact: RunFact::SourcesRead(Box::new(SourcesRead {
                     commit: None,
+                    left_out: LeftOut::new(),
                     pipeline: self.pipeline.clone(),
                     message: format!("change {}", run.number()),
                     author: "maya".into(),

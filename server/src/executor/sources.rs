@@ -12,7 +12,7 @@ use roadstead_pipelines::release::Variables;
 use roadstead_pipelines::report::Failure;
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_pipelines::spec::{
-    self, Diagnostics, FILE_NAME, LARGEST_FILE, Pipeline, Triggered, triggered_by,
+    self, Diagnostics, FILE_NAME, LARGEST_FILE, LeftOut, Pipeline, wanted_steps,
 };
 use std::collections::BTreeSet;
 
@@ -58,7 +58,10 @@ impl Executor {
             Ok(pipeline) => pipeline,
             Err(failure) => return Ok(Outcome::run_refused(&run.id, failure)),
         };
-        let skip = self.skip(&run, &pipeline).await?;
+        let (skip, left_out) = match self.wanted(&run, &pipeline).await? {
+            Ok(left_out) => (None, left_out),
+            Err(reason) => (Some(reason), LeftOut::new()),
+        };
         let variables = if skip.is_none() {
             match self.variables(&run, &pipeline).await? {
                 Ok(variables) => variables,
@@ -75,6 +78,7 @@ impl Executor {
             authorship: self.authorship(&run).await?,
             variables,
             skip,
+            left_out,
         };
         Ok(Outcome::run(&run.id, RunFact::SourcesRead(Box::new(read))))
     }
@@ -162,12 +166,13 @@ impl Executor {
         Ok(Ok(all))
     }
 
-    /// Why a run is not wanted: by its trigger, or by its commit's message, of which not every forge tells.
-    async fn skip(
+    /// What a run leaves out, or why it is not wanted: by its trigger, or by its commit's message, of which
+    /// not every forge tells.
+    async fn wanted(
         &self,
         run: &Run,
         pipeline: &Pipeline,
-    ) -> Result<Option<String>, super::Interrupted> {
+    ) -> Result<Result<LeftOut, String>, super::Interrupted> {
         let before = Some(run.id.number());
         let mut earlier = self
             .store
@@ -179,18 +184,14 @@ impl Executor {
         if let Some(marker) = skip_marker(&run.git_ref, &message)
             && !is_wish
         {
-            return Ok(Some(format!("the commit's message says {marker}")));
+            return Ok(Err(format!("the commit's message says {marker}")));
         }
         let changed = if is_wish {
             None
         } else {
             self.changed_paths(run, &earlier).await?
         };
-        let triggered = triggered_by(&pipeline.trigger, &run.git_ref, changed.as_deref());
-        Ok(match triggered {
-            Triggered::Yes => None,
-            Triggered::No { reason } => Some(reason),
-        })
+        Ok(wanted_steps(pipeline, &run.git_ref, changed.as_deref()))
     }
 
     /// What changed since the run before of the same ref, of which `earlier` are; `None`, which counts as

@@ -17,10 +17,10 @@ use roadstead_pipelines::id::{ImageDigest, ImageName, StepName};
 use roadstead_pipelines::release::ImageRef;
 use roadstead_pipelines::report::Failure;
 use roadstead_pipelines::run::{AttemptOutcome, Run};
-use roadstead_pipelines::spec::{self, Pipeline};
+use roadstead_pipelines::spec::{self, LeftOut, Pipeline};
 use roadstead_protocol as wire;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -258,15 +258,22 @@ async fn claim(app: &App, runner: &KnownRunner) -> Result<Option<wire::Assignmen
         run: run.id.to_string(),
         commit: run.commit.to_string(),
         git_ref: run.git_ref.clone(),
-        steps: steps_of(pipeline, &run.repositories, run.commit.as_str()),
+        steps: steps_of(
+            pipeline,
+            &run.left_out,
+            &run.repositories,
+            run.commit.as_str(),
+        ),
     }))
 }
 
-/// The file's steps as a runner takes them, in an order that respects `needs`. Images are pushed to their
-/// repository of `repositories` and tagged with `commit`; one without a repository is left out.
+/// The file's steps as a runner takes them, in an order that respects `needs`, without those that are
+/// `left_out`: what needs one of these needs what that one needs. Images are pushed to their repository of
+/// `repositories` and tagged with `commit`; one without a repository is not built.
 #[must_use]
 pub fn steps_of(
     pipeline: &Pipeline,
+    left_out: &LeftOut,
     repositories: &BTreeMap<ImageName, String>,
     commit: &str,
 ) -> Vec<wire::Step> {
@@ -287,12 +294,44 @@ pub fn steps_of(
         let step = &pipeline.steps[name];
         wire::Step {
             name: name.to_string(),
-            needs: step.needs.iter().map(ToString::to_string).collect(),
+            needs: needs_of(step, pipeline, left_out)
+                .into_iter()
+                .map(ToString::to_string)
+                .collect(),
             timeout_seconds: step.timeout.map_or(DEFAULT_TIMEOUT_SECONDS, |t| t.get()),
             action: action_of(&step.action, pipeline, repositories, commit),
         }
     };
-    ordered.into_iter().map(step).collect()
+    ordered
+        .into_iter()
+        .filter(|name| !left_out.contains_key(*name))
+        .map(step)
+        .collect()
+}
+
+/// What a step needs of those that are not left out, each once.
+fn needs_of<'p>(
+    step: &'p spec::Step,
+    pipeline: &'p Pipeline,
+    left_out: &LeftOut,
+) -> BTreeSet<&'p StepName> {
+    let mut needed = BTreeSet::new();
+    let mut open: Vec<&StepName> = step.needs.iter().collect();
+    let mut seen: BTreeSet<&StepName> = open.iter().copied().collect();
+    while let Some(name) = open.pop() {
+        if !left_out.contains_key(name) {
+            needed.insert(name);
+            continue;
+        }
+        let further = pipeline.steps.get(name).map(|step| &step.needs);
+        open.extend(
+            further
+                .into_iter()
+                .flatten()
+                .filter(|need| seen.insert(need)),
+        );
+    }
+    needed
 }
 
 fn action_of(

@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::fact::{Change, RunFact};
 use roadstead_pipelines::id::RunId;
 use roadstead_pipelines::run::{AttemptOutcome, Run, RunState};
+use roadstead_pipelines::spec::LeftOut;
 use roadstead_protocol::{LEASE_SECONDS, StepState};
 
 type Record = (
@@ -359,12 +360,13 @@ fn lose(connection: &mut AnyConnection, id: &str, now: Timestamp) -> Result<bool
     Ok(true)
 }
 
-/// Makes the rows of a new attempt.
+/// Makes the rows of a new attempt. What its run leaves out is skipped from the beginning.
 pub(super) fn insert(
     connection: &mut AnyConnection,
     attempt: &Attempt,
     token_hash: &str,
     step_names: &[&str],
+    left_out: &LeftOut,
 ) -> Result<()> {
     diesel::insert_into(attempts::table)
         .values((
@@ -377,14 +379,15 @@ pub(super) fn insert(
             attempts::lease_until.eq(micros(attempt.lease_until)),
         ))
         .execute(connection)?;
-    let waiting = json(&StepState::Waiting)?;
+    let (waiting, skipped) = (json(&StepState::Waiting)?, json(&StepState::Skipped)?);
     for (position, name) in (0_i64..).zip(step_names) {
+        let is_left_out = left_out.keys().any(|step| step.as_str() == *name);
         diesel::insert_into(steps::table)
             .values((
                 steps::attempt.eq(&attempt.id),
                 steps::name.eq(*name),
                 steps::position.eq(position),
-                steps::state.eq(&waiting),
+                steps::state.eq(if is_left_out { &skipped } else { &waiting }),
             ))
             .execute(connection)?;
     }

@@ -95,7 +95,7 @@ fn claim(
                 .collect()
         })
         .unwrap_or_default();
-    attempts::insert(connection, &attempt, token_hash, &steps)?;
+    attempts::insert(connection, &attempt, token_hash, &steps, &found.left_out)?;
     let run: Run = run_rows::find(connection, run)?;
     Ok(Some(Claim {
         attempt: attempt.id,

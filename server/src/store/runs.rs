@@ -33,6 +33,7 @@ pub(super) struct Record {
     variables: String,
     repositories: String,
     authorship: Option<String>,
+    left_out: String,
 }
 
 /// When a run was over.
@@ -71,6 +72,7 @@ impl Record {
             variables: json(&run.variables)?,
             repositories: json(&run.repositories)?,
             authorship: run.authorship.as_ref().map(json).transpose()?,
+            left_out: json(&run.left_out)?,
         })
     }
 
@@ -92,6 +94,7 @@ impl Record {
                 .as_deref()
                 .map(|text| row.json("authorship", text))
                 .transpose()?,
+            left_out: row.json("left_out", &self.left_out)?,
             repositories: row.json("repositories", &self.repositories)?,
             state: row.json("state", &self.state)?,
             git_ref: self.git_ref,

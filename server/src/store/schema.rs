@@ -46,6 +46,7 @@ diesel::table! {
         variables -> Text,
         repositories -> Text,
         authorship -> Nullable<Text>,
+        left_out -> Text,
     }
 }
 

@@ -12,7 +12,7 @@ use roadstead_pipelines::id::{
 use roadstead_pipelines::observation::{EcsDeployment, PlaceStatus, ServiceSeen};
 use roadstead_pipelines::release::{ImageRef, Variables};
 use roadstead_pipelines::run::AttemptOutcome;
-use roadstead_pipelines::spec::{self, Pipeline};
+use roadstead_pipelines::spec::{self, LeftOut, Pipeline};
 use roadstead_server::reconciler::Reconciler;
 use roadstead_server::store::{Accepted, Decision, NewDelivery, Store, hash_secret};
 use roadstead_server::wake::Bell;
@@ -260,6 +260,7 @@ fn success_of(effect: &Effect) -> Change {
         Effect::ReadSources { run } => {
             let read = SourcesRead {
                 commit: None,
+                left_out: LeftOut::new(),
                 pipeline: pipeline(),
                 message: "Change the sails".into(),
                 author: "Ada".into(),

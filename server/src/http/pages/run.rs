@@ -102,7 +102,7 @@ async fn summary(app: &App, scene: &Scene, detail: &RunDetail) -> Result<RunSumm
             scene.commits.as_deref(),
         ),
         state: view_of::run_state(&run.state),
-        reason: view_of::run_reason(&run.state),
+        reason: reason(run),
         trigger,
         created: view_of::time(run.created_at),
         started: detail
@@ -111,6 +111,16 @@ async fn summary(app: &App, scene: &Scene, detail: &RunDetail) -> Result<RunSumm
             .map(|attempt| view_of::time(attempt.claimed_at)),
         ended: detail.ended_at.map(view_of::time),
     })
+}
+
+/// Why a run is not green or not moving, or is green and made no release.
+fn reason(run: &Run) -> String {
+    match (&run.state, run.build_left_out()) {
+        (RunState::Succeeded { release: None, .. }, Some(step)) => {
+            format!("no release: step {step}, which builds images, was left out by its `when`")
+        }
+        (state, _) => view_of::run_reason(state),
+    }
 }
 
 /// The release of a run, and where it went.

@@ -40,7 +40,7 @@ pub(in super::super) fn run_reason(state: &RunState) -> String {
         }
         RunState::Confirming { .. } => "looking its images up in the registry".to_owned(),
         RunState::Confirmed { .. } => "making the release".to_owned(),
-        RunState::Skipped { reason, .. } => format!("not wanted by its trigger: {reason}"),
+        RunState::Skipped { reason, .. } => format!("skipped: {reason}"),
         RunState::Failed { failure, .. } => failure.message.clone(),
         RunState::TimedOut { step, .. } => format!("step {step} ran into its timeout"),
         RunState::Cancelled { by, .. } => format!("cancelled by {by}"),
@@ -89,7 +89,10 @@ pub(in super::super) fn steps(detail: &RunDetail) -> Vec<Step> {
             let mut rows = detail.steps.iter();
             rows.find(|row| row.attempt == attempt.id && row.name == *name)
         });
-        let (state, reason) = step_state(&detail.run, spec, newest, row);
+        let (state, reason) = match detail.run.left_out.get(name) {
+            Some(reason) => (view::StepState::Skipped, reason.clone()),
+            None => step_state(&detail.run, spec, newest, row),
+        };
         Step {
             name: name.to_string(),
             summary: summary_of_step(spec),

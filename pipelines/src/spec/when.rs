@@ -1,0 +1,156 @@
+//! Which steps of a run are left out, by their `when`.
+
+use super::model::{Pipeline, When};
+use super::trigger::{self, Triggered, triggered_by};
+use crate::git_ref::GitRef;
+use crate::id::StepName;
+use std::collections::BTreeMap;
+
+/// Steps that a run leaves out, each with the reason.
+pub type LeftOut = BTreeMap<StepName, String>;
+
+/// What a push of `git_ref`, `refs/heads/main` or `refs/tags/v1`, runs: everything but what is left out.
+///
+/// `changed_paths` are relative to the repository's root; `None` when it is not known what changed, which
+/// counts as everything. A run of no step at all is not wanted either.
+///
+/// # Errors
+/// Why it runs nothing, for pages: ``no changed path matches `services/**` ``.
+pub fn wanted_steps(
+    pipeline: &Pipeline,
+    git_ref: &str,
+    changed_paths: Option<&[String]>,
+) -> Result<LeftOut, String> {
+    if let Triggered::No { reason } = triggered_by(&pipeline.trigger, git_ref, changed_paths) {
+        return Err(reason);
+    }
+    let left_out = left_out(pipeline, git_ref, changed_paths);
+    if !left_out.is_empty() && left_out.len() == pipeline.steps.len() {
+        return Err("`when` lets none of its steps run".to_owned());
+    }
+    Ok(left_out)
+}
+
+/// The steps whose `when` does not hold, whatever starts the run.
+#[must_use]
+pub fn left_out(pipeline: &Pipeline, git_ref: &str, changed_paths: Option<&[String]>) -> LeftOut {
+    let reason = |when: &Option<When>| misfit(when.as_ref()?, git_ref, changed_paths);
+    let steps = pipeline.steps.iter();
+    steps
+        .filter_map(|(name, step)| Some((name.clone(), reason(&step.when)?)))
+        .collect()
+}
+
+/// Why a condition does not hold.
+fn misfit(when: &When, git_ref: &str, changed_paths: Option<&[String]>) -> Option<String> {
+    let pushed = GitRef::of(git_ref);
+    let any_ref = when.branches.is_empty() && when.tags.is_empty();
+    let by_ref = match pushed {
+        _ if any_ref => None,
+        GitRef::Branch(branch) if !when.branches.is_empty() => {
+            trigger::misfit("branch", branch, &when.branches)
+        }
+        GitRef::Tag(tag) if !when.tags.is_empty() => trigger::misfit("tag", tag, &when.tags),
+        GitRef::Tag(tag) => Some(format!("it is for branches, `{tag}` is a tag")),
+        GitRef::Branch(name) | GitRef::Other(name) => {
+            let wanted = if when.branches.is_empty() {
+                "tags"
+            } else {
+                "branches"
+            };
+            Some(format!("it is for {wanted}, `{name}` is none"))
+        }
+    };
+    by_ref.or_else(|| match pushed {
+        GitRef::Tag(_) => None,
+        GitRef::Branch(_) | GitRef::Other(_) => trigger::no_path(&when.paths, changed_paths),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    fn file(steps: &str) -> Pipeline {
+        let text = format!("version: 1\nname: shop\nsteps:\n{steps}");
+        parse("pipeline.yml", &text).unwrap()
+    }
+
+    fn step(name: &str, when: &str) -> String {
+        format!("  {name}: {{ image: a, run: b, when: {{ {when} }} }}\n")
+    }
+
+    /// The reason, empty when the step runs.
+    fn reason(when: &str, git_ref: &str, changed: Option<&str>) -> String {
+        let changed = changed.map(|path| vec![path.to_owned()]);
+        let left_out = left_out(&file(&step("one", when)), git_ref, changed.as_deref());
+        left_out.into_values().next().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_step_runs_where_its_condition_holds() {
+        let (main, topic, tag) = ("refs/heads/main", "refs/heads/topic", "refs/tags/v1");
+        let branches = "branches: [main]";
+        assert_eq!(reason(branches, main, None), "");
+        assert_eq!(
+            reason(branches, topic, None),
+            "branch `topic` does not match `main`"
+        );
+        assert_eq!(
+            reason(branches, tag, None),
+            "it is for branches, `v1` is a tag"
+        );
+        assert_eq!(
+            reason(branches, "HEAD", None),
+            "it is for branches, `HEAD` is none"
+        );
+        let tags = "tags: [\"v*\"]";
+        assert_eq!(reason(tags, tag, None), "");
+        assert_eq!(
+            reason(tags, "refs/tags/x", None),
+            "tag `x` does not match `v*`"
+        );
+        assert_eq!(reason(tags, main, None), "it is for tags, `main` is none");
+        let both = "branches: [main], tags: [\"v*\"]";
+        assert_eq!(reason(both, main, None), "");
+        assert_eq!(reason(both, tag, None), "");
+        assert_ne!(reason(both, topic, None), "");
+    }
+
+    #[test]
+    fn paths_hold_for_branches_and_what_changed_there() {
+        let paths = "paths: [\"web/**\"]";
+        let main = "refs/heads/main";
+        assert_eq!(reason(paths, main, Some("web/a")), "");
+        assert_eq!(
+            reason(paths, main, None),
+            "",
+            "unknown counts as everything"
+        );
+        assert_eq!(
+            reason(paths, main, Some("api/a")),
+            "no changed path matches `web/**`"
+        );
+        assert_eq!(reason(paths, "refs/tags/v1", Some("api/a")), "");
+        let both = "branches: [main], paths: [\"web/**\"]";
+        assert_eq!(reason(both, main, Some("web/a")), "");
+        assert_ne!(reason(both, main, Some("api/a")), "");
+        assert_ne!(reason(both, "refs/heads/topic", Some("web/a")), "");
+    }
+
+    #[test]
+    fn a_run_that_leaves_all_steps_out_is_not_wanted() {
+        let never = step("one", "branches: [none]");
+        let only = wanted_steps(&file(&never), "refs/heads/main", None);
+        assert_eq!(only.unwrap_err(), "`when` lets none of its steps run");
+        let two = file(&(never + "  two: { image: a, run: b }\n"));
+        let left_out = wanted_steps(&two, "refs/heads/main", None).unwrap();
+        assert_eq!(
+            left_out.keys().map(StepName::as_str).collect::<Vec<_>>(),
+            ["one"]
+        );
+        let said = wanted_steps(&two, "refs/tags/v1", None).unwrap_err();
+        assert!(said.contains("trigger.push.tags"), "{said}");
+    }
+}
