@@ -162,8 +162,11 @@ pub struct Step {
     pub name: String,
     /// Steps that must have succeeded.
     pub needs: Vec<String>,
-    /// Seconds that it may take.
+    /// Seconds that each try may take.
     pub timeout_seconds: u64,
+    /// How often it is tried again after it failed.
+    #[serde(default)]
+    pub retry: u32,
     /// What it does.
     pub action: StepAction,
 }
@@ -249,6 +252,11 @@ pub enum StepState {
     Waiting,
     /// Runs.
     Running,
+    /// Runs again after it failed.
+    Retrying {
+        /// Which try it is, from 2.
+        number: u32,
+    },
     /// Ended well.
     Succeeded,
     /// Ended badly.
@@ -264,6 +272,19 @@ pub enum StepState {
     Cancelled,
     /// Ran into its timeout.
     TimedOut,
+}
+
+/// `2nd`, as in the second try.
+#[must_use]
+pub fn ordinal(number: u32) -> String {
+    let ending = match (number % 10, number % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{number}{ending}")
 }
 
 /// Closes a step's log.
@@ -349,6 +370,7 @@ mod tests {
                 name: "build".into(),
                 needs: vec![],
                 timeout_seconds: 60,
+                retry: 1,
                 action: StepAction::Build { images: vec![] },
             }],
         };
@@ -356,6 +378,15 @@ mod tests {
         assert_eq!(
             serde_json::from_str::<Assignment>(&text).unwrap(),
             assignment
+        );
+    }
+
+    #[test]
+    fn ordinals_read_as_people_say_them() {
+        let said = [1, 2, 3, 4, 6, 11, 12, 21].map(ordinal);
+        assert_eq!(
+            said,
+            ["1st", "2nd", "3rd", "4th", "6th", "11th", "12th", "21st"]
         );
     }
 

@@ -13,7 +13,7 @@ use crate::{
     logs::StepLog,
     stop::{StopReason, StopSignal},
 };
-use roadstead_protocol::{BuiltImage, ImageBuild, Outcome, Step, StepAction, StepState};
+use roadstead_protocol::{BuiltImage, ImageBuild, Outcome, Step, StepAction, StepState, ordinal};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
@@ -210,17 +210,7 @@ async fn run_one(room: Arc<StepRoom>, job: Arc<Job>, index: usize, reporter: Rep
         let (log, room, name) = (log.clone(), Arc::clone(&room), step.name.clone());
         async move { ship(&log, &room, &name).await }
     });
-    let mut images = Vec::new();
-    let limits = Limits::start(Duration::from_secs(step.timeout_seconds), room.stop.clone());
-    let mut end = match perform(&room, &job, index, &limits, &log, &mut images).await {
-        Ok(end) => end,
-        Err(error) => {
-            let reason = format!("{error:#}");
-            // A log that cannot take this line shows in `close`.
-            let _ = log.line(&reason).await;
-            StepEnd::Errored { reason }
-        }
-    };
+    let (mut end, images) = tries(&room, &job, index, &log, &reporter).await;
     if end == StepEnd::TimedOut {
         // A log that cannot take this line shows in `close`.
         let _ = log
@@ -242,6 +232,42 @@ async fn run_one(room: Arc<StepRoom>, job: Arc<Job>, index: usize, reporter: Rep
         end,
         images,
         tail,
+    }
+}
+
+/// Performs a step, and again while it fails and may be tried again: each try has containers and all the
+/// time of its own, and the files as the one before left them.
+async fn tries(
+    room: &StepRoom,
+    job: &Job,
+    index: usize,
+    log: &StepLog,
+    reporter: &Reporter,
+) -> (StepEnd, Vec<BuiltImage>) {
+    let step = &job.steps[index];
+    let most = step.retry.saturating_add(1);
+    let mut number = 1;
+    loop {
+        let mut images = Vec::new();
+        let limits = Limits::start(Duration::from_secs(step.timeout_seconds), room.stop.clone());
+        let end = match perform(room, job, index, &limits, log, &mut images).await {
+            Ok(end) => end,
+            Err(error) => {
+                let reason = format!("{error:#}");
+                // A log that cannot take this line shows in `close`.
+                let _ = log.line(&reason).await;
+                StepEnd::Errored { reason }
+            }
+        };
+        let reason = match &end {
+            StepEnd::Failed { reason, .. } if number < most => reason,
+            _ => return (end, images),
+        };
+        number += 1;
+        let _ = log
+            .line(&format!("{reason}; {} try of {most}", ordinal(number)))
+            .await;
+        reporter.report(&step.name, StepState::Retrying { number });
     }
 }
 
@@ -379,6 +405,7 @@ mod tests {
             name: name.into(),
             needs: needs.iter().map(ToString::to_string).collect(),
             timeout_seconds: 1,
+            retry: 0,
             action: StepAction::Build { images: vec![] },
         }
     }

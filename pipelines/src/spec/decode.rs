@@ -13,9 +13,13 @@ use super::{environments, keys, trigger, values};
 use crate::id::{ImageName, InvalidName, ProjectName, ServiceName, StepName};
 use indexmap::IndexMap;
 use std::hash::Hash;
+use std::ops::RangeInclusive;
 
 /// The step that stands for the missing `steps` of a file with images.
 const IMPLICIT_STEP: &str = "build";
+
+/// How often a step may be tried again.
+pub(super) const RETRIES: RangeInclusive<u32> = 1..=5;
 
 /// Reads the whole file.
 pub(super) fn pipeline(root: &Node, reporter: &mut Reporter<'_>) -> Option<Pipeline> {
@@ -45,6 +49,7 @@ pub(super) fn pipeline(root: &Node, reporter: &mut Reporter<'_>) -> Option<Pipel
             needs: Vec::new(),
             when: None,
             timeout: None,
+            retry: 0,
             action,
         };
         steps.insert(StepName::parse(IMPLICIT_STEP).ok()?, step);
@@ -140,6 +145,7 @@ fn step(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Step> 
         .get("when", reporter)
         .and_then(|entry| when(entry, reporter));
     let timeout = fields.positive_duration("timeout", reporter);
+    let retry = fields.number("retry", RETRIES, reporter).unwrap_or(0);
     let action = if fields.has("build") {
         build(&fields, reporter)
     } else if fields.has("run") || fields.has("image") {
@@ -156,6 +162,7 @@ fn step(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Step> 
         needs,
         when,
         timeout,
+        retry,
         action,
     })
 }

@@ -47,10 +47,9 @@ pub(super) const IMAGE: Keys = Keys {
 pub(super) const STEP: Keys = Keys {
     what: "step",
     known: &[
-        "image", "run", "env", "sidecars", "build", "needs", "when", "timeout",
+        "image", "run", "env", "sidecars", "build", "needs", "when", "timeout", "retry",
     ],
     later: &[
-        "retry",
         "reports",
         "artifacts",
         "matrix",
@@ -70,6 +69,8 @@ pub(super) const STEP: Keys = Keys {
         ("if", "when"),
         ("only", "when"),
         ("rules", "when"),
+        ("retries", "retry"),
+        ("attempts", "retry"),
     ],
 };
 

@@ -65,6 +65,9 @@ pub struct Step {
     pub when: Option<When>,
     /// How long it may take; the server's default when absent.
     pub timeout: Option<Seconds>,
+    /// How often it is tried again after it failed.
+    #[serde(default)]
+    pub retry: u32,
     /// What it does.
     pub action: StepAction,
 }

@@ -6,6 +6,7 @@
 //! pattern, and a test holds the two together. Nothing refers to anything (`$ref`), because editors show
 //! and complete such places less well. Compiled for tests alone: the product carries the result.
 
+use super::decode::RETRIES;
 use super::environments::{
     AFTER_ROLLBACK, APPROVALS, CPU, DEPLOY, DONE_WHEN, MAX_PERCENT, MEMORY, MIN_HEALTHY_PERCENT,
     STATUS, TASKS,
@@ -92,6 +93,7 @@ fn value(of: &Keys, key: &str) -> Value {
         ("step", "build") => list(&text(pattern::NAME), 1),
         ("step", "needs") => list(&text(pattern::NAME), 0),
         ("step", "when") => mapping(&keys::WHEN),
+        ("step", "retry") => number(&RETRIES),
         ("when", "branches" | "tags" | "paths") => list(&text(pattern::GLOB), 1),
         ("step", "timeout") | ("environment", "rollout_timeout") => {
             text(pattern::POSITIVE_DURATION)

@@ -72,7 +72,8 @@ impl Terminal {
             .map(|begun| format!(" after {:.1} s", begun.elapsed().as_secs_f64()))
             .unwrap_or_default();
         let (colour, text) = match state {
-            StepState::Waiting => return,
+            // The log says that a step is tried again.
+            StepState::Waiting | StepState::Retrying { .. } => return,
             StepState::Running => {
                 begun.insert(step.to_owned(), Instant::now());
                 return;
@@ -140,6 +141,7 @@ mod tests {
             name: name.into(),
             needs: vec![],
             timeout_seconds: 1,
+            retry: 0,
             action: StepAction::Build { images: vec![] },
         });
         let mut out = Vec::new();

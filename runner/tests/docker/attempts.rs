@@ -121,6 +121,53 @@ printf 'no line feed'
 }
 
 #[tokio::test]
+async fn a_step_that_fails_is_tried_again_as_often_as_it_says() {
+    let world = world().await;
+    let commit = world.repository.commit(&[("a", b"a", false)]);
+    let attempt = unique("shop.2.a1");
+    // Files stay from try to try, containers do not.
+    let script =
+        "[ ! -e /once ]; touch /once; echo try >> tries; [ $(wc -l < tries) = 3 ]; echo good";
+    let mut recovers = run_step("recovers", &[], &world.image, script);
+    recovers.retry = 5;
+    let mut fails = run_step("fails", &["recovers"], &world.image, "echo bad; exit 3");
+    fails.retry = 1;
+    let mut late = run_step("late", &[], &world.image, "sleep 600");
+    (late.retry, late.timeout_seconds) = (5, 1);
+    let steps = vec![recovers, fails, late];
+    world.peer.assign(assignment(&attempt, &commit, steps));
+    let seen = world.peer.result(&attempt).await;
+    let retrying = |number| StepState::Retrying { number };
+    assert_eq!(
+        seen.states["recovers"],
+        [
+            StepState::Running,
+            retrying(2),
+            retrying(3),
+            StepState::Succeeded
+        ]
+    );
+    assert_eq!(
+        seen.log("recovers"),
+        "the step's commands ended with exit status 1; 2nd try of 6\n\
+         the step's commands ended with exit status 1; 3rd try of 6\ngood\n"
+    );
+    assert_eq!(seen.states["fails"][..2], [StepState::Running, retrying(2)]);
+    assert!(matches!(seen.last("fails"), Some(StepState::Failed { .. })));
+    assert_eq!(
+        seen.log("fails"),
+        "bad\nthe step's commands ended with exit status 3; 2nd try of 2\nbad\n"
+    );
+    assert_eq!(
+        seen.states["late"],
+        [StepState::Running, StepState::TimedOut]
+    );
+    world.peer.until_idle().await;
+    assert_eq!(left_of(&attempt), Vec::<String>::new());
+    world.runner.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_failing_step_says_why_and_only_what_needs_it_is_skipped() {
     let world = world().await;
     let commit = world.repository.commit(&[("a", b"a", false)]);

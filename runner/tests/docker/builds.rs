@@ -33,6 +33,7 @@ fn build_step(images: Vec<ImageBuild>) -> Step {
         name: "build".into(),
         needs: vec![],
         timeout_seconds: 600,
+        retry: 0,
         action: StepAction::Build { images },
     }
 }

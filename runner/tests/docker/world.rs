@@ -181,6 +181,7 @@ pub(crate) fn run_step(name: &str, needs: &[&str], image: &BaseImage, run: &str)
         name: name.to_owned(),
         needs: needs.iter().map(ToString::to_string).collect(),
         timeout_seconds: 600,
+        retry: 0,
         action: StepAction::Run {
             image: image.0.clone(),
             run: run.to_owned(),

@@ -299,6 +299,7 @@ pub fn steps_of(
                 .map(ToString::to_string)
                 .collect(),
             timeout_seconds: step.timeout.map_or(DEFAULT_TIMEOUT_SECONDS, |t| t.get()),
+            retry: step.retry,
             action: action_of(&step.action, pipeline, repositories, commit),
         }
     };

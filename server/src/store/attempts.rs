@@ -111,7 +111,7 @@ fn steps_of(connection: &mut AnyConnection, attempt: &str) -> Result<Vec<StepRow
 
 fn is_over(state: &StepState) -> bool {
     match state {
-        StepState::Waiting | StepState::Running => false,
+        StepState::Waiting | StepState::Running | StepState::Retrying { .. } => false,
         StepState::Succeeded
         | StepState::Failed { .. }
         | StepState::Skipped
@@ -145,14 +145,14 @@ pub(super) fn close_other_than_current(
             .execute(connection)?;
         for step in steps_of(connection, &attempt)? {
             let state = match (&step.state, &run.state) {
+                (state, _) if is_over(state) => continue,
                 (StepState::Waiting, _) => StepState::Skipped,
-                (StepState::Running, RunState::Cancelled { .. }) => StepState::Cancelled,
-                (StepState::Running, RunState::TimedOut { .. }) => StepState::TimedOut,
-                (StepState::Running, _) => StepState::Failed {
+                (_, RunState::Cancelled { .. }) => StepState::Cancelled,
+                (_, RunState::TimedOut { .. }) => StepState::TimedOut,
+                _ => StepState::Failed {
                     exit_code: None,
                     reason: "its attempt ended before it did".into(),
                 },
-                _ => continue,
             };
             set_step(connection, &step, &state, now)?;
         }

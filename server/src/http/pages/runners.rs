@@ -71,7 +71,10 @@ async fn running_of(
     let steps: Vec<_> = detail
         .steps
         .iter()
-        .filter(|step| step.attempt == attempt && step.state == StepState::Running)
+        .filter(|step| {
+            let runs = matches!(step.state, StepState::Running | StepState::Retrying { .. });
+            runs && step.attempt == attempt
+        })
         .map(|step| step.name.as_str())
         .collect();
     let name = view_of::run_name(run.as_str());

@@ -145,12 +145,18 @@ fn step_state(
             };
             (view::StepState::Pending, reason)
         }
-        Some(StepState::Running) if lost => (
+        Some(StepState::Running | StepState::Retrying { .. }) if lost => (
             view::StepState::Lost,
             "its runner was not heard of any more".to_owned(),
         ),
-        Some(StepState::Running) if over => (view::StepState::Cancelled, quiet()),
+        Some(StepState::Running | StepState::Retrying { .. }) if over => {
+            (view::StepState::Cancelled, quiet())
+        }
         Some(StepState::Running) => (view::StepState::Running, quiet()),
+        Some(StepState::Retrying { number }) => {
+            let reason = format!("{} try", roadstead_protocol::ordinal(*number));
+            (view::StepState::Running, reason)
+        }
         Some(StepState::Succeeded) => (view::StepState::Succeeded, quiet()),
         Some(StepState::Failed { exit_code, reason }) => {
             let status = exit_code.map(|code| format!("exit status {code}"));
