@@ -91,14 +91,8 @@ fn trigger_of(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Trigger> {
         .and_then(|entry| Fields::read(&entry.value, None, entry.at, &keys::PUSH, reporter));
     let (branches, tags) = push
         .map(|push| {
-            let tags = globs(&push, "tags", reporter);
-            if let Some(entry) = push.get("tags", reporter)
-                && matches!(&entry.value.value, Value::List(items) if items.is_empty())
-            {
-                let help = "remove it: without it pushes of tags start nothing";
-                reporter.error_with_help(entry.value.at, "`tags` names no tag", help);
-            }
-            (globs(&push, "branches", reporter), tags)
+            let branches = globs(&push, "branches", reporter);
+            (branches, some_globs(&push, "tags", reporter))
         })
         .unwrap_or_default();
     Some(Trigger {
@@ -106,6 +100,17 @@ fn trigger_of(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Trigger> {
         tags,
         paths: globs(&fields, "paths", reporter),
     })
+}
+
+/// A list of patterns in which at least one stands.
+fn some_globs(fields: &Fields<'_>, key: &str, reporter: &mut Reporter<'_>) -> Vec<String> {
+    if let Some(entry) = fields.get(key, reporter)
+        && matches!(&entry.value.value, Value::List(items) if items.is_empty())
+    {
+        let message = format!("`{key}` is empty");
+        reporter.error_with_help(entry.value.at, message, "name a pattern, or remove it");
+    }
+    globs(fields, key, reporter)
 }
 
 fn globs(fields: &Fields<'_>, key: &str, reporter: &mut Reporter<'_>) -> Vec<String> {
@@ -170,11 +175,11 @@ fn step(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Step> 
 fn when(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<When> {
     let fields = Fields::read(&entry.value, None, entry.at, &keys::WHEN, reporter)?;
     let when = When {
-        branches: globs(&fields, "branches", reporter),
-        tags: globs(&fields, "tags", reporter),
-        paths: globs(&fields, "paths", reporter),
+        branches: some_globs(&fields, "branches", reporter),
+        tags: some_globs(&fields, "tags", reporter),
+        paths: some_globs(&fields, "paths", reporter),
     };
-    if when == When::default() && reporter.is_clean() {
+    if matches!(&entry.value.value, Value::Map(entries) if entries.is_empty()) {
         let help = "give it `branches`, `tags` or `paths`, or remove it";
         reporter.error_with_help(entry.at, "`when` says nothing", help);
     }
