@@ -100,36 +100,56 @@ mod other_clients {
     /// It waits in real time, so it needs real tasks. What ECS takes back is a success to it, unless
     /// it sees an event with the word "unable" in between.
     mod ecs_deploy {
+        use crate::clients::ecs_deploy::commands;
         use crate::play::ecs_deploy;
+        use crate::table::SCENARIOS;
 
-        #[test]
-        fn good_image() {
-            ecs_deploy("good image", Some(true));
+        /// A test of each scenario, with what it has to think of the outcome in the end.
+        macro_rules! deployed {
+            ($($test:ident = $name:literal, $satisfied:expr;)*) => {
+                $(
+                    #[test]
+                    fn $test() {
+                        ecs_deploy($name, $satisfied);
+                    }
+                )*
+
+                #[test]
+                fn every_scenario_that_it_can_begin_has_a_test() {
+                    let tested = [$($name),*];
+                    for one in &SCENARIOS {
+                        let played = one.beyond_ecs_deploy().is_none_or(|beyond| beyond.played);
+                        assert_eq!(tested.contains(&one.name), played, "{}", one.name);
+                    }
+                }
+            };
         }
 
-        #[test]
-        fn slow_boot_within_the_grace_period() {
-            ecs_deploy("slow boot within the grace period", Some(true));
+        deployed! {
+            good_image = "good image", Some(true);
+            missing_image = "missing image", None;
+            exit_1_at_start = "exit 1 at start", None;
+            crash_with_a_health_check = "crash with a health check", None;
+            crash_without_a_health_check = "crash without a health check", Some(false);
+            answers_500 = "answers 500", None;
+            slow_boot_within_the_grace_period = "slow boot within the grace period", Some(true);
+            slow_boot_without_a_grace_period = "slow boot without a grace period", None;
+            superseded_in_mid_rollout = "superseded in mid-rollout", Some(true);
+            stopped_with_rollback = "stopped with rollback", Some(true);
+            no_rollback_wanted = "no rollback wanted", Some(false);
+            minimum_and_maximum_leave_no_room = "minimum and maximum leave no room", Some(false);
+            breaker_at_a_bounded_percentage = "breaker at a bounded percentage", None;
+            breaker_at_an_unbounded_percentage = "breaker at an unbounded percentage", None;
+            breaker_at_a_count = "breaker at a count", None;
+            out_of_memory = "out of memory", None;
+            scaled_to_zero_and_back = "scaled to zero and back", Some(true);
         }
 
-        #[test]
-        fn missing_image() {
-            ecs_deploy("missing image", None);
-        }
-
-        #[test]
-        fn exit_1_at_start() {
-            ecs_deploy("exit 1 at start", None);
-        }
-
-        #[test]
-        fn answers_500() {
-            ecs_deploy("answers 500", None);
-        }
-
-        #[test]
-        fn no_rollback_wanted() {
-            ecs_deploy("no rollback wanted", Some(false));
+        /// What the table says that it cannot do, it cannot.
+        #[tokio::test]
+        async fn it_has_no_other_commands() {
+            let known = ["cron", "deploy", "diff", "run", "scale", "update"];
+            assert_eq!(commands().await, known);
         }
     }
 }

@@ -192,7 +192,8 @@ impl Stage {
         arn
     }
 
-    pub(crate) async fn create(&mut self, scenario: &Scenario, behaviour: Behaviour) {
+    /// Registers the first revision; the members of CreateService for a service of it.
+    pub(crate) async fn service_of(&mut self, scenario: &Scenario, behaviour: Behaviour) -> Value {
         let definition = self.register(behaviour).await;
         let (minimum, maximum) = scenario.percents;
         let mut breaker = json!({"enable": true, "rollback": scenario.rollback});
@@ -215,7 +216,7 @@ impl Stage {
             input["loadBalancers"] =
                 json!([{"targetGroupArn": group, "containerName": "app", "containerPort": 80}]);
         }
-        self.ecs("CreateService", input).await;
+        input
     }
 
     /// Waits until `held` says so; `what` is what is waited for.

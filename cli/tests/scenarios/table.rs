@@ -331,6 +331,32 @@ impl Scenario {
             .find(|one| one.name == name)
             .unwrap_or_else(|| panic!("no scenario {name}"))
     }
+
+    /// What `ecs-deploy`, which can deploy, scale and run, has no command for in this.
+    pub(crate) fn beyond_ecs_deploy(&self) -> Option<Beyond> {
+        match self.act {
+            Act::RollOut(_) | Act::Supersede(..) | Act::ScaleToZeroAndBack => None,
+            Act::RollOutAndStop(_) => Some(Beyond {
+                played: true,
+                why: "it cannot stop a service deployment, so boto3 does",
+            }),
+            Act::Create(_) => Some(Beyond {
+                played: false,
+                why: "it cannot create a service",
+            }),
+            Act::LoseInstance => Some(Beyond {
+                played: false,
+                why: "nothing is deployed",
+            }),
+        }
+    }
+}
+
+/// Something that a client has no command for.
+pub(crate) struct Beyond {
+    /// Whether the client plays the rest.
+    pub played: bool,
+    pub why: &'static str,
 }
 
 /// The table as docs/sandbox.md shows it.
@@ -364,6 +390,13 @@ pub(crate) fn render() -> String {
             words(&[outcome.event]),
         )
         .expect("a string takes all");
+    }
+    page.push_str("\n`ecs-deploy` plays all of them as they are, except:\n\n");
+    for one in &SCENARIOS {
+        if let Some(Beyond { played, why }) = one.beyond_ecs_deploy() {
+            let how = if played { "" } else { "not played: " };
+            writeln!(page, "- {}: {how}{why}.", one.name).expect("a string takes all");
+        }
     }
     page
 }

@@ -7,6 +7,7 @@ use roadstead_pipelines::observation::StoppedTask;
 use roadstead_server::adapters::aws::Aws;
 use roadstead_server::adapters::cluster::{Cluster, ServiceAddress};
 use roadstead_server::config;
+use serde_json::Value;
 
 pub(crate) struct Adapter {
     cluster: Cluster,
@@ -32,14 +33,23 @@ impl Adapter {
     }
 }
 
+/// It rolls out and stops; services and how many tasks they have are somebody else's.
 impl Client for Adapter {
-    async fn roll_out(&mut self, definition: &str) -> String {
+    async fn create(&mut self, _members: &Value) -> bool {
+        false
+    }
+
+    async fn roll_out(&mut self, definition: &str, _interrupted: bool) -> String {
         let rollout = self
             .cluster
             .update_service(&self.at, definition, None, None)
             .await;
         self.rollout = Some(rollout.unwrap());
         definition.to_owned()
+    }
+
+    async fn scale(&mut self, _desired: u32) -> bool {
+        false
     }
 
     async fn stop(&mut self) {
