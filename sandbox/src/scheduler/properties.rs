@@ -24,6 +24,8 @@ use super::world::{Check, GOOD, Scheduler, Script, World};
 struct Step {
     scripts: Vec<Script>,
     then: u32,
+    /// So many seconds after it began, the desired count becomes another.
+    scaled: Option<(u32, u32)>,
     stopped: Option<StopRequest>,
 }
 
@@ -57,41 +59,49 @@ fn step() -> impl Strategy<Value = Step> {
         prop::collection::vec(script(), 1..4),
         script().prop_map(|one| vec![one]),
     ];
-    (scripts, 0u32..400, stop).prop_map(|(scripts, then, stopped)| Step {
+    let scaled = prop::option::of((0u32..60, 0u32..8));
+    (scripts, 0u32..400, scaled, stop).prop_map(|(scripts, then, scaled, stopped)| Step {
         scripts,
         then,
+        scaled,
         stopped,
     })
 }
 
-/// Configurations that leave room for at least one task more or one less.
-fn configuration(desired: u32) -> impl Strategy<Value = Configuration> {
+fn threshold() -> impl Strategy<Value = Threshold> {
+    prop_oneof![
+        (1u32..=100).prop_map(Threshold::BoundedPercent),
+        (1u32..=100).prop_map(Threshold::UnboundedPercent),
+        (1u32..5).prop_map(Threshold::Count),
+    ]
+}
+
+/// Configurations that leave room for at least one task more or one less, whichever of these counts is
+/// desired.
+fn configuration(desired: Vec<u32>) -> impl Strategy<Value = Configuration> {
     (
         0u32..=100,
         100u32..=250,
         any::<bool>(),
         any::<bool>(),
-        1u32..5,
+        threshold(),
     )
         .prop_map(
-            move |(minimum, maximum, rollback, reset, count)| Configuration {
+            move |(minimum, maximum, rollback, reset, threshold)| Configuration {
                 minimum_healthy_percent: minimum,
                 maximum_percent: maximum,
                 breaker: Breaker {
                     enabled: true,
                     rollback,
                     reset_on_healthy_task: reset,
-                    threshold: if count == 1 {
-                        Threshold::BoundedPercent(50)
-                    } else {
-                        Threshold::Count(count)
-                    },
+                    threshold,
                 },
                 alarms: AlarmRules::default(),
             },
         )
         .prop_filter("no room at all", move |one| {
-            one.minimum(desired) < one.maximum(desired)
+            let mut desired = desired.iter().filter(|desired| **desired > 0);
+            desired.all(|desired| one.minimum(*desired) < one.maximum(*desired))
         })
 }
 
@@ -104,17 +114,18 @@ fn check() -> impl Strategy<Value = Check> {
 }
 
 fn story() -> impl Strategy<Value = Story> {
-    (1u32..8)
-        .prop_flat_map(|desired| (Just(desired), configuration(desired)))
-        .prop_flat_map(|(desired, configuration)| {
+    (1u32..8, prop::collection::vec(step(), 1..4))
+        .prop_flat_map(|(desired, steps)| {
+            let scaled = steps.iter().filter_map(|step| step.scaled);
+            let all = scaled.map(|(_, desired)| desired).chain([desired]);
             (
-                Just((desired, configuration)),
+                configuration(all.collect()),
+                Just((desired, steps)),
                 check(),
                 0u64..60,
-                prop::collection::vec(step(), 1..4),
             )
         })
-        .prop_map(|((desired, configuration), check, grace, steps)| Story {
+        .prop_map(|(configuration, (desired, steps), check, grace)| Story {
             desired,
             configuration,
             check,
@@ -135,12 +146,20 @@ fn difference(before: &crate::scheduler::Service, after: &crate::scheduler::Serv
 
 /// Lets a second pass and looks at the rules. Each message begins with the rule's name.
 fn pass_a_second(world: &mut World) -> Result<(), TestCaseError> {
+    let desired = world.service.desired;
+    pass_a_second_with(world, desired)
+}
+
+/// The same, and somebody wants so many tasks from now on.
+fn pass_a_second_with(world: &mut World, desired: u32) -> Result<(), TestCaseError> {
     let healthy_before: Vec<String> = world
         .live()
         .filter(|task| world.is_healthy(task))
         .map(|task| task.id.clone())
         .collect();
-    let resting = (!in_motion(&world.service)).then(|| world.service.clone());
+    let is_scaled = world.service.desired != desired;
+    world.service.desired = desired;
+    let resting = (!is_scaled && !in_motion(&world.service)).then(|| world.service.clone());
     let next = due(&world.service, world.now, world.timings);
     world.see();
     let unseen = resting.filter(|before| *before == world.service);
@@ -156,7 +175,6 @@ fn pass_a_second(world: &mut World) -> Result<(), TestCaseError> {
             difference(&before, &world.service)
         );
     }
-    let desired = world.service.desired;
     let maximum = world.service.configuration.maximum(desired) as usize;
     let minimum = world.service.configuration.minimum(desired) as usize;
     prop_assert!(
@@ -220,8 +238,11 @@ fn tell(story: &Story, scheduler: Scheduler) -> Result<(), TestCaseError> {
         let definition = format!("web:{}", number + 1);
         world.deploy(&definition, &step.scripts);
         let last = number + 1 == story.steps.len();
-        for _ in 0..step.then {
-            pass_a_second(&mut world)?;
+        for second in 0..step.then {
+            match step.scaled {
+                Some((at, desired)) if at == second => pass_a_second_with(&mut world, desired)?,
+                _ => pass_a_second(&mut world)?,
+            }
         }
         if let Some(request) = step.stopped
             && !world.record().status.is_final()
@@ -283,25 +304,37 @@ fn rollouts_keep_their_limits_and_end_where_they_should() {
         .unwrap();
 }
 
-/// A desired count, AWS's documented threshold for it, and tasks of which none is ever healthy.
+/// A desired count, the threshold that AWS documents for it, and tasks of which none is ever healthy.
 #[derive(Debug, Clone)]
 struct Failing {
+    rule: Threshold,
     desired: u32,
     threshold: usize,
+    /// After so many seconds another count is desired, with another threshold.
+    scaled: Option<(u32, u32, usize)>,
     scripts: Vec<Script>,
     reset: bool,
 }
 
-fn failing(desired: u32, threshold: usize) -> impl Strategy<Value = Failing> {
-    let spread = 3 * threshold as u32;
+/// What the breaker has to do: a rule, and a desired count with its threshold; for some, another pair
+/// in mid-rollout.
+type Thresholds = (Threshold, (u32, usize), Option<(u32, usize)>);
+
+fn failing((rule, (desired, threshold), scaled): Thresholds) -> impl Strategy<Value = Failing> {
+    // Enough scripts that not all tasks fail in the same few seconds.
+    let later = scaled.map_or(0, |(desired, threshold)| threshold.max(desired as usize));
+    let most = threshold.max(desired as usize).max(later);
+    let spread = 3 * most as u32;
     let script = prop_oneof![
         (0..spread).prop_map(|after| Script::Exits { after }),
         (0..spread).prop_map(|after| Script::Unhealthy { after }),
     ];
-    let scripts = prop::collection::vec(script, 1..=2 * threshold);
-    (scripts, any::<bool>()).prop_map(move |(scripts, reset)| Failing {
+    let scripts = prop::collection::vec(script, 1..=2 * most);
+    (scripts, any::<bool>(), 0..spread).prop_map(move |(scripts, reset, after)| Failing {
+        rule,
         desired,
         threshold,
+        scaled: scaled.map(|(desired, threshold)| (after, desired, threshold)),
         scripts,
         reset,
     })
@@ -315,7 +348,7 @@ fn fail(case: &Failing, scheduler: Scheduler) -> Result<(), TestCaseError> {
             enabled: true,
             rollback: false,
             reset_on_healthy_task: case.reset,
-            ..Breaker::default()
+            threshold: case.rule,
         },
         ..Configuration::default()
     };
@@ -323,34 +356,59 @@ fn fail(case: &Failing, scheduler: Scheduler) -> Result<(), TestCaseError> {
     world.scheduler = scheduler;
     world.deploy("web:0", &case.scripts);
     let mut failed = BTreeSet::new();
-    for _ in 0..2 * 3600 {
+    let mut threshold = case.threshold;
+    for second in 0..2 * 3600 {
+        if let Some((after, desired, other)) = case.scaled
+            && second == after
+        {
+            world.service.desired = desired;
+            threshold = other;
+        }
         world.step();
-        let stopped = world.service.tasks.iter().filter(|task| !task.live());
+        let stopped = world.service.tasks.iter().filter(|task| {
+            let reason = task.stopped_reason.as_deref().unwrap_or_default();
+            !task.live() && !reason.starts_with("Scaling activity")
+        });
         failed.extend(stopped.map(|task| task.id.clone()));
         let tripped = world.primary().rollout == RolloutState::Failed;
         prop_assert!(
-            tripped == (failed.len() >= case.threshold),
-            "breaker: tripped {tripped} with {} failed tasks of {}, at {} desired",
+            tripped == (failed.len() >= threshold),
+            "breaker: tripped {tripped} with {} failed tasks of {threshold}, at {} desired",
             failed.len(),
-            case.threshold,
-            case.desired
+            world.service.desired
         );
         if tripped {
             return Ok(());
         }
     }
     Err(TestCaseError::fail(format!(
-        "breaker: only {} failed tasks of {}",
+        "breaker: only {} failed tasks of {threshold}",
         failed.len(),
-        case.threshold
     )))
 }
 
+const HALF: Threshold = Threshold::BoundedPercent(50);
+
+/// AWS's documented examples of the default, then the other forms, then counts that change.
+const THRESHOLDS: [Thresholds; 10] = [
+    (HALF, (1, 3), None),
+    (HALF, (25, 13), None),
+    (Threshold::BoundedPercent(10), (25, 3), None),
+    (Threshold::UnboundedPercent(50), (1, 1), None),
+    (Threshold::UnboundedPercent(100), (2, 2), None),
+    (Threshold::UnboundedPercent(10), (25, 3), None),
+    (Threshold::Count(5), (2, 5), None),
+    (HALF, (25, 13), Some((1, 3))),
+    (HALF, (1, 3), Some((25, 13))),
+    (Threshold::Count(5), (25, 5), Some((1, 5))),
+];
+
 #[test]
 fn the_breaker_trips_at_the_documented_thresholds() {
-    for (desired, threshold, cases) in [(1, 3, 32), (25, 13, 32), (400, 200, 2)] {
+    let few = THRESHOLDS.map(|one| (one, 32));
+    for (thresholds, cases) in few.into_iter().chain([((HALF, (400, 200), None), 2)]) {
         runner(cases, 32)
-            .run(&failing(desired, threshold), |case| fail(&case, tick))
+            .run(&failing(thresholds), |case| fail(&case, tick))
             .unwrap();
     }
 }
@@ -452,11 +510,30 @@ fn a_breaker_that_trips_elsewhere_is_found_out() {
             one.breaker.threshold = Threshold::Count(limit);
         })
     };
-    for scheduler in [late, early] {
-        for (desired, threshold) in [(1, 3), (25, 13)] {
-            let found =
-                runner(200, 0).run(&failing(desired, threshold), |case| fail(&case, scheduler));
+    for (scheduler, least) in [(late, 1), (early, 2)] {
+        // None is earlier than one.
+        for thresholds in THRESHOLDS.into_iter().filter(|it| it.1.1 >= least) {
+            let found = runner(200, 0).run(&failing(thresholds), |case| fail(&case, scheduler));
             expect("breaker", found.map_err(|error| error.to_string()));
         }
+    }
+}
+
+#[test]
+fn a_breaker_that_keeps_to_the_count_of_the_beginning_is_found_out() {
+    let stubborn: Scheduler = |service, fleet, moment| {
+        let first = service.service_deployments[0].limit;
+        let effects = misled(service, fleet, moment, |one| {
+            one.breaker.threshold = Threshold::Count(first);
+        });
+        service.service_deployments[0].limit = first;
+        effects
+    };
+    for thresholds in [
+        (HALF, (25, 13), Some((1, 3))),
+        (HALF, (1, 3), Some((25, 13))),
+    ] {
+        let found = runner(200, 0).run(&failing(thresholds), |case| fail(&case, stubborn));
+        expect("breaker", found.map_err(|error| error.to_string()));
     }
 }

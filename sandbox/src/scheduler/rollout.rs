@@ -67,6 +67,7 @@ fn steer(
     let crowded = launch(service, replaced, fleet, moment, effects);
     shrink(service, moment);
     retire(service, crowded, moment);
+    bound(service, moment);
     finish(service, moment);
 }
 
@@ -376,6 +377,19 @@ fn retire(service: &mut Service, crowded: bool, moment: &mut Moment<'_>) {
         );
     }
     stop_some(service, &primary, wanted, spare, false, moment);
+}
+
+/// Stops what is beyond the maximum after the desired count went down: old tasks, then new ones.
+fn bound(service: &mut Service, moment: &mut Moment<'_>) {
+    let Some(primary) = service.primary().cloned() else {
+        return;
+    };
+    for new in [false, true] {
+        let numbers = census(service, &primary.id, moment);
+        let surplus = numbers.live.saturating_sub(numbers.maximum);
+        let spare = numbers.healthy.saturating_sub(numbers.minimum);
+        stop_some(service, &primary, surplus, spare, new, moment);
+    }
 }
 
 /// Stops up to `wanted` of the tasks that stay (`new`) or of the others, at most `spare` healthy
