@@ -123,13 +123,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
 const REGISTER_TASK_DEFINITION: Operation = Operation {
     name: "RegisterTaskDefinition",
     honoured: "family cpu memory networkMode requiresCompatibilities tags \
-        runtimePlatform.operatingSystemFamily \
+        runtimePlatform.operatingSystemFamily runtimePlatform.cpuArchitecture \
         containerDefinitions.name containerDefinitions.image containerDefinitions.essential \
         containerDefinitions.versionConsistency containerDefinitions.cpu \
         containerDefinitions.memory \
         containerDefinitions.memoryReservation containerDefinitions.entryPoint \
         containerDefinitions.command containerDefinitions.environment \
-        containerDefinitions.portMappings.containerPort containerDefinitions.portMappings.hostPort \
+        containerDefinitions.portMappings.containerPort \
         containerDefinitions.portMappings.protocol containerDefinitions.portMappings.name \
         containerDefinitions.dependsOn \
         containerDefinitions.startTimeout containerDefinitions.stopTimeout \
@@ -139,8 +139,10 @@ const REGISTER_TASK_DEFINITION: Operation = Operation {
         containerDefinitions.dockerLabels containerDefinitions.healthCheck \
         containerDefinitions.logConfiguration.logDriver \
         containerDefinitions.logConfiguration.options",
-    ignored: "taskRoleArn executionRoleArn ephemeralStorage runtimePlatform.cpuArchitecture enableFaultInjection \
-        containerDefinitions.portMappings.appProtocol",
+    // No container gets credentials of a role, none is refused room on disk, ports are published on free
+    // ones, and there is no proxy: docs/sandbox.md says so.
+    ignored: "taskRoleArn executionRoleArn ephemeralStorage enableFaultInjection \
+        containerDefinitions.portMappings.hostPort containerDefinitions.portMappings.appProtocol",
     refused: Some(
         "volumes placementConstraints proxyConfiguration inferenceAccelerators pidMode ipcMode \
         trustedExecutionConfiguration \

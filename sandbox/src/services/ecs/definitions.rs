@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::input::{Input, client, invalid, show_tags};
-use super::{launch, sizes, well_named};
+use super::{launch, limits, sizes, well_named};
 use crate::app::App;
 use crate::services::{AwsError, JsonResult, Reply};
 use crate::state::{State, TaskDefinition};
@@ -40,6 +40,7 @@ pub(super) async fn register(app: &App, input: &Input<'_>) -> JsonResult {
     let tags = input.tags("tags")?;
     let mut raw = input.0.clone();
     raw.shift_remove("tags");
+    limits::check(&app.config, &raw)?;
     launch::validate(&raw)?;
     sizes::validate(&raw)?;
     let registered_at = app.clock.now();

@@ -9,6 +9,7 @@ mod definitions;
 pub(super) mod input;
 pub(crate) mod instances;
 pub(crate) mod launch;
+mod limits;
 mod names;
 mod registries;
 mod service_deployments;
