@@ -18,6 +18,7 @@ use crate::agenda::Agenda;
 use crate::app::App;
 use crate::backends::{TaskLaunch, TaskReport};
 use crate::clock::Time;
+use crate::initialization;
 use crate::scheduler::{
     self, Effect, Fleet, Ids, Moment, Service, ServiceStatus, Task, TaskEvent, TaskStatus, Timings,
 };
@@ -138,6 +139,9 @@ impl Conductor {
 
     /// When something is due next, by the agenda or by the backend's own.
     pub(crate) fn next(&self) -> Option<Time> {
+        if !self.inbox.is_empty() {
+            return Some(self.app.clock.now());
+        }
         self.agenda
             .first()
             .into_iter()
@@ -215,13 +219,19 @@ impl Conductor {
             Subject::Service(key) => tick_service(app, state, key, now, fleets, &mut effects),
             Subject::Task(id) => tick_task(app, state, id, now, &mut effects),
         };
-        work.extend(effects.into_iter().map(|effect| {
+        for effect in effects {
             let task = match &effect {
                 Effect::Launch { task_id } => launch::build(state, task_id),
                 _ => None,
             };
-            (effect, task)
-        }));
+            match task
+                .as_ref()
+                .and_then(|task| initialization::fails(app, state, task))
+            {
+                Some(failure) => self.inbox.push(failure),
+                None => work.push((effect, task)),
+            }
+        }
         let soonest = if app.clock.is_virtual() {
             now
         } else {

@@ -196,11 +196,20 @@ impl Faults {
 
     /// What this call meets; a fault is used up by one.
     pub(crate) fn meet(&self, operation: &str) -> Met {
+        self.meet_one(operation, |named| named == operation || named == "*")
+    }
+
+    /// What this call meets, which nobody made but the task that begins: only a fault that names it.
+    pub(crate) fn meet_within(&self, operation: &str) -> Option<FaultKind> {
+        self.meet_one(operation, |named| named == operation).kind
+    }
+
+    fn meet_one(&self, operation: &str, is_for: impl Fn(&str) -> bool) -> Met {
         let mut inner = self.lock();
         let fault = inner
             .pending
             .iter_mut()
-            .find(|fault| fault.operation == operation || fault.operation == "*");
+            .find(|fault| is_for(&fault.operation));
         let fault = fault.map(|fault| {
             fault.times -= 1;
             (fault.kind, Duration::from_millis(fault.delay_ms))

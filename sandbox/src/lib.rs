@@ -15,6 +15,7 @@ mod conductor;
 mod config;
 mod disk;
 mod faults;
+mod initialization;
 mod page;
 mod pins;
 mod proxy;

@@ -42,6 +42,8 @@ pub(crate) enum TaskEvent {
     },
     /// A container's health check changed its verdict.
     ContainerHealth { name: String, healthy: bool },
+    /// What it needs before its containers could not be set up.
+    CannotInitialize { reason: String },
     /// An image could not be had: `reason` is the engine's text, without AWS's prefix.
     CannotPull { container: String, reason: String },
     /// A container could not be created or started, or a dependency was not met.
@@ -195,6 +197,7 @@ words!(
         EssentialContainerExited => "EssentialContainerExited",
         UserInitiated => "UserInitiated",
         ServiceSchedulerInitiated => "ServiceSchedulerInitiated",
+        SpotInterruption => "SpotInterruption",
         TerminationNotice => "TerminationNotice",
     }
 );

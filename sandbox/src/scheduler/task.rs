@@ -337,6 +337,10 @@ impl Task {
                     container.healthy = Some(*healthy);
                 }
             }
+            TaskEvent::CannotInitialize { reason } => {
+                let reason = format!("ResourceInitializationError: {reason}");
+                self.stop(StopCode::TaskFailedToStart, reason, now);
+            }
             TaskEvent::CannotPull { container, reason } => {
                 let reason = format!("CannotPullContainerError: {reason}");
                 self.failed_to_start(container, reason, now);

@@ -111,8 +111,7 @@ impl Denial {
         if query {
             AwsError {
                 status: 403,
-                code: query_code.to_owned(),
-                message,
+                ..AwsError::client(query_code, message)
             }
         } else {
             AwsError::client(json_code, message)

@@ -69,8 +69,7 @@ fn invalid(message: impl Into<String>) -> AwsError {
 fn not_found(what: &str) -> AwsError {
     AwsError {
         status: 404,
-        code: "ResourceNotFound".to_owned(),
-        message: format!("Unknown alarm: {what}"),
+        ..AwsError::client("ResourceNotFound", format!("Unknown alarm: {what}"))
     }
 }
 

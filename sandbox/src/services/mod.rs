@@ -51,6 +51,8 @@ pub(crate) struct AwsError {
     /// AWS's name for it, such as `ServiceNotFoundException`.
     pub code: String,
     pub message: String,
+    /// What a ConflictException names as `resourceIds`; empty in all others.
+    pub resource_ids: Vec<String>,
 }
 
 impl AwsError {
@@ -60,6 +62,7 @@ impl AwsError {
             status: 400,
             code: code.to_owned(),
             message: message.into(),
+            resource_ids: Vec::new(),
         }
     }
 
@@ -69,6 +72,7 @@ impl AwsError {
             status: 500,
             code: "ServerException".to_owned(),
             message: message.into(),
+            resource_ids: Vec::new(),
         }
     }
 

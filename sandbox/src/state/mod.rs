@@ -157,6 +157,9 @@ pub(crate) struct StandaloneTask {
     /// What tells a repeated RunTask from a second one.
     #[serde(default)]
     pub client_token: Option<String>,
+    /// The members of a RunTask with a token: with others, the token is refused.
+    #[serde(default)]
+    pub asked: Map<String, Value>,
 }
 
 /// A task wherever it is kept.

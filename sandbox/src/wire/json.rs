@@ -61,7 +61,10 @@ pub(super) fn answer(body: Bytes, request_id: &str) -> Answer {
 /// A refusal.
 pub(super) fn refusal(error: &AwsError, request_id: &str) -> Answer {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
-    let body = json!({"__type": error.code, "message": error.message});
+    let mut body = json!({"__type": error.code, "message": error.message});
+    if !error.resource_ids.is_empty() {
+        body["resourceIds"] = json!(error.resource_ids);
+    }
     let mut response = with_type(status, CONTENT_TYPE, body.to_string());
     if let Ok(code) = HeaderValue::from_str(&error.code) {
         response.headers_mut().insert("x-amzn-errortype", code);

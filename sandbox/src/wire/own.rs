@@ -1,5 +1,5 @@
-//! The sandbox's own addresses that change what exists: `/_sandbox/instances`, `/_sandbox/roles`,
-//! `/_sandbox/scans`.
+//! The sandbox's own addresses that change what exists: `/_sandbox/instances`,
+//! `/_sandbox/interruptions`, `/_sandbox/roles`, `/_sandbox/scans`.
 
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::services::access::{self, Role};
 use crate::services::ecr::scans;
 use crate::services::ecs::instances::{self, Wanted};
+use crate::services::ecs::tasks;
 use crate::services::{AwsError, JsonResult};
 
 /// Instances for a cluster.
@@ -19,6 +20,13 @@ use crate::services::{AwsError, JsonResult};
 struct Instances {
     cluster: String,
     instances: Vec<Wanted>,
+}
+
+/// A task that loses its Spot capacity.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Interruption {
+    task: String,
 }
 
 /// Answers a request below `/_sandbox` that is one of these; None when it is not.
@@ -35,6 +43,13 @@ pub(super) async fn handle(app: &App, method: &Method, path: &str, body: &Bytes)
                     let instead = method == Method::PUT;
                     instances::provide(app, &wanted.cluster, &wanted.instances, instead).await
                 }
+                Err(refusal) => Err(refusal),
+            };
+            Some(answer(StatusCode::CREATED, result))
+        }
+        (&Method::POST, "interruptions") => {
+            let result = match read::<Interruption>(body) {
+                Ok(wanted) => tasks::interrupt(app, &wanted.task).await,
                 Err(refusal) => Err(refusal),
             };
             Some(answer(StatusCode::CREATED, result))

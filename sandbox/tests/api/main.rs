@@ -13,4 +13,5 @@ mod lists;
 mod page;
 mod refusals;
 mod states;
+mod stops;
 mod tags;

@@ -17,7 +17,7 @@ mod services;
 mod show;
 mod sizes;
 pub(crate) mod tags;
-mod tasks;
+pub(crate) mod tasks;
 
 use serde_json::Value;
 

@@ -1,6 +1,7 @@
 //! Tasks: run one, stop any, describe and list.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -10,6 +11,10 @@ use crate::app::App;
 use crate::scheduler::{Desired, Ids, Refusal, Revision, StopCode, Task};
 use crate::services::{AwsError, JsonResult, Reply};
 use crate::state::{FoundTask, StandaloneTask, State};
+
+/// How long a client token tells the same RunTask from another. A task that is forgotten sooner takes
+/// its token along.
+const TOKEN_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
     let wanted = input.required("taskDefinition")?;
@@ -24,6 +29,10 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
     tags::check_propagation(input, false)?;
     let started_by = input.text("startedBy")?.map(str::to_owned);
     let token = input.text("clientToken")?.map(str::to_owned);
+    let asked = match &token {
+        Some(_) => input.0.clone(),
+        None => Map::new(),
+    };
     let mut settings = input.copy(&["launchType", "platformVersion", "networkConfiguration"]);
     settings.entry("launchType").or_insert_with(|| json!("EC2"));
     let now = app.clock.now();
@@ -33,17 +42,27 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
             let mut random = || app.clock.draw();
             let mut ids = Ids(&mut random);
             let cluster = cluster_name(state, input)?;
-            let known = token
-                .as_ref()
-                .map(|token| begun_with(state, &cluster, token));
-            if let Some(known) = known.filter(|known| !known.is_empty()) {
-                // The same call again, because its answer was lost.
-                let tasks: Vec<Value> = known
-                    .iter()
-                    .filter_map(|id| state.find_task(id))
-                    .map(|found| show::task(app, state, &found, true))
+            if let Some(token) = &token {
+                let since = |one: &StandaloneTask| now.since(one.task.created_at);
+                let known: Vec<_> = begun_with(state, &cluster, token)
+                    .filter(|(_, one)| since(one) < TOKEN_LIFE)
                     .collect();
-                return Ok(Reply::read(json!({"tasks": tasks, "failures": []})));
+                if known.iter().any(|(_, one)| one.asked != asked) {
+                    return Err(token_in_use(
+                        known
+                            .into_iter()
+                            .map(|(id, _)| show::task_arn(app, &cluster, id)),
+                    ));
+                }
+                if !known.is_empty() {
+                    // The same call again, because its answer was lost.
+                    let tasks: Vec<Value> = known
+                        .into_iter()
+                        .filter_map(|(id, _)| state.find_task(id))
+                        .map(|found| show::task(app, state, &found, true))
+                        .collect();
+                    return Ok(Reply::read(json!({"tasks": tasks, "failures": []})));
+                }
             }
             let definition = definitions::find_active(state, wanted)?;
             // Refuses overrides that cannot be applied.
@@ -103,6 +122,7 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
                         task,
                         settings: settings.clone(),
                         client_token: token.clone(),
+                        asked: asked.clone(),
                     },
                 );
             }
@@ -121,13 +141,25 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
 }
 
 /// The tasks that an earlier call with that token began.
-fn begun_with(state: &State, cluster: &str, token: &str) -> Vec<String> {
-    state
-        .tasks
-        .iter()
-        .filter(|(_, one)| one.cluster == cluster && one.client_token.as_deref() == Some(token))
-        .map(|(id, _)| id.clone())
-        .collect()
+fn begun_with<'a>(
+    state: &'a State,
+    cluster: &'a str,
+    token: &'a str,
+) -> impl Iterator<Item = (&'a String, &'a StandaloneTask)> {
+    state.tasks.iter().filter(move |(_, one)| {
+        one.cluster == cluster && one.client_token.as_deref() == Some(token)
+    })
+}
+
+/// The refusal of a token that belongs to a call with other parameters, which began `tasks`.
+fn token_in_use(tasks: impl Iterator<Item = String>) -> AwsError {
+    AwsError {
+        resource_ids: tasks.collect(),
+        ..AwsError::client(
+            "ConflictException",
+            "The provided clientToken is already in use with a different RunTask request.",
+        )
+    }
 }
 
 pub(super) async fn stop(app: &App, input: &Input<'_>) -> JsonResult {
@@ -153,6 +185,38 @@ pub(super) async fn stop(app: &App, input: &Input<'_>) -> JsonResult {
                 body: json!({"task": show::task(app, state, &found, true)}),
                 changed,
             })
+        })
+        .await?;
+    app.wake.notify_one();
+    Ok(reply)
+}
+
+/// Takes a Fargate task's capacity away, as happens with Fargate Spot; by its id or ARN.
+pub(crate) async fn interrupt(app: &App, wanted: &str) -> JsonResult {
+    let id = wanted.rsplit('/').next().unwrap_or(wanted);
+    let now = app.clock.now();
+    let reply = app
+        .store
+        .change(|state| {
+            let task = state
+                .task_mut(id)
+                .filter(|task| task.desired == Desired::Running)
+                .ok_or_else(|| {
+                    invalid(format!(
+                        "There is no task {wanted} that is meant to run: ListTasks lists all."
+                    ))
+                })?;
+            if let Some(placed) = &task.placed {
+                let instance = &placed.instance;
+                return Err(invalid(format!(
+                    "The task runs on the container instance {instance}, so it is the instance that \
+                     is interrupted: set it DRAINING with UpdateContainerInstancesState, then DELETE \
+                     /_sandbox/instances/{instance}."
+                )));
+            }
+            let reason = "Your Spot Task was interrupted.";
+            task.stop(StopCode::SpotInterruption, reason, now);
+            Ok(Reply::changed(json!({"task": id, "stoppedReason": reason})))
         })
         .await?;
     app.wake.notify_one();

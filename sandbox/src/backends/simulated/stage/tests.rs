@@ -45,6 +45,7 @@ fn play(stage: &mut Stage, until: u64) -> Vec<(i64, String)> {
                     TaskEvent::ContainerHealth { name, healthy } => {
                         format!("{name} healthy {healthy}")
                     }
+                    TaskEvent::CannotInitialize { .. } => format!("{task_id} not initialized"),
                     TaskEvent::CannotPull { container, .. } => format!("{container} missing"),
                     TaskEvent::CannotStart { container, .. } => format!("{container} broken"),
                     TaskEvent::Stopped => format!("{task_id} stopped"),
