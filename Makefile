@@ -18,10 +18,13 @@ demo: setup ## tells the whole story on this machine; ARGS="--keep" leaves the d
 	cargo build --package roadstead-cli
 	"$${CARGO_TARGET_DIR:-target}/debug/roadstead" demo $(ARGS)
 
-# nextest runs no documentation tests. They come first, so that its summary has the last word.
+# nextest runs no documentation tests. They come first, so that its summary has the last word. What looks at
+# the answers that all tests had comes after them.
 test: setup ## every test, none skipped; ARGS is handed to nextest
 	@if grep -rqE --include='*.rs' '^ *//[/!] ```' */src; then set -x; cargo test --workspace --doc; fi
+	rm -rf "$${CARGO_TARGET_DIR:-target}/tmp/answers"
 	cargo nextest run --workspace --profile ci $(ARGS)
+	$(if $(ARGS),,cargo nextest run --package roadstead-sandbox --test answered --profile ci --ignore-default-filter)
 
 test-clients: setup ## the sandbox's scenarios through the AWS command line and ecs-deploy
 	cargo nextest run --package roadstead-cli --test scenarios --profile ci --ignore-default-filter -E 'test(/^other_clients::/)' $(ARGS)

@@ -1,80 +1,22 @@
 """Holds every answer in a call log against the API models that ship with botocore.
 
-Usage: answers.py calls.jsonl
+Usage: answers.py calls.jsonl FOLDER
 
 An answer must have no member that the model does not have, values of the model's types, no value
-outside an enumeration, and the members that AWS's documentation promises. A refusal must be one
-that the model or the documentation of common errors knows. Ends with 1 when one does not hold.
+outside an enumeration, the members that AWS's documentation promises, and none that `members.py`
+does not list. A refusal must be one that the model or the documentation of common errors knows. Ends
+with 1 when one does not hold. The members that were seen go into a file of their own in the folder,
+for `members.py` to find out what never was.
 """
 
 import json
+import os
 import sys
+import uuid
 import xml.etree.ElementTree as ElementTree
 
 import botocore.session
-
-# Members that AWS's documentation shows in every such structure, besides those that the model
-# requires. By the shape's name, after the service's where several have one of that name.
-PROMISED = {
-    "Cluster": "clusterArn clusterName status runningTasksCount pendingTasksCount "
-    "activeServicesCount registeredContainerInstancesCount",
-    "Service": "serviceArn serviceName clusterArn status desiredCount runningCount pendingCount "
-    "taskDefinition deploymentConfiguration deployments events createdAt schedulingStrategy "
-    "deploymentController loadBalancers launchType",
-    "Deployment": "id status taskDefinition desiredCount pendingCount runningCount failedTasks "
-    "createdAt updatedAt launchType rolloutState rolloutStateReason",
-    "ServiceEvent": "id createdAt message",
-    "Task": "taskArn clusterArn taskDefinitionArn lastStatus desiredStatus containers createdAt "
-    "group launchType cpu memory version attachments overrides",
-    "Container": "containerArn taskArn name image lastStatus",
-    "ServiceDeployment": "serviceDeploymentArn serviceArn clusterArn createdAt updatedAt status "
-    "targetServiceRevision deploymentConfiguration",
-    "ServiceDeploymentBrief": "serviceDeploymentArn serviceArn clusterArn createdAt status "
-    "targetServiceRevisionArn",
-    "TaskDefinition": "taskDefinitionArn family revision status containerDefinitions volumes "
-    "registeredAt",
-    "ContainerDefinition": "name image essential environment mountPoints portMappings volumesFrom",
-    "ContainerInstance": "containerInstanceArn ec2InstanceId status agentConnected "
-    "remainingResources registeredResources runningTasksCount pendingTasksCount",
-    "ServiceRevision": "serviceRevisionArn serviceArn clusterArn taskDefinition createdAt "
-    "containerImages",
-    "ContainerImage": "containerName image",
-    "Failure": "arn reason",
-    "Tag": "key value",
-    "TargetGroup": "TargetGroupArn TargetGroupName Protocol Port TargetType HealthCheckPath "
-    "HealthCheckProtocol HealthCheckPort HealthCheckEnabled HealthCheckIntervalSeconds "
-    "HealthCheckTimeoutSeconds HealthyThresholdCount UnhealthyThresholdCount Matcher "
-    "LoadBalancerArns",
-    "TargetHealthDescription": "Target TargetHealth",
-    "TargetHealth": "State",
-    "elbv2 LoadBalancer": "LoadBalancerArn LoadBalancerName DNSName State Type Scheme "
-    "CreatedTime AvailabilityZones",
-    "LoadBalancerState": "Code",
-    "Listener": "ListenerArn LoadBalancerArn Port Protocol DefaultActions",
-    "Repository": "repositoryArn registryId repositoryName repositoryUri createdAt "
-    "imageTagMutability",
-    "ImageDetail": "registryId repositoryName imageDigest imageSizeInBytes imagePushedAt "
-    "imageManifestMediaType",
-    "Image": "registryId repositoryName imageId imageManifest imageManifestMediaType",
-    "ImageFailure": "imageId failureCode failureReason",
-    "AuthorizationData": "authorizationToken expiresAt proxyEndpoint",
-    "ImageScanStatus": "status",
-    "ImageScanFinding": "name severity",
-    "LogGroup": "logGroupName creationTime arn",
-    "LogStream": "logStreamName creationTime arn",
-    "OutputLogEvent": "timestamp message ingestionTime",
-    "FilteredLogEvent": "logStreamName timestamp message ingestionTime eventId",
-    "GetLogEventsResponse": "events nextForwardToken nextBackwardToken",
-    "MetricAlarm": "AlarmName AlarmArn StateValue StateReason StateUpdatedTimestamp "
-    "AlarmConfigurationUpdatedTimestamp ActionsEnabled EvaluationPeriods ComparisonOperator",
-    "Credentials": "AccessKeyId SecretAccessKey SessionToken Expiration",
-    "AssumeRoleResponse": "Credentials AssumedRoleUser",
-    "AssumedRoleUser": "AssumedRoleId Arn",
-    "GetCallerIdentityResponse": "UserId Account Arn",
-    "servicediscovery Service": "Id Arn Name Type CreateDate",
-    "servicediscovery Namespace": "Id Arn Name Type CreateDate",
-    "servicediscovery Operation": "Id Type Status CreateDate UpdateDate Targets",
-}
+from members import ALWAYS, SOMETIMES
 
 # What a task has to say once it has stopped.
 STOPPED = "stopCode stoppedReason stoppedAt stoppingAt executionStoppedAt"
@@ -119,6 +61,8 @@ class Check:
     def __init__(self):
         self.wrong = []
         self.answers = 0
+        # By service and structure.
+        self.seen = {}
 
     def say(self, path, text):
         self.wrong.append(f"{path}: {text}")
@@ -149,14 +93,17 @@ class Check:
             self.promises(path, shape, value)
 
     def promises(self, path, shape, value):
-        own = f"{path.split()[0]} {shape.name}"
-        of_all = "" if path.startswith("servicediscovery") else PROMISED.get(shape.name, "")
-        promised = list(shape.required_members) + PROMISED.get(own, of_all).split()
+        name = f"{path.split()[0]} {shape.name}"
+        given = {member for member, item in value.items() if item is not None}
+        self.seen.setdefault(name, set()).update(given)
+        promised = set(shape.required_members) | set(ALWAYS.get(name, "").split())
+        listed = promised | set(SOMETIMES.get(name, "").split())
         if shape.name == "Task" and value.get("lastStatus") == "STOPPED":
-            promised += STOPPED.split()
-        for name in promised:
-            if value.get(name) is None:
-                self.say(path, f"{shape.name} has no {name}")
+            promised |= set(STOPPED.split())
+        for member in sorted(promised - given):
+            self.say(path, f"{shape.name} has no {member}")
+        for member in sorted(given - listed):
+            self.say(path, f"members.py does not list {member} of {name}")
 
     def xml(self, path, shape, element):
         """An element of the Query protocol as the value that `value` checks."""
@@ -234,6 +181,11 @@ def main():
         sys.exit(1)
     for line in sorted(set(check.wrong)):
         print(line, file=sys.stderr)
+    seen = {name: sorted(members) for name, members in check.seen.items()}
+    folder = sys.argv[2]
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, f"{uuid.uuid4()}.json"), "w", encoding="utf-8") as file:
+        json.dump(seen, file)
     sys.exit(1 if check.wrong else 0)
 
 

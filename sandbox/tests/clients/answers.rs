@@ -14,6 +14,8 @@ pub(crate) fn check_answers(data: &Path) {
     let checked = Command::new(python())
         .args(["-B", script])
         .arg(data.join("calls.jsonl"))
+        // Where what looks at all checks reads what each saw: `sandbox/tests/answered.rs`.
+        .arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("answers"))
         .output()
         .expect("python starts");
     check("the answers", &checked);

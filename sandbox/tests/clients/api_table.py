@@ -10,6 +10,7 @@ import sys
 
 import botocore
 import botocore.session
+from members import ALWAYS, SOMETIMES
 
 TITLES = {
     "ecs": "Amazon ECS",
@@ -35,6 +36,11 @@ honour ([which](sandbox.md#what-it-refuses)). Members that say nothing (null, fa
 
 `a.b` is a member of the structure `a` or of each structure in the list `a`; a name without such a
 continuation stands for all there is inside.
+
+What answers have is told by structure, as the API models name them: members that are always there, those that are
+there when there is something to say, and those that no answer of the tests had (`sandbox/tests/clients/members.py`).
+Tests hold every answer against these lists, and the last of them finds listed members that no answer had. A task
+definition shows whatever was registered. An answer that is not listed has no members.
 """
 
 
@@ -67,6 +73,24 @@ def unlisted(shape, listed, prefix="", within=()):
         else:
             found.append(path)
     return found
+
+
+def answered(service, model, wrong):
+    """The table of what answers have."""
+    lines = ["\n| in answers | always | when there is something to say | in no test |", "|---|---|---|---|"]
+    own = {name for name in ALWAYS.keys() | SOMETIMES.keys() if name.split()[0] == service}
+    for name in sorted(own):
+        shape = model.shape_for(name.split()[1])
+        sometimes = SOMETIMES.get(name, "").split()
+        always = ALWAYS.get(name, "").split()
+        always += [member for member in shape.required_members if member not in always]
+        for member in always + sometimes:
+            if member not in shape.members:
+                wrong.append(f"{name}: the model has no member {member}")
+        others = [one for one in shape.members if one not in always and one not in sometimes]
+        columns = " | ".join(cell(members) for members in (always, sometimes, others))
+        lines.append(f"| `{shape.name}` | {columns} |")
+    return lines
 
 
 def cell(paths):
@@ -107,6 +131,7 @@ def main():
                 wrong.append(f"{service}: the model has no operation {operation}")
         others = [f"`{one}`" for one in model.operation_names if one not in listed]
         page.append(f"\nRefused, all of them: {', '.join(others) or 'none'}.")
+        page += answered(service, model, wrong)
     print("\n".join(page))
     for line in wrong:
         print(line, file=sys.stderr)
