@@ -10,8 +10,10 @@ async fn start() -> Simulation {
     sandbox.ecs("CreateCluster", json!({})).await;
     let container = json!({"name": "app", "image": "simulated:latest", "memory": 64,
         "logConfiguration": {"logDriver": "awslogs", "options": {"awslogs-group": "/web"}}});
-    let definition = json!({"family": "web", "networkMode": "awsvpc", "cpu": "256",
-        "memory": "512", "containerDefinitions": [container]});
+    // What the roles may do is nobody's business here.
+    let role = "arn:aws:iam::000000000000:role/web";
+    let definition = json!({"family": "web", "networkMode": "awsvpc", "cpu": "256", "memory": "512",
+        "executionRoleArn": role, "taskRoleArn": role, "containerDefinitions": [container]});
     sandbox.ecs("RegisterTaskDefinition", definition).await;
     sandbox
 }

@@ -6,7 +6,7 @@ use roadstead_pipelines::observation::ServiceSeen;
 use roadstead_pipelines::task_definition::{Revision, revise};
 use roadstead_sandbox::BackendKind::Simulated;
 use roadstead_server::adapters::aws::AwsError;
-use roadstead_server::adapters::cluster::{Cluster, ServiceAddress, Stopping};
+use roadstead_server::adapters::cluster::{Cluster, OneOffStart, ServiceAddress, Stopping};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -230,6 +230,37 @@ async fn a_rollout_that_is_complete_cannot_be_taken_back() {
         matches!(stopped, Stopping::Impossible { .. }),
         "{stopped:?}"
     );
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_that_was_started_with_other_parameters_is_there_and_no_second_one_is() {
+    let sandbox = Sandbox::start(Simulated).await;
+    let at = sandbox.service(container(&json!({}))).await;
+    let cluster = Cluster::new(sandbox.aws());
+    let command = ["/bin/migrate".to_owned()];
+    let wanted = OneOffStart {
+        task_definition: "web:1",
+        container: None,
+        command: &command,
+        deployment: "shop.d1",
+        token: "shop-d1",
+    };
+    let task = cluster.start_one_off(&at, &wanted).await.unwrap();
+    let again = cluster.start_one_off(&at, &wanted).await.unwrap();
+    assert_eq!(again, task);
+
+    // The task of the same token would run elsewhere now.
+    let moved = json!({"cluster": "shop", "service": "web", "platformVersion": "1.4.0"});
+    sandbox.ecs("UpdateService", moved).await;
+    let error = cluster.start_one_off(&at, &wanted).await.unwrap_err();
+    assert!(
+        matches!(&error, AwsError::Unavailable { message, .. } if message.contains("clientToken")),
+        "{error:?}"
+    );
+    let found = cluster.find_one_off(&at, wanted.token).await.unwrap();
+    assert_eq!(found, Some(task));
+    assert_eq!(sandbox.effective("RunTask").await, 1);
     sandbox.stop().await;
 }
 
