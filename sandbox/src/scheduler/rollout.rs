@@ -387,6 +387,9 @@ fn bound(service: &mut Service, moment: &mut Moment<'_>) {
     for new in [false, true] {
         let numbers = census(service, &primary.id, moment);
         let surplus = numbers.live.saturating_sub(numbers.maximum);
+        if surplus == 0 {
+            return;
+        }
         let spare = numbers.healthy.saturating_sub(numbers.minimum);
         stop_some(service, &primary, surplus, spare, new, moment);
     }
