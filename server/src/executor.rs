@@ -364,7 +364,9 @@ impl Executor {
             }
             Effect::WatchBeforeDeploy { deployment } => self.watch_before_deploy(deployment).await,
             Effect::StopBeforeDeploy { deployment } => self.stop_before_deploy(deployment).await,
-            Effect::UpdateService { deployment } => self.update_service(deployment).await,
+            Effect::UpdateService { deployment } => {
+                self.update_service(deployment, row.attempts > 1).await
+            }
             Effect::StopRollout { deployment } => self.stop_rollout(deployment).await,
         }
     }

@@ -6,7 +6,7 @@ use crate::adapters::aws::AwsError;
 use crate::adapters::cluster::{ServiceAddress, Stopping};
 use crate::clock;
 use jiff::SignedDuration;
-use roadstead_pipelines::deployment::{Deployment, DeploymentState, Rollout, TakenBackBy};
+use roadstead_pipelines::deployment::{Deployment, DeploymentState, Kind, Rollout, TakenBackBy};
 use roadstead_pipelines::fact::DeploymentFact;
 use roadstead_pipelines::id::DeploymentId;
 use roadstead_pipelines::report::Failure;
@@ -112,7 +112,8 @@ impl Executor {
         ))
     }
 
-    pub(super) async fn update_service(&self, id: &DeploymentId) -> Tried {
+    /// `again`: it was tried before, and how that ended may not have been heard.
+    pub(super) async fn update_service(&self, id: &DeploymentId, again: bool) -> Tried {
         let deployment = self.store.get_deployment(id).await?.deployment;
         let DeploymentState::RollingOut {
             rollout: Rollout::Updating { task_definition },
@@ -130,6 +131,15 @@ impl Executor {
             Ok(target) => target,
             Err(failure) => return Ok(Outcome::deployment_failed(id, failure)),
         };
+        // While nobody listened ECS may have made the rollout and given it up. Only a definition of its own
+        // tells; asking once more for one that was verified before harms nobody.
+        if again && deployment.kind == Kind::Forward {
+            let taken_back = self.cluster.taken_back(&address, task_definition).await?;
+            if let Some(rollout) = taken_back {
+                let fact = DeploymentFact::ServiceUpdated { rollout };
+                return Ok(Outcome::deployment(id, fact));
+            }
+        }
         self.check_leases()?;
         let (min, max) = (ecs.min_healthy_percent, ecs.max_percent);
         let updated = self

@@ -2,7 +2,7 @@
 
 use crate::support::{REGION, Sandbox, container, eventually};
 use git2::{FileMode, Repository, Signature};
-use roadstead_pipelines::deployment::{Deployment, DeploymentState, Kind, Trigger};
+use roadstead_pipelines::deployment::{Deployment, DeploymentState, EcsRollout, Kind, Trigger};
 use roadstead_pipelines::fact::{Change, DeploymentFact};
 use roadstead_pipelines::id::{
     CommitSha, DeploymentId, EnvironmentName, ImageDigest, ImageName, Place, ProjectName,
@@ -53,7 +53,9 @@ pub(crate) struct Server {
     pub(crate) bell: Bell,
     stop: CancellationToken,
     rooms: Vec<JoinHandle<()>>,
-    _folder: TempDir,
+    database: String,
+    remotes: BTreeMap<ProjectName, Remote>,
+    folder: TempDir,
 }
 
 impl Server {
@@ -77,14 +79,32 @@ impl Server {
             username: None,
             password: None,
         };
-        let (bell, stop) = (Bell::default(), CancellationToken::new());
+        let remotes = BTreeMap::from([(project.clone(), remote)]);
+        let mut server = Self {
+            store,
+            project,
+            origin,
+            bell: Bell::default(),
+            stop: CancellationToken::new(),
+            rooms: vec![],
+            database,
+            remotes,
+            folder,
+        };
+        server.act(aws);
+        server
+    }
+
+    /// Lets the rooms act.
+    fn act(&mut self, aws: Aws) {
+        let (bell, stop, store) = (&self.bell, &self.stop, &self.store);
         let cluster = Cluster::new(aws.clone());
         let executor = Executor::new(
             store.clone(),
-            Sources::new(folder.path()),
+            Sources::new(self.folder.path()),
             Registry::new(aws),
             cluster.clone(),
-            BTreeMap::from([(project.clone(), remote)]),
+            self.remotes.clone(),
             bell.clone(),
         );
         let observer = Observer::new(store.clone(), cluster, Probes::new().unwrap(), bell.clone());
@@ -93,20 +113,24 @@ impl Server {
             bell: bell.clone(),
             effects_bell: bell.clone(),
         };
-        let rooms = vec![
+        self.rooms = vec![
             tokio::spawn(executor.run(stop.clone())),
             tokio::spawn(observer.run(stop.clone())),
             tokio::spawn(reconciler.run()),
         ];
-        Self {
-            store,
-            project,
-            origin,
-            bell,
-            stop,
-            rooms,
-            _folder: folder,
+    }
+
+    /// Ends at once what it does, whatever that is, as a kill does; [`Self::start_again`] goes on.
+    async fn die(&mut self) {
+        for room in std::mem::take(&mut self.rooms) {
+            room.abort();
+            let _ = room.await;
         }
+    }
+
+    async fn start_again(&mut self, aws: Aws) {
+        self.store = Store::open(&self.database).await.unwrap();
+        self.act(aws);
     }
 
     /// Commits these files, and nothing else, on main. A path with a folder has `.roadstead`.
@@ -219,12 +243,9 @@ impl Server {
         .await
     }
 
-    pub(crate) async fn stop(self) {
+    pub(crate) async fn stop(mut self) {
         self.stop.cancel();
-        for room in self.rooms {
-            room.abort();
-            let _ = room.await;
-        }
+        self.die().await;
     }
 }
 
@@ -412,6 +433,54 @@ async fn a_release_is_deployed_once_though_replies_are_lost() {
     let status = world.place(&place).status.unwrap();
     assert_eq!(status.release, Some(release.id));
     assert_eq!(status.health, Health::Pass);
+    server.stop().await;
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn a_rollout_that_ecs_took_back_while_nobody_listened_is_not_made_again() {
+    let sandbox = Sandbox::start(Simulated).await;
+    let at = sandbox.service(container(&json!({}))).await;
+    let cluster = Cluster::new(sandbox.aws());
+    let before = cluster.observe(None, "shop", &["web".to_owned()]).await;
+    let before = before["web"].as_ref().unwrap().task_definition.clone();
+    // Longer than the test: the server dies before it hears.
+    let fault = json!({
+        "operation": "UpdateService", "kind": "delay_reply", "times": 1, "delay_ms": 600_000,
+    });
+    sandbox.break_calls(&fault).await;
+    let mut server = Server::start(sandbox.aws()).await;
+    let release = server.release(1).await;
+    eventually("the update", async || {
+        (sandbox.effective("UpdateService").await == 1).then_some(())
+    })
+    .await;
+    server.die().await;
+
+    let look = async || {
+        let seen = cluster.observe(None, "shop", &["web".to_owned()]).await;
+        seen["web"].as_ref().unwrap().clone()
+    };
+    let primary = look().await.primary().unwrap().id.clone();
+    let rollout = EcsRollout {
+        deployment: primary,
+        previous: None,
+    };
+    cluster.stop_rollout(&at, &rollout).await.unwrap();
+    eventually("the way back", async || {
+        let seen = look().await;
+        let status = seen.service_deployment.map(|it| it.status);
+        let is_back = status.as_deref() == Some("ROLLBACK_SUCCESSFUL");
+        (is_back && seen.task_definition == before).then_some(())
+    })
+    .await;
+
+    server.start_again(sandbox.aws()).await;
+    let deployment = server.deployed(&release.id).await;
+    assert_ne!(deployment.state.word(), "deployed", "{deployment:?}");
+    assert_ne!(deployment.state.word(), "superseded", "{deployment:?}");
+    assert_eq!(sandbox.effective("UpdateService").await, 1);
+    assert_eq!(look().await.task_definition, before);
     server.stop().await;
     sandbox.stop().await;
 }

@@ -81,6 +81,11 @@ impl Sandbox {
     /// The next `times` calls of an operation go wrong.
     pub(crate) async fn fault(&self, operation: &str, kind: &str, times: u32) {
         let fault = json!({"operation": operation, "kind": kind, "times": times});
+        self.break_calls(&fault).await;
+    }
+
+    /// The same, with all that a fault can say.
+    pub(crate) async fn break_calls(&self, fault: &Value) {
         let request = self.http.post(format!("{}/_sandbox/faults", self.endpoint));
         let answer = request.body(fault.to_string()).send().await.unwrap();
         assert!(

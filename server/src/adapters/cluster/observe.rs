@@ -204,7 +204,11 @@ impl Cluster {
     }
 
     /// The definition of a service revision; none when it may not be read.
-    async fn revision(&self, clients: &Clients, arn: &str) -> Result<Option<String>, AwsError> {
+    pub(super) async fn revision(
+        &self,
+        clients: &Clients,
+        arn: &str,
+    ) -> Result<Option<String>, AwsError> {
         if let Some(known) = self.revisions.get(arn) {
             return Ok(Some(known));
         }

@@ -96,6 +96,39 @@ impl Cluster {
         })
     }
 
+    /// The rollout to this definition that ECS was asked for before and has taken back since: its newest one is
+    /// to the definition, and the service runs another. Only of a definition that was made for one rollout.
+    /// Its id among the service's deployments is not known any more; the service deployment's ARN stands for it.
+    ///
+    /// # Errors
+    /// [`AwsError`].
+    pub async fn taken_back(
+        &self,
+        address: &ServiceAddress,
+        task_definition: &str,
+    ) -> Result<Option<EcsRollout>, AwsError> {
+        let clients = self.clients(address).await;
+        let service = describe_service(&clients, address).await?;
+        if primary(&service).is_some_and(|p| p.task_definition() == Some(task_definition)) {
+            return Ok(None);
+        }
+        let Some(newest) = newest_service_deployment(&clients, address).await? else {
+            return Ok(None);
+        };
+        let (Some(arn), Some(revision)) = (
+            newest.service_deployment_arn(),
+            newest.target_service_revision_arn(),
+        ) else {
+            return Ok(None);
+        };
+        let target = self.revision(&clients, revision).await?;
+        let rollout = EcsRollout {
+            deployment: arn.to_owned(),
+            previous: None,
+        };
+        Ok((target.as_deref() == Some(task_definition)).then_some(rollout))
+    }
+
     /// Asks ECS to take a rollout back to its last completed deployment.
     ///
     /// # Errors
