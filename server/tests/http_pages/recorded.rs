@@ -50,7 +50,7 @@ async fn what_github_once_sent_is_taken() {
             let request = site
                 .request(Who::Nobody, Method::POST, "/webhooks/github/shop")
                 .header("x-github-event", name)
-                .header("x-github-delivery", format!("{name}-{number}"))
+                .header("x-github-delivery", format!("recorded-{name}-{number}"))
                 .header("x-hub-signature-256", signature_with(SECRET, &body));
             let answer = request.body(body).send().await.unwrap();
             let branch = payload["ref"]
