@@ -265,6 +265,30 @@ fn a_failed_step_ends_it_and_what_needs_it_does_not_run() {
 }
 
 #[test]
+fn a_step_is_tried_again_and_one_that_is_for_tags_is_left_out_unless_it_is_named() {
+    let place = Place::new(
+        "steps:\n  flaky: { image: BASE, retry: 2, run: \"echo try >> tries; [ $(wc -l < tries) = 2 ]\" }\n  \
+         publish: { image: BASE, run: \"echo publishes\", when: { tags: [v1] } }\n  \
+         after: { image: BASE, run: \"cat tries\", needs: [publish, flaky] }\n",
+    );
+    let ran = place.run(&[]);
+    ran.ended(0);
+    ran.shows("flaky | the step's commands ended with exit status 1; 2nd try of 3");
+    ran.shows("after | try");
+    assert!(
+        ran.stdout
+            .contains("step publish is left out: it is for tags"),
+        "{}",
+        ran.said()
+    );
+    assert!(!ran.stdout.contains("publishes"), "{}", ran.said());
+    let named = place.run(&["publish"]);
+    named.ended(0);
+    named.shows("publish | publishes");
+    place.assert_nothing_stays();
+}
+
+#[test]
 fn steps_run_side_by_side_with_their_own_sidecars_and_no_more_rights_than_on_a_runner() {
     let place = Place::new(
         "steps:\n  one: { image: BASE, run: \"nc -l -p 1 & sleep 3; grep NoNewPrivs /proc/self/status\" }\n  \

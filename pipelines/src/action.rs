@@ -4,7 +4,6 @@
 use crate::deployment::{DeploymentState, Kind, Rollout, Trigger};
 use crate::fact::{Change, DeploymentFact, RunFact};
 use crate::id::{DeploymentId, Place, ReleaseId, RunId};
-use crate::run::RunState;
 use crate::spec::Role;
 use crate::world::{Approval, Hold, World};
 use jiff::Timestamp;
@@ -255,12 +254,7 @@ pub fn resume(world: &World, place: &Place, actor: &Actor) -> Result<Vec<Change>
 /// [`Refusal`] when the run is unknown or over.
 pub fn cancel_run(world: &World, run: &RunId, actor: &Actor) -> Result<Vec<Change>, Refusal> {
     match world.runs.get(run).map(|r| &r.state) {
-        Some(
-            RunState::Fetching
-            | RunState::Preparing
-            | RunState::Queued { .. }
-            | RunState::Building { .. },
-        ) => Ok(vec![Change::Run {
+        Some(state) if state.can_be_cancelled() => Ok(vec![Change::Run {
             run: run.clone(),
             fact: RunFact::CancelRequested {
                 by: actor.name.clone(),

@@ -46,6 +46,9 @@ pub struct SourcesRead {
     /// Steps whose `when` does not hold.
     #[serde(default, skip_serializing_if = "LeftOut::is_empty")]
     pub left_out: LeftOut,
+    /// Older runs that it takes the place of, as the file has `cancel_superseded`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub supersedes: BTreeSet<RunId>,
 }
 
 /// What may happen to a run.

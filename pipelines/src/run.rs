@@ -49,6 +49,8 @@ pub struct Run {
     pub variables: Variables,
     /// Steps that it leaves out because their `when` does not hold, once the file is read.
     pub left_out: LeftOut,
+    /// Older runs that are cancelled for it as long as they build, once the file is read.
+    pub supersedes: BTreeSet<RunId>,
     /// Where its images go, once the registry is prepared.
     pub repositories: BTreeMap<ImageName, String>,
     /// Where it stands.
@@ -160,6 +162,22 @@ impl RunState {
         }
     }
 
+    /// It builds, or is on its way to that: what it would make is not there yet.
+    #[must_use]
+    pub fn can_be_cancelled(&self) -> bool {
+        match self {
+            Self::Fetching | Self::Preparing | Self::Queued { .. } | Self::Building { .. } => true,
+            Self::Cancelling { .. }
+            | Self::Confirming { .. }
+            | Self::Confirmed { .. }
+            | Self::Succeeded { .. }
+            | Self::Skipped { .. }
+            | Self::Failed { .. }
+            | Self::TimedOut { .. }
+            | Self::Cancelled { .. } => false,
+        }
+    }
+
     /// Nothing changes it any more.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -224,6 +242,7 @@ impl Run {
             pipeline: None,
             variables: Variables::new(),
             left_out: LeftOut::new(),
+            supersedes: BTreeSet::new(),
             repositories: BTreeMap::new(),
             state: RunState::Fetching,
         }
@@ -246,6 +265,7 @@ impl Run {
                 next.pipeline = Some(read.pipeline.clone());
                 next.variables.clone_from(&read.variables);
                 next.left_out.clone_from(&read.left_out);
+                next.supersedes.clone_from(&read.supersedes);
                 match &read.skip {
                     Some(reason) => RunState::Skipped {
                         reason: reason.clone(),

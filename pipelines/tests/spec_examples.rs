@@ -255,7 +255,11 @@ fn an_alias_and_a_merge_stand_for_what_they_name() {
 
 #[test]
 fn the_trigger_of_the_monorepo_decides_as_it_reads() {
-    let trigger = read(MONOREPO).trigger;
+    let pipeline = read(MONOREPO);
+    assert!(pipeline.concurrency.cancel_superseded);
+    let retries = pipeline.steps.values().map(|step| step.retry);
+    assert_eq!(retries.collect::<Vec<_>>(), [0, 1, 0]);
+    let trigger = pipeline.trigger;
     let push = |branch: &str, path: &str| {
         triggered_by(
             &trigger,

@@ -4,7 +4,8 @@
 //! nothing about what follows. Changes are applied to a copy and the planning goes on until nothing
 //! new follows; effects and reasons are read off the last copy.
 //!
-//! Rules, each in a room of its own: [`runs`] moves runs; [`candidates`] opens deployments where an
+//! Rules, each in a room of its own: [`superseded`] cancels builds that a newer push takes the place of;
+//! [`runs`] moves runs; [`candidates`] opens deployments where an
 //! environment deploys by itself; [`queue`] starts what waits; [`rollouts`] judges what moves and
 //! takes back what fails.
 
@@ -13,6 +14,7 @@ mod candidates;
 mod queue;
 mod rollouts;
 mod runs;
+mod superseded;
 
 pub use runs::MOST_FETCHING;
 
@@ -104,6 +106,7 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
     let mut changes = vec![];
     for _ in 0..MOST_ROUNDS {
         let mut draft = Draft::new(&current, now);
+        superseded::plan(&mut draft);
         runs::plan(&mut draft);
         rollouts::plan(&mut draft);
         if draft.plan.changes.is_empty() {

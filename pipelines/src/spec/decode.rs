@@ -6,7 +6,7 @@
 use super::diagnostic::{At, Reporter};
 use super::fields::{self, Fields};
 use super::model::{
-    BeforeDeploy, Image, Pipeline, Service, Sidecar, Step, StepAction, Trigger, When,
+    BeforeDeploy, Concurrency, Image, Pipeline, Service, Sidecar, Step, StepAction, Trigger, When,
 };
 use super::tree::{Entry, Node, Value};
 use super::{environments, keys, trigger, values};
@@ -37,6 +37,10 @@ pub(super) fn pipeline(root: &Node, reporter: &mut Reporter<'_>) -> Option<Pipel
         .get("trigger", reporter)
         .and_then(|entry| trigger_of(entry, reporter))
         .unwrap_or_default();
+    let concurrency = fields
+        .get("concurrency", reporter)
+        .and_then(|entry| concurrency(entry, reporter))
+        .unwrap_or_default();
     let images = map(&fields, "images", ImageName::parse, image, reporter);
     let mut steps = map(&fields, "steps", StepName::parse, step, reporter);
     let services = map(&fields, "services", ServiceName::parse, service, reporter);
@@ -64,6 +68,7 @@ pub(super) fn pipeline(root: &Node, reporter: &mut Reporter<'_>) -> Option<Pipel
     Some(Pipeline {
         name: name?,
         trigger,
+        concurrency,
         images,
         steps,
         services,
@@ -111,6 +116,14 @@ fn some_globs(fields: &Fields<'_>, key: &str, reporter: &mut Reporter<'_>) -> Ve
         reporter.error_with_help(entry.value.at, message, "name a pattern, or remove it");
     }
     globs(fields, key, reporter)
+}
+
+fn concurrency(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Concurrency> {
+    let fields = Fields::read(&entry.value, None, entry.at, &keys::CONCURRENCY, reporter)?;
+    let cancel_superseded = fields.boolean("cancel_superseded", reporter);
+    Some(Concurrency {
+        cancel_superseded: cancel_superseded.unwrap_or(false),
+    })
 }
 
 fn globs(fields: &Fields<'_>, key: &str, reporter: &mut Reporter<'_>) -> Vec<String> {

@@ -10,12 +10,13 @@ pub(super) const FILE: Keys = Keys {
         "version",
         "name",
         "trigger",
+        "concurrency",
         "images",
         "steps",
         "services",
         "environments",
     ],
-    later: &["notify", "include", "concurrency"],
+    later: &["notify", "include"],
     elsewhere: &[("on", "trigger"), ("jobs", "steps"), ("pipeline", "steps")],
 };
 
@@ -31,6 +32,17 @@ pub(super) const PUSH: Keys = Keys {
     known: &["branches", "tags"],
     later: &[],
     elsewhere: &[],
+};
+
+pub(super) const CONCURRENCY: Keys = Keys {
+    what: "concurrency",
+    known: &["cancel_superseded"],
+    later: &["group"],
+    elsewhere: &[
+        ("cancel", "cancel_superseded"),
+        ("cancel_in_progress", "cancel_superseded"),
+        ("cancel-in-progress", "cancel_superseded"),
+    ],
 };
 
 pub(super) const IMAGE: Keys = Keys {
@@ -221,10 +233,11 @@ pub(super) mod tests {
 
     const DOCUMENTATION: &str = include_str!("../../../docs/pipeline-file.md");
 
-    const ALL: [&Keys; 19] = [
+    const ALL: [&Keys; 20] = [
         &FILE,
         &TRIGGER,
         &PUSH,
+        &CONCURRENCY,
         &IMAGE,
         &STEP,
         &WHEN,

@@ -26,9 +26,9 @@ pub use diagnostic::{Diagnostic, Diagnostics};
 pub use env_file::{EnvFiles, missing_keys, parse_env_file};
 pub use fields::nearest;
 pub use model::{
-    AfterRollback, BeforeDeploy, DeployMode, DoneWhen, EcsTarget, EcsTargetOverride, Environment,
-    Gate, HttpProbe, Image, Pipeline, ResolvedTarget, Role, Rollback, SERVICE_PLACEHOLDER, Service,
-    Sidecar, Step, StepAction, Trigger, Verify, When,
+    AfterRollback, BeforeDeploy, Concurrency, DeployMode, DoneWhen, EcsTarget, EcsTargetOverride,
+    Environment, Gate, HttpProbe, Image, Pipeline, ResolvedTarget, Role, Rollback,
+    SERVICE_PLACEHOLDER, Service, Sidecar, Step, StepAction, Trigger, Verify, When,
 };
 pub use trigger::{Triggered, tag_is_unwanted, triggered_by};
 pub use when::{LeftOut, left_out, wanted_steps};

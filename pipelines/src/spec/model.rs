@@ -18,6 +18,9 @@ pub struct Pipeline {
     pub name: ProjectName,
     /// Which pushes start a run.
     pub trigger: Trigger,
+    /// What becomes of runs that are under way at the same time.
+    #[serde(default)]
+    pub concurrency: Concurrency,
     /// Built once per commit, deployed by digest.
     pub images: IndexMap<ImageName, Image>,
     /// Containers and builds; `needs` draws the graph.
@@ -38,6 +41,13 @@ pub struct Trigger {
     pub tags: Vec<String>,
     /// Globs over changed paths, those with `!` taking away. Empty: any path.
     pub paths: Vec<String>,
+}
+
+/// What becomes of runs that are under way at the same time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concurrency {
+    /// A newer push cancels the runs of the same branch or tag that still build.
+    pub cancel_superseded: bool,
 }
 
 /// One image to build.

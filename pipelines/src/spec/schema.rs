@@ -69,6 +69,8 @@ fn value(of: &Keys, key: &str) -> Value {
     match (of.what, key) {
         ("the file", "version") => json!({"enum": [1, "1"]}),
         ("the file", "trigger") => mapping(&keys::TRIGGER),
+        ("the file", "concurrency") => mapping(&keys::CONCURRENCY),
+        ("concurrency", "cancel_superseded") => json!({"type": "boolean"}),
         ("the file", "images") => named(&keys::IMAGE, 1),
         ("the file", "steps") => named(&keys::STEP, 1),
         ("the file", "services") => named(&keys::SERVICE, 1),

@@ -269,6 +269,16 @@ impl Stage {
         after.map(|run| Self::commit_of(run.number())).collect()
     }
 
+    /// What the file lets a push take the place of.
+    fn superseded(&self, run: &RunId) -> BTreeSet<RunId> {
+        let older = self.world.runs.values().filter(|other| {
+            let is_older = other.id.number() < run.number();
+            is_older && other.state.can_be_cancelled()
+        });
+        let asked = self.pipeline.concurrency.cancel_superseded;
+        older.filter(|_| asked).map(|run| run.id.clone()).collect()
+    }
+
     pub fn perform(&mut self, effect: &Effect) {
         writeln!(
             self.transcript,
@@ -283,6 +293,7 @@ impl Stage {
                 fact: RunFact::SourcesRead(Box::new(SourcesRead {
                     commit: None,
                     left_out: LeftOut::new(),
+                    supersedes: self.superseded(run),
                     pipeline: self.pipeline.clone(),
                     message: format!("change {}", run.number()),
                     author: "maya".into(),

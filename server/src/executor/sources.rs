@@ -58,9 +58,14 @@ impl Executor {
             Ok(pipeline) => pipeline,
             Err(failure) => return Ok(Outcome::run_refused(&run.id, failure)),
         };
-        let (skip, left_out) = match self.wanted(&run, &pipeline).await? {
+        let earlier = self.earlier(&run).await?;
+        let (skip, left_out) = match self.wanted(&run, &pipeline, &earlier).await? {
             Ok(left_out) => (None, left_out),
             Err(reason) => (Some(reason), LeftOut::new()),
+        };
+        let supersedes = match skip {
+            None => self.superseded(&run, remote, &pipeline, &earlier).await?,
+            Some(_) => BTreeSet::new(),
         };
         let variables = if skip.is_none() {
             match self.variables(&run, &pipeline).await? {
@@ -77,6 +82,7 @@ impl Executor {
             author: commit.author,
             authorship: self.authorship(&run).await?,
             variables,
+            supersedes,
             skip,
             left_out,
         };
@@ -166,19 +172,50 @@ impl Executor {
         Ok(Ok(all))
     }
 
-    /// What a run leaves out, or why it is not wanted: by its trigger, or by its commit's message, of which
-    /// not every forge tells.
-    async fn wanted(
-        &self,
-        run: &Run,
-        pipeline: &Pipeline,
-    ) -> Result<Result<LeftOut, String>, super::Interrupted> {
+    /// The runs before of the same branch or tag, newest first.
+    async fn earlier(&self, run: &Run) -> Result<Vec<RunLine>, super::Interrupted> {
         let before = Some(run.id.number());
         let mut earlier = self
             .store
             .list_runs(&run.project, before, RUNS_LOOKED_THROUGH)
             .await?;
         earlier.retain(|line| line.git_ref == run.git_ref);
+        Ok(earlier)
+    }
+
+    /// The runs of `earlier` that a run takes the place of, if its file says so: those that still build, but
+    /// for its own commit and what comes after that, as when somebody has an old commit built again.
+    async fn superseded(
+        &self,
+        run: &Run,
+        remote: &Remote,
+        pipeline: &Pipeline,
+        earlier: &[RunLine],
+    ) -> Result<BTreeSet<RunId>, super::Interrupted> {
+        if !pipeline.concurrency.cancel_superseded {
+            return Ok(BTreeSet::new());
+        }
+        let mut building: Vec<&RunLine> = earlier.iter().collect();
+        building.retain(|line| line.state.can_be_cancelled() && line.commit != run.commit);
+        let others = building.iter();
+        let others = others.map(|line| (line.commit.clone(), line.git_ref.clone()));
+        let commit = (&run.commit, run.git_ref.as_str());
+        let after = self
+            .sources
+            .descendants(&run.project, remote, commit, others.collect())
+            .await?;
+        building.retain(|line| !after.contains(&line.commit));
+        Ok(building.into_iter().map(|line| line.id.clone()).collect())
+    }
+
+    /// What a run leaves out, or why it is not wanted: by its trigger, or by its commit's message, of which
+    /// not every forge tells.
+    async fn wanted(
+        &self,
+        run: &Run,
+        pipeline: &Pipeline,
+        earlier: &[RunLine],
+    ) -> Result<Result<LeftOut, String>, super::Interrupted> {
         let is_wish = earlier.iter().any(|line| line.commit == run.commit);
         let message = self.sources.read_message(&run.project, &run.commit).await?;
         if let Some(marker) = skip_marker(&run.git_ref, &message)
@@ -189,7 +226,7 @@ impl Executor {
         let changed = if is_wish {
             None
         } else {
-            self.changed_paths(run, &earlier).await?
+            self.changed_paths(run, earlier).await?
         };
         Ok(wanted_steps(pipeline, &run.git_ref, changed.as_deref()))
     }

@@ -9,8 +9,10 @@ use diesel::prelude::*;
 use jiff::Timestamp;
 use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
 use roadstead_pipelines::run::{FETCHING, Run, RunState};
-use roadstead_pipelines::spec::Trigger;
+use roadstead_pipelines::spec::{LeftOut, Trigger};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// So many of the newest runs are asked what their files say.
 const FILES_READ_LATELY: i64 = 20;
@@ -33,7 +35,15 @@ pub(super) struct Record {
     variables: String,
     repositories: String,
     authorship: Option<String>,
-    left_out: String,
+    decided: String,
+}
+
+/// What was decided of a run when its file was read.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Decided {
+    left_out: LeftOut,
+    supersedes: BTreeSet<RunId>,
 }
 
 /// When a run was over.
@@ -72,12 +82,16 @@ impl Record {
             variables: json(&run.variables)?,
             repositories: json(&run.repositories)?,
             authorship: run.authorship.as_ref().map(json).transpose()?,
-            left_out: json(&run.left_out)?,
+            decided: json(&Decided {
+                left_out: run.left_out.clone(),
+                supersedes: run.supersedes.clone(),
+            })?,
         })
     }
 
     pub(super) fn read(self) -> Result<Run> {
         let row = Row("run", &self.id);
+        let decided: Decided = row.json("decided", &self.decided)?;
         Ok(Run {
             id: row.word("id", &self.id)?,
             project: row.word("project", &self.project)?,
@@ -94,7 +108,8 @@ impl Record {
                 .as_deref()
                 .map(|text| row.json("authorship", text))
                 .transpose()?,
-            left_out: row.json("left_out", &self.left_out)?,
+            left_out: decided.left_out,
+            supersedes: decided.supersedes,
             repositories: row.json("repositories", &self.repositories)?,
             state: row.json("state", &self.state)?,
             git_ref: self.git_ref,
@@ -274,7 +289,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such project.
     pub async fn triggers_read_lately(&self, project: &ProjectName) -> Result<Vec<Trigger>> {
-        #[derive(serde::Deserialize)]
+        #[derive(Deserialize)]
         struct File {
             trigger: Trigger,
         }

@@ -46,7 +46,7 @@ diesel::table! {
         variables -> Text,
         repositories -> Text,
         authorship -> Nullable<Text>,
-        left_out -> Text,
+        decided -> Text,
     }
 }
 

@@ -10,7 +10,7 @@ use roadstead_pipelines::deployment::{DeploymentState, Kind, TakenBackBy};
 use roadstead_pipelines::id::{DeploymentId, Place, ProjectName, ReleaseId, RunId};
 use roadstead_pipelines::observation::PlaceStatus;
 use roadstead_pipelines::planner::MOST_FETCHING;
-use roadstead_pipelines::run::{FETCHING, QUEUED, Run};
+use roadstead_pipelines::run::{FETCHING, QUEUED, Run, RunState};
 use roadstead_pipelines::spec::{Pipeline, Role};
 use roadstead_pipelines::world::{Approval, Hold, PlaceState, World};
 use serde_json::Value;
@@ -29,8 +29,9 @@ const MOST_AUTHORSHIP: i64 = 2_000;
 pub(super) enum OpenRuns {
     /// All: pages tell what each of them waits for, and a button may be meant for any.
     All,
-    /// Those that a plan can move: neither those that wait for a runner, nor those that wait until older
-    /// ones have had their sources read. However many pushes come at once, a plan costs the same.
+    /// Those that a plan can move: neither those that wait for a runner, unless one that was just read takes
+    /// their place, nor those that wait until older ones have had their sources read. However many pushes
+    /// come at once, a plan costs the same.
     Movable,
 }
 
@@ -57,10 +58,28 @@ fn open_runs(
             movable
         }
     };
-    records
-        .into_iter()
-        .map(|record| record.read().map(|run| (run.id.clone(), run)))
-        .collect()
+    let read = |records: Vec<run_rows::Record>| -> Result<BTreeMap<RunId, Run>> {
+        let runs = records.into_iter().map(run_rows::Record::read);
+        runs.map(|run| run.map(|run| (run.id.clone(), run)))
+            .collect()
+    };
+    let mut found = read(records)?;
+    // Every run that is built is planned for once between its file and the queue.
+    let just_read = found
+        .values()
+        .filter(|run| run.state == RunState::Preparing);
+    let superseded: Vec<String> = just_read
+        .flat_map(|run| run.supersedes.iter().map(ToString::to_string))
+        .collect();
+    if !superseded.is_empty() {
+        let queued = open.filter(runs::word.eq(QUEUED));
+        found.extend(read(
+            queued
+                .filter(runs::id.eq_any(superseded))
+                .load(connection)?,
+        )?);
+    }
+    Ok(found)
 }
 
 /// Reads a project.

@@ -377,6 +377,28 @@ async fn a_tag_is_read_as_the_commit_that_it_names() {
 }
 
 #[tokio::test]
+async fn a_newer_commit_takes_the_place_of_what_builds_and_an_older_one_does_not() {
+    let server = Server::start(no_aws()).await;
+    let cancels = "concurrency: { cancel_superseded: true }\nimages:";
+    let text = PIPELINE.replace("images:", cancels);
+    let file = (".roadstead/pipeline.yml", FileMode::Blob, text.as_str());
+    let older = server.commit(&[file]);
+    let first = server.read(older.clone()).await;
+    let second = server.read(server.commit_saying("Next", &[file])).await;
+    assert_eq!(second.supersedes, [first.id.clone()].into());
+    let state = async |run: &RunId| server.store.get_run(run).await.unwrap().run.state;
+    eventually("the older one to be cancelled", async || {
+        (state(&first.id).await.word() == "cancelled").then_some(())
+    })
+    .await;
+    let again = server.read(older).await;
+    assert_eq!(again.supersedes, BTreeSet::new());
+    let goes_on = state(&second.id).await;
+    assert!(!goes_on.is_over(), "{goes_on:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_marker_in_the_message_holds_when_the_push_did_not_tell_it() {
     let server = Server::start(no_aws()).await;
     let file = (".roadstead/pipeline.yml", FileMode::Blob, PIPELINE);

@@ -4,11 +4,46 @@ use crate::site::{ADMIN, DEPLOYER, Site, VIEWER, Who, cookie, location};
 use crate::story::place;
 use reqwest::{Method, StatusCode};
 use roadstead_pipelines::fact::{Change, RunFact};
+use roadstead_pipelines::id::StepName;
 use roadstead_pipelines::report::Failure;
+use roadstead_pipelines::run::AttemptOutcome;
+use roadstead_protocol::StepState;
+use roadstead_server::store::hash_secret;
 use roadstead_web::assets;
+use std::collections::BTreeMap;
 
 const STAGING: &str = "/projects/shop/environments/staging/services/web";
 const PRODUCTION: &str = "/projects/shop/environments/production/services/web";
+
+/// A run's page says why a step is left out, and which try another one is at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_that_are_left_out_or_tried_again_say_so() {
+    let mut site = Site::start().await;
+    let left_out = StepName::parse("image").unwrap();
+    site.story.left_out = [(left_out, "it is for tags, `main` is none".to_owned())].into();
+    let run = site.story.push().await;
+    let store = site.story.store.clone();
+    let claim = store.claim_job("harbour", hash_secret("again"), site.story.now);
+    let claim = claim.await.unwrap().unwrap();
+    let again = StepState::Retrying { number: 2 };
+    let told = store.report_step(&claim.attempt, 1, "test", again, site.story.now);
+    told.await.unwrap();
+    let html = site.page(VIEWER, &format!("/runs/{run}")).await;
+    for wanted in ["it is for tags, `main` is none", "2nd try"] {
+        assert!(html.contains(wanted), "{wanted}: {html}");
+    }
+    let outcome = AttemptOutcome::Succeeded {
+        images: BTreeMap::new(),
+    };
+    let ended = store.end_attempt(&claim.attempt, 1, outcome, site.story.now);
+    ended.await.unwrap();
+    let html = site.page(VIEWER, &format!("/runs/{run}")).await;
+    assert!(
+        html.contains("no release: step image, which builds images"),
+        "{html}"
+    );
+    site.stop().await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_page_shows_what_is_there() {

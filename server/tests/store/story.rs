@@ -49,6 +49,10 @@ pub(crate) struct Story {
     pub(crate) store: Store,
     pub(crate) shop: ProjectName,
     pub(crate) now: Timestamp,
+    /// What the next files that are read leave out.
+    pub(crate) left_out: LeftOut,
+    /// The runs whose place they take.
+    pub(crate) supersedes: BTreeSet<RunId>,
     pushes: u64,
 }
 
@@ -121,6 +125,8 @@ impl Story {
             store,
             shop,
             now,
+            left_out: LeftOut::new(),
+            supersedes: BTreeSet::new(),
             pushes: 0,
         }
     }
@@ -200,7 +206,15 @@ impl Story {
             .unwrap();
         let performed = leased.len();
         for row in leased {
-            let change = success_of(&row.effect);
+            let mut change = success_of(&row.effect);
+            if let Change::Run {
+                fact: RunFact::SourcesRead(read),
+                ..
+            } = &mut change
+            {
+                read.left_out.clone_from(&self.left_out);
+                read.supersedes.clone_from(&self.supersedes);
+            }
             self.store
                 .finish_effect(&row.key, vec![change], self.now)
                 .await
@@ -261,6 +275,7 @@ fn success_of(effect: &Effect) -> Change {
             let read = SourcesRead {
                 commit: None,
                 left_out: LeftOut::new(),
+                supersedes: BTreeSet::new(),
                 pipeline: pipeline(),
                 message: "Change the sails".into(),
                 author: "Ada".into(),

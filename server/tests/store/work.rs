@@ -3,7 +3,9 @@
 
 use crate::databases::{self, on_both_databases};
 use crate::story::Story;
+use jiff::SignedDuration;
 use roadstead_pipelines::action::{self, Actor};
+use roadstead_pipelines::id::{RunId, StepName};
 use roadstead_pipelines::run::{AttemptOutcome, RunState};
 use roadstead_pipelines::spec::Role;
 use roadstead_protocol::{ACCEPT_SECONDS, AttemptRef, LEASE_SECONDS, StepState};
@@ -20,6 +22,9 @@ on_both_databases!(
     a_restart_gives_every_attempt_a_lease,
     silence_that_nobody_could_hear_does_not_count,
     steps_go_forward_only,
+    a_step_that_is_left_out_is_skipped_from_the_beginning,
+    a_step_that_is_tried_again_is_not_over,
+    what_waits_for_a_runner_is_cancelled_when_a_push_takes_its_place,
     a_draining_runner_gets_nothing,
 );
 
@@ -242,6 +247,69 @@ async fn a_result_counts_once(url: &str) {
         RunState::Queued { attempt: 2, .. }
     ));
     assert_eq!(once.attempts[0].outcome, Some(errored()));
+}
+
+async fn a_step_that_is_left_out_is_skipped_from_the_beginning(url: &str) {
+    let mut story = Story::begin(url).await;
+    let name = StepName::parse("test").unwrap();
+    story.left_out = [(name, "branch `main` is none".to_owned())].into();
+    let run = story.push().await;
+    let claim = story.store.claim_job("a", hash_secret("one"), story.now);
+    let claim = claim.await.unwrap().unwrap();
+    assert_eq!(claim.run.left_out, story.left_out);
+    let found = story.store.get_run(&run).await.unwrap();
+    assert_eq!(found.run.left_out, story.left_out);
+    let states: Vec<_> = found
+        .steps
+        .iter()
+        .map(|step| (step.name.as_str(), &step.state))
+        .collect();
+    assert_eq!(
+        states,
+        [
+            ("test", &StepState::Skipped),
+            ("image", &StepState::Waiting)
+        ]
+    );
+}
+
+async fn a_step_that_is_tried_again_is_not_over(url: &str) {
+    let mut story = Story::begin(url).await;
+    let run = story.push().await;
+    let store = story.store.clone();
+    let claim = store.claim_job("a", hash_secret("one"), story.now);
+    let claim = claim.await.unwrap().unwrap();
+    let again = StepState::Retrying { number: 2 };
+    for state in [StepState::Running, again.clone()] {
+        let told = store.report_step(&claim.attempt, 1, "test", state, story.now);
+        assert_eq!(told.await.unwrap(), Report::Recorded);
+        story.wait(1);
+    }
+    let step = store.get_run(&run).await.unwrap().steps.remove(0);
+    assert_eq!((&step.state, step.ended_at), (&again, None));
+    assert!(step.started_at.unwrap() < story.now - SignedDuration::from_secs(1));
+    // The runner is gone for good: the step ends with its attempt.
+    story.wait(seconds(LEASE_SECONDS) + 1);
+    assert_eq!(store.expire_attempts(story.now).await.unwrap(), 1);
+    let step = store.get_run(&run).await.unwrap().steps.remove(0);
+    assert!(matches!(step.state, StepState::Failed { .. }), "{step:?}");
+}
+
+async fn what_waits_for_a_runner_is_cancelled_when_a_push_takes_its_place(url: &str) {
+    let mut story = Story::begin(url).await;
+    let (first, second) = (story.push().await, story.push().await);
+    story.supersedes = [first.clone()].into();
+    let third = story.push().await;
+    let state = async |run: &RunId| story.store.get_run(run).await.unwrap().run.state;
+    let by = format!("{third}, which supersedes it");
+    assert_eq!(
+        state(&first).await,
+        RunState::Cancelled { by, at: story.now }
+    );
+    assert_eq!(state(&second).await.word(), "queued");
+    assert_eq!(state(&third).await.word(), "queued");
+    let found = story.store.get_run(&third).await.unwrap();
+    assert_eq!(found.run.supersedes, story.supersedes);
 }
 
 async fn a_cancel_reaches_the_runner(url: &str) {
