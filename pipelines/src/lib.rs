@@ -25,6 +25,7 @@ pub mod release;
 pub mod report;
 pub mod retention;
 pub mod run;
+pub mod secret;
 pub mod spec;
 pub mod task_definition;
 pub mod world;

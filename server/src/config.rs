@@ -20,6 +20,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Where logs go.
     pub logs: Logs,
+    /// Where the key of secrets is.
+    pub secrets: Secrets,
     /// How AWS is reached.
     pub aws: Aws,
     /// What runners need to introduce themselves.
@@ -130,6 +132,15 @@ pub struct Logs {
     pub folder: Option<PathBuf>,
 }
 
+/// Where the key of secrets is.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Secrets {
+    /// The file of the installation's keys, which only its owner may read; none takes `secrets.key` in
+    /// the data folder. It is made when the first secret is set.
+    pub key_file: Option<PathBuf>,
+}
+
 /// How AWS is reached.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -183,6 +194,7 @@ impl Default for Config {
             store: Store::default(),
             data: PathBuf::from("data"),
             logs: Logs::default(),
+            secrets: Secrets::default(),
             aws: Aws::default(),
             runners: Runners::default(),
             admin: Admin::default(),
@@ -344,6 +356,13 @@ impl Config {
     pub fn logs_folder(&self) -> PathBuf {
         let own = self.logs.folder.clone();
         own.unwrap_or_else(|| self.data.join("logs"))
+    }
+
+    /// The file of the installation's keys for secrets.
+    #[must_use]
+    pub fn key_file(&self) -> PathBuf {
+        let own = self.secrets.key_file.clone();
+        own.unwrap_or_else(|| self.data.join("secrets.key"))
     }
 
     /// Address of the database.

@@ -20,6 +20,7 @@ mod private;
 pub mod reaper;
 pub mod reconciler;
 pub mod retention;
+pub mod secrets;
 mod start;
 pub mod store;
 pub mod wake;

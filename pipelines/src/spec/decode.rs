@@ -130,7 +130,7 @@ fn globs(fields: &Fields<'_>, key: &str, reporter: &mut Reporter<'_>) -> Vec<Str
     let globs = fields.texts(key, reporter).unwrap_or_default();
     let mut kept = Vec::with_capacity(globs.len());
     for (glob, at) in globs {
-        match trigger::check_glob(glob) {
+        match trigger::check_pattern(glob) {
             Ok(()) => kept.push(glob.to_owned()),
             Err(reason) => reporter.error(at, format!("`{glob}` is no pattern: {reason}")),
         }

@@ -30,7 +30,8 @@ pub use model::{
     Environment, Gate, HttpProbe, Image, Pipeline, ResolvedTarget, Role, Rollback,
     SERVICE_PLACEHOLDER, Service, Sidecar, Step, StepAction, Trigger, Verify, When,
 };
-pub use trigger::{Triggered, tag_is_unwanted, triggered_by};
+pub(crate) use trigger::matches_patterns;
+pub use trigger::{Triggered, check_pattern, tag_is_unwanted, triggered_by};
 pub use when::{LeftOut, left_out, wanted_steps};
 
 use diagnostic::{At, Reporter};

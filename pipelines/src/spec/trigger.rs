@@ -91,7 +91,7 @@ pub fn tag_is_unwanted(lately: &[Trigger], git_ref: &str) -> Option<String> {
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub(super) fn check_glob(pattern: &str) -> Result<(), String> {
+pub fn check_pattern(pattern: &str) -> Result<(), String> {
     let positive = pattern.strip_prefix('!').unwrap_or(pattern);
     if positive.is_empty() {
         return Err("nothing follows the `!`".to_owned());
@@ -107,6 +107,11 @@ pub(super) fn check_glob(pattern: &str) -> Result<(), String> {
         .map_err(|error| error.kind().to_string())
 }
 
+/// Whether `text` is one that `patterns` name; no pattern at all names everything.
+pub(crate) fn matches_patterns(patterns: &[String], text: &str) -> bool {
+    Patterns::new(patterns).matches(text)
+}
+
 fn compile(pattern: &str) -> Result<Glob, globset::Error> {
     GlobBuilder::new(pattern).literal_separator(true).build()
 }
@@ -119,7 +124,7 @@ struct Patterns {
 }
 
 impl Patterns {
-    /// A pattern that cannot be used, which [`check_glob`] keeps out of a checked file, matches
+    /// A pattern that cannot be used, which [`check_pattern`] keeps out of a checked file, matches
     /// nothing.
     fn new(patterns: &[String]) -> Self {
         let globs = patterns.iter().filter_map(|pattern| {
@@ -313,7 +318,7 @@ mod tests {
 
         #[test]
         fn a_pattern_that_passes_the_check_is_a_pattern_that_decides(pattern in "[a-c*?/!\\[\\]{},.-]{1,12}") {
-            if check_glob(&pattern).is_ok() {
+            if check_pattern(&pattern).is_ok() {
                 let trigger = Trigger { branches: vec![pattern.clone()], ..Trigger::default() };
                 let inverse = match pattern.strip_prefix('!') {
                     Some(rest) => rest.to_owned(),

@@ -7,8 +7,9 @@
 //! and swaps them, so a plan made on a stale read stores nothing.
 //!
 //! Times are stored as whole microseconds since 1970 (BIGINT), states as a word (for queries) beside
-//! the JSON of the core's own type (for reading back). Secrets arrive here as SHA-256 hashes only,
-//! except a project's webhook key, which HMAC needs as it is.
+//! the JSON of the core's own type (for reading back). What proves who somebody is arrives
+//! here as SHA-256 hashes only, except a project's webhook key, which HMAC needs as it is; secrets of
+//! projects arrive sealed.
 
 mod accounts;
 mod attempts;
@@ -33,6 +34,7 @@ mod retention;
 mod runners;
 mod runs;
 mod schema;
+mod secrets;
 mod servers;
 #[cfg(test)]
 mod tests;

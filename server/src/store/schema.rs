@@ -256,6 +256,21 @@ diesel::table! {
 }
 
 diesel::table! {
+    secrets (project, environment, name) {
+        project -> Text,
+        environment -> Text,
+        name -> Text,
+        branches -> Text,
+        version -> BigInt,
+        key_id -> Text,
+        data_key -> Text,
+        value -> Text,
+        set_by -> Text,
+        set_at -> BigInt,
+    }
+}
+
+diesel::table! {
     removed_logs (run) {
         run -> Text,
         removed_at -> BigInt,
@@ -278,6 +293,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     events,
     audit_heads,
     removed_logs,
+    secrets,
     users,
     user_emails,
     sessions,

@@ -1,6 +1,7 @@
 //! What the store takes and gives besides the core's own types.
 
 use crate::audit::{Entry, Head};
+use crate::secrets::Sealed;
 use jiff::Timestamp;
 use roadstead_pipelines::authorship::Addresses;
 use roadstead_pipelines::deployment::Deployment;
@@ -12,6 +13,7 @@ use roadstead_pipelines::id::{
 };
 use roadstead_pipelines::release::Release;
 use roadstead_pipelines::run::{AttemptOutcome, Run, RunState};
+use roadstead_pipelines::secret::SecretRef;
 use roadstead_pipelines::spec::Role;
 use roadstead_protocol::StepState;
 use serde::Serialize;
@@ -29,6 +31,30 @@ pub struct Project {
     pub created_at: Timestamp,
     /// When its branches were last compared with what was told.
     pub heads_compared_at: Option<Timestamp>,
+}
+
+/// A secret of a project, without its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretLine {
+    /// Which.
+    pub secret: SecretRef,
+    /// Patterns of the branches whose runs may have it; none: every branch.
+    pub branches: Vec<String>,
+    /// How often it was set.
+    pub version: u64,
+    /// Who set it last.
+    pub set_by: String,
+    /// When.
+    pub set_at: Timestamp,
+}
+
+/// A secret with its value, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedSecret {
+    /// What is known of it.
+    pub line: SecretLine,
+    /// Its value.
+    pub sealed: Sealed,
 }
 
 /// Whether a commit was stored.

@@ -15,6 +15,7 @@ mod people;
 #[path = "../support/psql.rs"]
 mod psql;
 mod retention;
+mod secrets;
 mod servers;
 mod story;
 mod transfer;
