@@ -60,6 +60,16 @@ impl Client {
         self.send(Method::POST, path, Some(body)).await
     }
 
+    /// Puts JSON at an address below `/api/v1`.
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.send(Method::PUT, path, Some(body)).await
+    }
+
+    /// Removes what stands at an address below `/api/v1`.
+    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        self.send(Method::DELETE, path, None).await
+    }
+
     /// What stands at an address below `/api/v1`, however large, to be read piece by piece.
     pub(crate) async fn stream(&self, path: &str) -> anyhow::Result<reqwest::Response> {
         let request = self.request(Method::GET, path);

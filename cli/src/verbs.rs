@@ -4,6 +4,7 @@ mod audit;
 mod init;
 mod people;
 mod run;
+mod secrets;
 mod validate;
 
 pub(crate) use validate::{ValidateArgs, validate};
@@ -87,6 +88,9 @@ pub(crate) enum Verb {
     /// Your API tokens.
     #[command(subcommand)]
     Tokens(people::TokenVerb),
+    /// What steps get and nobody sees.
+    #[command(subcommand)]
+    Secrets(secrets::SecretVerb),
     /// The audit trail; for admins.
     #[command(subcommand)]
     Audit(audit::AuditVerb),
@@ -189,6 +193,7 @@ pub(crate) async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Resume(args) => on_place("resume", args).await,
         Verb::Users(verb) => people::users(verb).await,
         Verb::Tokens(verb) => people::tokens(verb).await,
+        Verb::Secrets(verb) => secrets::secrets(verb).await,
         Verb::Audit(verb) => audit::audit(verb).await,
     }
 }

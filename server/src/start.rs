@@ -16,6 +16,7 @@ use crate::private;
 use crate::reaper::Reaper;
 use crate::reconciler::Reconciler;
 use crate::retention::Retention;
+use crate::secrets::Keys;
 use crate::store::Store;
 use crate::store::backup::{Place, place_of};
 use crate::wake::Bell;
@@ -54,7 +55,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     let store = Store::open(&database)
         .await
         .context("cannot open the database")?;
-    let (secrets, remotes) = set_up_projects(&config, &store).await?;
+    let (webhook_secrets, remotes) = set_up_projects(&config, &store).await?;
     set_up_admin(&config, &store).await?;
 
     let bell = Bell::default();
@@ -95,6 +96,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         policies: config.retention.clone(),
     };
 
+    let keys = Keys::new(config.key_file());
     let watched = remotes.clone();
     let leaving = bell.clone();
     let listener = http::bind(config.http.listen)?;
@@ -107,7 +109,8 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         registry,
         bell,
         config,
-        secrets,
+        webhook_secrets,
+        keys,
         pages: http::pages::Shared::default(),
         sign_ins: http::SignInLimit::default(),
     };
@@ -267,6 +270,8 @@ pub async fn check(config: &Config) -> Vec<Finding> {
         .map(|()| "answers".to_owned())
         .map_err(|error| error.to_string());
     find("database".into(), answer);
+    let keys = Keys::new(config.key_file()).look();
+    find("key of secrets".into(), keys.map_err(|e| e.to_string()));
     let kept = &config.retention;
     let policies = [
         ("runs", &kept.runs),

@@ -5,7 +5,7 @@ use askama::Template;
 use crate::urls::topic;
 use crate::view::{
     AccountPage, AuditPage, DeliveriesPage, DeploymentPage, ErrorPage, HomePage, LoginPage,
-    ProjectPage, RunPage, RunnersPage, ServicePage, UsersPage,
+    ProjectPage, RunPage, RunnersPage, SecretsPage, ServicePage, UsersPage,
 };
 
 /// An entry of the navigation.
@@ -184,6 +184,20 @@ impl Page for AccountPage {
 
     fn section(&self) -> Section {
         Section::Account
+    }
+
+    fn topic(&self) -> Option<String> {
+        None
+    }
+}
+
+impl Page for SecretsPage {
+    fn title(&self) -> String {
+        format!("{} · secrets", self.project)
+    }
+
+    fn section(&self) -> Section {
+        Section::Home
     }
 
     fn topic(&self) -> Option<String> {

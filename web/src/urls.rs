@@ -25,6 +25,11 @@ pub mod route {
     pub const ASSET: &str = "/assets/{path:.*}";
     /// `GET`: one project: its matrix, runs (`?page=2`) and webhook set-up.
     pub const PROJECT: &str = "/projects/{project}";
+    /// `GET`: a project's secrets, for admins; `POST` ([`super::field::NAME`],
+    /// [`super::field::ENVIRONMENT`], [`super::field::BRANCHES`], [`super::field::VALUE`]): sets one.
+    pub const SECRETS: &str = "/projects/{project}/secrets";
+    /// `POST` ([`super::field::NAME`]): forgets a secret.
+    pub const SECRET_REMOVE: &str = "/projects/{project}/secrets/remove";
     /// `GET`: one run; `?step=<name>&attempt=<n>&from=<line>` chooses the log that is shown.
     pub const RUN: &str = "/runs/{run}";
     /// `POST`: asks for cancellation.
@@ -95,9 +100,11 @@ pub mod route {
 
     /// The patterns that take a `POST` from a form, for the test of the templates and for
     /// the server's test of route × role.
-    pub const POSTS: [&str; 21] = [
+    pub const POSTS: [&str; 23] = [
         LOGIN,
         LOGOUT,
+        SECRETS,
+        SECRET_REMOVE,
         RUN_CANCEL,
         RUN_RETRY,
         DEPLOYMENT_CANCEL,
@@ -140,7 +147,13 @@ pub mod field {
     pub const REASON: &str = "reason";
     /// The environment's name, typed to confirm. Only sent when the view asked for it.
     pub const CONFIRM: &str = "confirm";
-    /// A token's or user's name.
+    /// A secret's value.
+    pub const VALUE: &str = "value";
+    /// The environment that a secret belongs to; empty: none.
+    pub const ENVIRONMENT: &str = "environment";
+    /// Patterns of branches with blanks between; empty: every branch.
+    pub const BRANCHES: &str = "branches";
+    /// A token's, user's or secret's name; of a secret that is there, with its environment before it.
     pub const NAME: &str = "name";
     /// A token's or user's role: `viewer`, `deployer` or `admin`.
     pub const ROLE: &str = "role";
@@ -193,6 +206,18 @@ pub fn encode(text: &str) -> String {
 #[must_use]
 pub fn project(project: &str) -> String {
     format!("/projects/{}", encode(project))
+}
+
+/// See [`route::SECRETS`].
+#[must_use]
+pub fn secrets(name: &str) -> String {
+    format!("{}/secrets", project(name))
+}
+
+/// See [`route::SECRET_REMOVE`].
+#[must_use]
+pub fn secret_remove(project: &str) -> String {
+    format!("{}/remove", secrets(project))
 }
 
 /// See [`route::PROJECT`]; `page` starts at 1.

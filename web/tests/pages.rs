@@ -89,6 +89,7 @@ fn every_link_leads_to_a_known_page() {
         route::HOME,
         route::LOGIN,
         route::PROJECT,
+        route::SECRETS,
         route::RUN,
         route::STEP_LOG,
         route::DEPLOYMENT,

@@ -1,6 +1,7 @@
 //! `/api/v1`: JSON for the command line and for programs, by API token or session.
 
 mod audit;
+mod secrets;
 mod users;
 
 use super::App;
@@ -56,6 +57,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 web::post().to(redeliver),
             )
             .route("/runners", web::get().to(runners))
+            .configure(secrets::configure)
             .configure(users::configure)
             .configure(audit::configure),
     );

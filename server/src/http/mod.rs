@@ -9,6 +9,7 @@ pub mod health;
 pub mod pages;
 pub mod people;
 pub mod runner_api;
+pub mod secrets;
 mod sign_in_limit;
 pub mod webhooks;
 
@@ -18,6 +19,7 @@ use crate::adapters::registry::Registry;
 use crate::adapters::sources::{Remote, Sources};
 use crate::config::Config;
 use crate::logs::LogStore;
+use crate::secrets::Keys;
 use crate::store::Store;
 use crate::wake::Bell;
 use actix_web::dev::Service as _;
@@ -45,7 +47,9 @@ pub struct App {
     /// Settings.
     pub config: Config,
     /// Webhook secrets by project.
-    pub secrets: BTreeMap<ProjectName, String>,
+    pub webhook_secrets: BTreeMap<ProjectName, String>,
+    /// The installation's keys for the projects' secrets.
+    pub keys: Keys,
     /// What the pages remember.
     pub pages: pages::Shared,
     /// Failed sign-ins.
@@ -56,7 +60,7 @@ impl App {
     /// The key of a project's webhooks.
     #[must_use]
     pub fn webhook_secret(&self, project: &ProjectName) -> Option<String> {
-        self.secrets.get(project).cloned()
+        self.webhook_secrets.get(project).cloned()
     }
 
     /// How people reach the server.

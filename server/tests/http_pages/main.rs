@@ -11,6 +11,7 @@ mod people;
 mod polls;
 mod recorded;
 mod roles;
+mod secrets;
 mod sessions;
 mod site;
 mod sources;

@@ -7,6 +7,7 @@ use roadstead_web::urls::{self, route};
 use serde_json::json;
 
 const PLACE: &str = "/projects/shop/environments/production/services/web";
+const API_SECRET: &str = "/api/v1/projects/shop/secrets/TOKEN";
 const API_PLACE: &str = "/api/v1/projects/shop/environments/production/services/web";
 
 /// Every address of the dashboard and the API with the least role that it asks for.
@@ -30,6 +31,7 @@ fn table() -> Vec<(Method, String, Role)> {
         "/api/v1/projects/shop/releases",
         "/api/v1/projects/shop/deployments",
         "/api/v1/projects/shop/events",
+        "/api/v1/projects/shop/secrets",
         "/api/v1/runs/shop.1",
         "/api/v1/runs/shop.1/steps/test/log",
         "/api/v1/deployments/shop.d1",
@@ -73,14 +75,21 @@ fn table() -> Vec<(Method, String, Role)> {
     let posts = posts.iter().map(|path| (*path).to_owned()).chain(verbs);
     let posts = posts.map(|path| (Method::POST, path, Role::Deployer));
     let own = own.map(|path| (Method::POST, path.to_owned(), Role::Viewer));
-    let lists = users.into_iter().chain(["/api/v1/audit/export"]);
+    let secrets = ["/projects/shop/secrets", "/projects/shop/secrets/remove"];
+    let lists = users
+        .into_iter()
+        .chain(["/api/v1/audit/export", "/projects/shop/secrets"]);
     let lists = lists.map(|path| (Method::GET, path.to_owned(), Role::Admin));
     let admins = users.map(str::to_owned).into_iter().chain(user_verbs);
+    let admins = admins.chain(secrets.map(str::to_owned));
     let admins = admins.map(|path| (Method::POST, path, Role::Admin));
+    let stored = [Method::PUT, Method::DELETE];
+    let stored = stored.map(|method| (method, API_SECRET.to_owned(), Role::Admin));
     gets.chain(posts)
         .chain(own)
         .chain(lists)
         .chain(admins)
+        .chain(stored)
         .collect()
 }
 
@@ -117,13 +126,14 @@ async fn every_route_asks_for_its_role() {
     for (method, path, least) in table() {
         for who in Who::ALL {
             let mut request = site.request(who, method.clone(), &path);
-            if method == Method::POST {
+            if method != Method::GET {
                 request = if path.starts_with("/api/") {
                     let body = match path.as_str() {
                         "/api/v1/tokens" => json!({"name": "x", "role": "viewer"}),
                         "/api/v1/users" => {
                             json!({"name": format!("x of {who:?}"), "role": "viewer"})
                         }
+                        API_SECRET => json!({"value": "no secret at all"}),
                         "/api/v1/users/nobody/emails" => json!({"emails": []}),
                         "/api/v1/users/nobody/role" => json!({"role": "viewer"}),
                         _ => json!({}),
@@ -169,7 +179,7 @@ async fn whoever_may_not_do_it_is_told_that_and_not_what_is_wrong_with_it() {
             let separator = if path.contains('?') { '&' } else { '?' };
             let path = format!("{path}{separator}{odd}");
             let mut request = site.request(who, method.clone(), &path);
-            if method == Method::POST {
+            if method != Method::GET {
                 let kind = if path.starts_with("/api/") {
                     "application/json"
                 } else {

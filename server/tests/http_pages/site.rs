@@ -14,6 +14,7 @@ use roadstead_server::adapters::sources::Sources;
 use roadstead_server::config::Config;
 use roadstead_server::http::{self, App};
 use roadstead_server::logs::{LogKey, LogStore};
+use roadstead_server::secrets::Keys;
 use roadstead_server::store::hash_secret;
 use roadstead_server::wake::Bell;
 use std::collections::BTreeMap;
@@ -121,8 +122,9 @@ impl Site {
             remotes: BTreeMap::new(),
             registry: Registry::new(Aws::new(&config.aws)),
             bell: Bell::default(),
+            keys: Keys::new(config.key_file()),
             config,
-            secrets: BTreeMap::from([(story.shop.clone(), SECRET.to_owned())]),
+            webhook_secrets: BTreeMap::from([(story.shop.clone(), SECRET.to_owned())]),
             pages: http::pages::Shared::default(),
             sign_ins: http::SignInLimit::default(),
         });

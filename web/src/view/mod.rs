@@ -12,6 +12,7 @@ mod operations;
 mod people;
 mod project;
 mod run;
+mod secrets;
 mod service;
 pub mod state;
 
@@ -28,6 +29,7 @@ pub use operations::{AuditEntry, AuditPage, DeliveriesPage, Delivery, Runner, Ru
 pub use people::{AccountPage, Secret, Token, User, UsersPage};
 pub use project::{ProjectPage, RunSummary, WebhookHelp};
 pub use run::{Diagnostic, LogLine, LogPanel, Release, ReleaseImage, RunPage, Step};
+pub use secrets::{SecretsPage, StoredSecret};
 pub use service::{Candidate, RollbackTarget, ServicePage};
 pub use state::{
     DeliveryDecision, DeployMode, DeploymentKind, DeploymentState, GateVerdict, Health, Role,

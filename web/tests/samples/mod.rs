@@ -5,6 +5,7 @@ pub(crate) mod operations;
 pub(crate) mod people;
 pub(crate) mod releases;
 pub(crate) mod runs;
+pub(crate) mod secrets;
 pub(crate) mod services;
 
 use roadstead_web::render;
@@ -38,6 +39,8 @@ pub(crate) fn pages() -> Vec<(&'static str, String)> {
         ("account", render(&people::account())),
         ("account-new", render(&people::account_new())),
         ("users", render(&people::users())),
+        ("secrets", render(&secrets::secrets())),
+        ("secrets-none", render(&secrets::secrets_none())),
         ("audit", render(&operations::audit())),
         ("login", render(&login())),
         (

@@ -20,6 +20,7 @@ mod login;
 mod project;
 mod run;
 mod runners;
+mod secrets;
 mod service;
 mod sse;
 mod users;
@@ -62,6 +63,13 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .route(route::EVENTS, web::get().to(events::stream))
             .route(route::ASSET, web::get().to(assets::send))
             .route(route::PROJECT, web::get().to(project::show))
+            .service(
+                web::resource(route::SECRETS)
+                    .app_data(web::FormConfig::default().limit(secrets::LARGEST_FORM))
+                    .route(web::get().to(secrets::show))
+                    .route(web::post().to(secrets::set)),
+            )
+            .route(route::SECRET_REMOVE, web::post().to(secrets::remove))
             .route(route::RUN, web::get().to(run::show))
             .route(route::RUN_CANCEL, web::post().to(forms::cancel_run))
             .route(route::RUN_RETRY, web::post().to(forms::retry_run))
