@@ -270,12 +270,13 @@ fn a_name_is_told_from_one_that_only_looks_like_it() {
 
 #[test]
 fn houses_use_only_the_houses_they_may() {
-    let allowed: [(&str, &[&str]); 6] = [
+    let allowed: [(&str, &[&str]); 7] = [
         ("pipelines", &[]),
         ("protocol", &[]),
+        ("masking", &[]),
         ("sandbox", &[]),
         ("web", &[]),
-        ("runner", &["protocol"]),
+        ("runner", &["masking", "protocol"]),
         ("server", &["pipelines", "protocol", "web"]),
     ];
     for (house, may) in allowed {
@@ -295,7 +296,7 @@ fn houses_use_only_the_houses_they_may() {
 
 #[test]
 fn deciding_drawing_and_the_wire_are_built_without_anything_that_acts() {
-    for house in ["pipelines", "protocol", "web"] {
+    for house in ["pipelines", "protocol", "masking", "web"] {
         let used = packages(&format!("roadstead-{house}"));
         let acting: Vec<_> = used
             .iter()
@@ -310,7 +311,12 @@ fn deciding_drawing_and_the_wire_are_built_without_anything_that_acts() {
 
 #[test]
 fn pure_rooms_name_nothing_that_acts_and_no_clock() {
-    for room in ["pipelines/src", "web/src", "sandbox/src/scheduler"] {
+    for room in [
+        "pipelines/src",
+        "masking/src",
+        "web/src",
+        "sandbox/src/scheduler",
+    ] {
         let lines = code(room);
         let acting = places(&lines, |line| {
             ACTING.iter().any(|family| names(line, family))
@@ -329,6 +335,7 @@ fn the_database_is_named_in_the_store_alone() {
     for house in [
         "pipelines",
         "protocol",
+        "masking",
         "server",
         "runner",
         "web",
@@ -459,6 +466,7 @@ fn the_map_names_rooms_that_exist() {
         "",
         "pipelines",
         "protocol",
+        "masking",
         "server",
         "runner",
         "web",

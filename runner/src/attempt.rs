@@ -7,7 +7,7 @@ use crate::{
     Runner,
     audience::Audience,
     client::{AttemptClient, Backoff, CallError, RESULT_PATIENCE, retry},
-    mask::Secret,
+    secret::Secret,
     state::is_plain_name,
     steps::{self, StepRoom, StepsEnd},
     stop::{StopReason, StopSignal},

@@ -3,7 +3,7 @@
 //! Owns credentials on the wire, what an answer means and how often a call is tried again. Knows
 //! nothing of steps or containers. Credentials never reach a log or an error's text.
 
-use crate::mask::Secret;
+use crate::secret::Secret;
 use anyhow::Context;
 use bytes::Bytes;
 use rand::RngExt;

@@ -16,7 +16,7 @@
 //! | `sources`, `checkout`, `workspace` | files of a commit |
 //! | `engine`, `network`, `registry` | containers, networks, images |
 //! | `build`, `logins` | contexts, BuildKit, pushes |
-//! | `logs`, `mask` | logs on their way, secrets out of them |
+//! | `logs`, `secret` | logs on their way, with secrets taken out of them |
 //! | `state`, `sweep`, `disk` | what survives this process, and room for more |
 //!
 //! Idle it needs little memory; give it a current-thread runtime or two workers.
@@ -34,10 +34,10 @@ mod limits;
 mod local;
 mod logins;
 mod logs;
-mod mask;
 mod network;
 mod poll;
 mod registry;
+mod secret;
 mod sources;
 mod state;
 mod steps;
@@ -46,8 +46,8 @@ mod sweep;
 mod workspace;
 
 pub use local::{LocalEnd, LocalRun, WorkingTree, run_local};
-pub use mask::Secret;
 pub use reqwest::Url;
+pub use secret::Secret;
 pub use tokio_util::sync::CancellationToken;
 
 use anyhow::{Context, bail};

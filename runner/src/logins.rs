@@ -27,9 +27,9 @@ impl<'a> Logins<'a> {
         let login = retry(PATIENCE, || self.0.registry_credentials())
             .await
             .context("cannot get a login for the registry from the server")?;
-        log.hide(&login.password).await;
         let basic = format!("{}:{}", login.username, login.password);
-        log.hide(&BASE64_STANDARD.encode(basic)).await;
+        log.hide([&login.password, &BASE64_STANDARD.encode(basic)])
+            .await;
         Ok(login)
     }
 }

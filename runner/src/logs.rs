@@ -4,11 +4,9 @@
 //! reach the server in order and exactly once, however often calls are cut off, because the server
 //! appends only at its own offset; while the server is away the step runs on.
 
-use crate::{
-    client::{AttemptClient, Backoff, CallError, RESULT_PATIENCE},
-    mask::Masker,
-};
+use crate::client::{AttemptClient, Backoff, CallError, RESULT_PATIENCE};
 use bytes::Bytes;
+use roadstead_masking::Masker;
 use roadstead_protocol::{LOG_CHUNK_BYTES, LogSeal};
 use sha2::{Digest, Sha256};
 use std::{
@@ -83,9 +81,9 @@ impl StepLog {
         })
     }
 
-    /// Never shows `secret` from now on.
-    pub(crate) async fn hide(&self, secret: &str) {
-        self.writer.lock().await.masker.hide(secret);
+    /// Never shows one of `secrets` from now on, in any encoding that is known to `masking`.
+    pub(crate) async fn hide<S: AsRef<str>>(&self, secrets: impl IntoIterator<Item = S>) {
+        self.writer.lock().await.masker.hide(secrets);
     }
 
     /// Appends bytes as they are.
@@ -244,7 +242,7 @@ pub(crate) enum ShipError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{client::Client, mask::Secret};
+    use crate::{client::Client, secret::Secret};
     use http_body_util::{BodyExt, Full};
     use hyper::{Request, Response, StatusCode, body::Incoming, service::service_fn};
     use hyper_util::rt::TokioIo;
@@ -432,7 +430,7 @@ mod tests {
     #[tokio::test]
     async fn a_secret_never_reaches_the_spool() {
         let world = world([]).await;
-        world.log.hide("correct-horse-battery").await;
+        world.log.hide(["correct-horse-battery"]).await;
         ship(&world, &[b"login correct-ho", b"rse-battery ok\n"])
             .await
             .unwrap();

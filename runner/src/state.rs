@@ -3,7 +3,7 @@
 //! Owns `credential.json`, `instance.json`, `lock` and `attempts/` in the data folder. A file is written whole
 //! under another name, synced and renamed, so that a crash leaves the old or the new one.
 
-use crate::mask::Secret;
+use crate::secret::Secret;
 use anyhow::{Context, bail};
 use roadstead_protocol::{AttemptRef, Registered};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
