@@ -277,7 +277,7 @@ fn houses_use_only_the_houses_they_may() {
         ("sandbox", &[]),
         ("web", &[]),
         ("runner", &["masking", "protocol"]),
-        ("server", &["pipelines", "protocol", "web"]),
+        ("server", &["masking", "pipelines", "protocol", "web"]),
     ];
     for (house, may) in allowed {
         let package = format!("roadstead-{house}");

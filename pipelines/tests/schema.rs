@@ -9,7 +9,7 @@ const DOCUMENTATION: &str = include_str!("../../docs/pipeline-file.md");
 
 /// Refused files whose mistake a schema cannot see: where names lead, and what two values make together, and what
 /// YAML's own readers drop.
-const ONLY_THE_READER_SEES: [&str; 7] = [
+const ONLY_THE_READER_SEES: [&str; 8] = [
     "circle_of_environments",
     "circle_of_steps",
     "image_built_by_no_step",
@@ -17,6 +17,7 @@ const ONLY_THE_READER_SEES: [&str; 7] = [
     "promotion_order",
     "references",
     "unknown_tag",
+    "secret_of_no_environment",
 ];
 
 /// What the reader says of such mistakes.

@@ -3,8 +3,8 @@
 use roadstead_pipelines::durations::Seconds;
 use roadstead_pipelines::id::{EnvironmentName, ImageName, ServiceName, StepName};
 use roadstead_pipelines::spec::{
-    DeployMode, DoneWhen, Environment, Gate, Pipeline, ResolvedTarget, Role, StepAction, Triggered,
-    parse, parse_env_file, triggered_by,
+    DeployMode, DoneWhen, Environment, Gate, Pipeline, ResolvedTarget, Role, StepAction,
+    StepSecret, Triggered, parse, parse_env_file, triggered_by,
 };
 use std::path::{Path, PathBuf};
 
@@ -104,6 +104,32 @@ fn a_file_without_steps_builds_every_image() {
 }
 
 #[test]
+fn a_step_names_its_secrets_with_and_without_variables() {
+    let file = |secrets: &str| {
+        let text = format!(
+            "version: 1\nname: shop\nsteps:\n  test: {{ image: busybox, run: make, secrets: {secrets} }}\n"
+        );
+        let pipeline = read(&text);
+        let stored = serde_json::to_string(&pipeline).unwrap();
+        assert_eq!(serde_json::from_str::<Pipeline>(&stored).unwrap(), pipeline);
+        let step = pipeline.steps.into_iter().next().unwrap().1;
+        let StepAction::Run { secrets, .. } = step.action else {
+            unreachable!()
+        };
+        let named = |named: &StepSecret| (named.secret.to_string(), named.variable.clone());
+        secrets.iter().map(named).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        file("[NPM_TOKEN, OTHER]"),
+        [("NPM_TOKEN".to_owned(), None), ("OTHER".to_owned(), None)]
+    );
+    let variables = [("A", "NPM_TOKEN"), ("B", "NPM_TOKEN")];
+    let expected = variables.map(|(variable, name)| (name.to_owned(), Some(variable.to_owned())));
+    assert_eq!(file("{ A: NPM_TOKEN, B: NPM_TOKEN }"), expected);
+    assert_eq!(file("[]"), []);
+}
+
+#[test]
 fn what_is_left_out_has_the_documented_value() {
     let pipeline = read(ONE_SERVICE);
     assert!(pipeline.trigger.branches.is_empty() && pipeline.trigger.paths.is_empty());
@@ -183,6 +209,7 @@ fn a_step_with_a_sidecar_is_read_whole() {
         run,
         env,
         sidecars,
+        secrets: _,
     } = &step.action
     else {
         panic!("{step:?}");

@@ -14,6 +14,7 @@
 //! | `GET /runner/v1/attempts/{attempt}/sources?stored=true` | attempt | a git pack as the server stores it, behind its index, see [`INDEX_BYTES_HEADER`]; without that header a git pack |
 //! | `GET /runner/v1/attempts/{attempt}/sources?beside=<pack>` | attempt | a git pack of what a stored pack lacks, which [`PACK_HEADER`] named |
 //! | `GET /runner/v1/attempts/{attempt}/registry-credentials` | attempt | [`RegistryCredentials`] |
+//! | `GET /runner/v1/attempts/{attempt}/secrets?fence=N` | attempt | [`Secrets`]: all that its steps name, told to a live lease alone |
 //! | `PUT /runner/v1/attempts/{attempt}/steps/{step}` [`StepReport`] | attempt | 204 |
 //! | `PATCH /runner/v1/attempts/{attempt}/steps/{step}/log?offset=N` bytes | attempt | 204, or 416 with [`LOG_OFFSET_HEADER`] |
 //! | `POST /runner/v1/attempts/{attempt}/steps/{step}/log/seal` [`LogSeal`] | attempt | 204, or 412 with [`LOG_OFFSET_HEADER`] |
@@ -24,7 +25,7 @@
 //! [`Problem`] with the fitting status.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// The protocol's version; a server speaks this one and the one before.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -185,12 +186,45 @@ pub enum StepAction {
         env: BTreeMap<String, String>,
         /// Helpers on the step's private network, reached by name.
         sidecars: BTreeMap<String, Sidecar>,
+        /// The secrets that it gets, by name; their values are asked for.
+        #[serde(default)]
+        secrets: Vec<StepSecret>,
     },
     /// Builds images and pushes them.
     Build {
         /// The images, in the file's order.
         images: Vec<ImageBuild>,
     },
+}
+
+/// A secret that a step gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepSecret {
+    /// Which, as in [`Secrets`].
+    pub secret: String,
+    /// The name of its file.
+    pub file: String,
+    /// The variable of the step's shell that holds it, too.
+    pub variable: Option<String>,
+}
+
+/// The secrets that the steps of an attempt name.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secrets {
+    /// Values, by the secret's name.
+    pub values: BTreeMap<String, String>,
+    /// Why others are not there, by their name.
+    pub withheld: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Secrets")
+            .field("values", &self.values.keys())
+            .field("withheld", &self.withheld)
+            .finish()
+    }
 }
 
 /// A helper container beside a step.
@@ -387,6 +421,19 @@ mod tests {
         assert_eq!(
             said,
             ["1st", "2nd", "3rd", "4th", "6th", "11th", "12th", "21st"]
+        );
+    }
+
+    #[test]
+    fn debug_tells_no_value() {
+        let secrets = Secrets {
+            values: [("TOKEN".to_owned(), "hunter2-hunter2".to_owned())].into(),
+            withheld: BTreeMap::new(),
+        };
+        let shown = format!("{secrets:?}");
+        assert!(
+            shown.contains("TOKEN") && !shown.contains("hunter"),
+            "{shown}"
         );
     }
 

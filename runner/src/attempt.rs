@@ -8,6 +8,7 @@ use crate::{
     audience::Audience,
     client::{AttemptClient, Backoff, CallError, RESULT_PATIENCE, retry},
     secret::Secret,
+    secrets::Secrets,
     state::is_plain_name,
     steps::{self, StepRoom, StepsEnd},
     stop::{StopReason, StopSignal},
@@ -29,6 +30,7 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 pub(crate) struct Job {
     pub(crate) steps: Vec<Step>,
     pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) secrets: Secrets,
 }
 
 /// Runs one assignment; every trouble is the server's to hear or the runner's log's.
@@ -106,16 +108,17 @@ async fn work(
     };
     let (workspace, spool) = match prepared {
         Ok(folders) => folders,
-        Err(error) => {
-            if let Some(CallError::Lost(_)) = error.downcast_ref() {
-                stop.stop(StopReason::Lost);
-            }
-            let reason = format!("cannot bring the sources here: {error:#}");
-            return StepsEnd {
-                outcome: Outcome::Errored { reason },
-                images: vec![],
-            };
+        Err(error) => return not_begun(stop, &error.context("cannot bring the sources here")),
+    };
+    let secrets = tokio::select! {
+        secrets = Secrets::fetch(client, &assignment.steps) => secrets,
+        reason = stop.stopped() => {
+            return StepsEnd { outcome: stopped(reason), images: vec![] };
         }
+    };
+    let secrets = match secrets {
+        Ok(secrets) => secrets,
+        Err(error) => return not_begun(stop, &error),
     };
     let environment = steps::environment(
         &assignment.project,
@@ -135,6 +138,7 @@ async fn work(
     let job = Arc::new(Job {
         steps: assignment.steps,
         environment,
+        secrets,
     });
     let steps = steps::run(Arc::clone(&room), job);
     tokio::pin!(steps);
@@ -144,6 +148,19 @@ async fn work(
             outcome: stopped(StopReason::RunnerLeaves),
             images: vec![],
         },
+    }
+}
+
+/// The end of an attempt whose steps could not begin.
+fn not_begun(stop: &StopSignal, error: &anyhow::Error) -> StepsEnd {
+    if let Some(CallError::Lost(_)) = error.downcast_ref() {
+        stop.stop(StopReason::Lost);
+    }
+    StepsEnd {
+        outcome: Outcome::Errored {
+            reason: format!("{error:#}"),
+        },
+        images: vec![],
     }
 }
 

@@ -11,7 +11,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use roadstead_protocol::{
     AttemptRef, AttemptResult, COMMIT_HEADER, Heartbeat, HeartbeatReply, INDEX_BYTES_HEADER,
     LOG_OFFSET_HEADER, LogSeal, PACK_HEADER, POLL_SECONDS, Poll, PollReply, Problem, Register,
-    Registered, RegistryCredentials, StepReport,
+    Registered, RegistryCredentials, Secrets, StepReport,
 };
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
@@ -292,6 +292,16 @@ impl AttemptClient {
     pub(crate) async fn registry_credentials(&self) -> Result<RegistryCredentials, CallError> {
         read(
             self.request(Method::GET, &["registry-credentials"])
+                .timeout(CALL_TIMEOUT),
+        )
+        .await
+    }
+
+    /// The secrets that the attempt's steps name.
+    pub(crate) async fn secrets(&self) -> Result<Secrets, CallError> {
+        read(
+            self.request(Method::GET, &["secrets"])
+                .query(&[("fence", self.fence())])
                 .timeout(CALL_TIMEOUT),
         )
         .await

@@ -8,6 +8,7 @@ use crate::{
     limits::{Limits, StepEnd},
     logs::StepLog,
     registry::{self, RegistryTries},
+    secrets::{self, Handover},
     stop::StopReason,
 };
 use anyhow::{Context, bail};
@@ -30,11 +31,15 @@ use futures_util::{Stream, StreamExt, TryStreamExt};
 use roadstead_protocol::{CANCEL_GRACE_SECONDS, Sidecar};
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     path::Path,
     pin::Pin,
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    time::Instant,
+};
 
 /// Label with the attempt's id.
 pub(crate) const ATTEMPT_LABEL: &str = "roadstead.attempt";
@@ -68,6 +73,7 @@ pub(crate) struct StepContainer<'a> {
     pub(crate) run: &'a str,
     pub(crate) env: &'a BTreeMap<String, String>,
     pub(crate) sidecars: &'a BTreeMap<String, Sidecar>,
+    pub(crate) secrets: Option<&'a Handover>,
     pub(crate) workspace: &'a Path,
 }
 
@@ -168,10 +174,11 @@ impl Engine {
         }
         let attach = AttachContainerOptionsBuilder::new()
             .stream(true)
+            .stdin(step.secrets.is_some())
             .stdout(true)
             .stderr(true)
             .build();
-        let AttachContainerResults { output, .. } = self
+        let AttachContainerResults { output, input } = self
             .docker
             .attach_container(name, Some(attach))
             .await
@@ -183,7 +190,10 @@ impl Engine {
         {
             return refused(error, "the step's container could not start");
         }
-        let interrupted = self.follow(name, output, limits, log).await?;
+        let interrupted = tokio::select! {
+            interrupted = self.follow(name, output, limits, log) => interrupted?,
+            never = hand_over(step.secrets, input) => match never {},
+        };
         if let Some(end) = interrupted {
             return Ok(end);
         }
@@ -239,7 +249,13 @@ impl Engine {
         let mut body = ContainerCreateBody {
             image: Some(registry::with_tag(step.image)),
             entrypoint: Some(["/bin/sh", "-eu", "-c"].map(String::from).to_vec()),
-            cmd: Some(vec![step.run.to_owned()]),
+            cmd: Some(match step.secrets {
+                Some(_) => [secrets::READER, "sh", step.run].map(String::from).to_vec(),
+                None => vec![step.run.to_owned()],
+            }),
+            open_stdin: step.secrets.map(|_| true),
+            stdin_once: step.secrets.map(|_| true),
+            attach_stdin: step.secrets.map(|_| true),
             env: Some(env_list(step.env)),
             working_dir: Some(WORKSPACE.to_owned()),
             attach_stdout: Some(true),
@@ -254,6 +270,9 @@ impl Engine {
                 target: Some(WORKSPACE.to_owned()),
                 ..Default::default()
             }]);
+            host.tmpfs = step
+                .secrets
+                .map(|_| HashMap::from([(secrets::FOLDER.to_owned(), secrets::MOUNT.to_owned())]));
         }
         self.create(name, body).await
     }
@@ -470,6 +489,25 @@ impl Engine {
         )
         .with_context(|| format!("cannot remove image tag {tag}"))
     }
+}
+
+/// Writes a step's secrets to its shell and says that nothing follows; then there is nothing to do. A
+/// shell that does not read them has ended, which its status tells.
+async fn hand_over(
+    secrets: Option<&Handover>,
+    mut input: Pin<Box<dyn AsyncWrite + Send>>,
+) -> Infallible {
+    if let Some(secrets) = secrets {
+        let written = async {
+            input.write_all(secrets.bytes()).await?;
+            input.flush().await?;
+            input.shutdown().await
+        };
+        if let Err(error) = written.await {
+            tracing::debug!(%error, "a step did not take its secrets");
+        }
+    }
+    std::future::pending().await
 }
 
 fn sidecar_name(step: &str, index: usize) -> String {

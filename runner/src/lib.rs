@@ -16,7 +16,8 @@
 //! | `sources`, `checkout`, `workspace` | files of a commit |
 //! | `engine`, `network`, `registry` | containers, networks, images |
 //! | `build`, `logins` | contexts, BuildKit, pushes |
-//! | `logs`, `secret` | logs on their way, with secrets taken out of them |
+//! | `logs` | logs on their way, with secrets taken out of them |
+//! | `secret`, `secrets` | what nobody is to see, and how a step gets it |
 //! | `state`, `sweep`, `disk` | what survives this process, and room for more |
 //!
 //! Idle it needs little memory; give it a current-thread runtime or two workers.
@@ -38,6 +39,7 @@ mod network;
 mod poll;
 mod registry;
 mod secret;
+mod secrets;
 mod sources;
 mod state;
 mod steps;

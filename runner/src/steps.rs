@@ -206,6 +206,8 @@ async fn run_one(room: Arc<StepRoom>, job: Arc<Job>, index: usize, reporter: Rep
             };
         }
     };
+    // All of the attempt: what one step leaves in the workspace another one may print.
+    log.hide(job.secrets.values()).await;
     let shipping = tokio::spawn({
         let (log, room, name) = (log.clone(), Arc::clone(&room), step.name.clone());
         async move { ship(&log, &room, &name).await }
@@ -285,7 +287,15 @@ async fn perform(
             run,
             env,
             sidecars,
+            secrets,
         } => {
+            let secrets = match job.secrets.of_step(secrets) {
+                Ok(secrets) => secrets,
+                Err(why) => {
+                    log.line(&why).await?;
+                    return Ok(StepEnd::failed(why));
+                }
+            };
             let mut environment = job.environment.clone();
             environment.extend(env.clone());
             let container = StepContainer {
@@ -295,6 +305,7 @@ async fn perform(
                 run,
                 env: &environment,
                 sidecars,
+                secrets: secrets.as_ref(),
                 workspace: &room.workspace,
             };
             room.engine.run_step(&container, limits, log).await

@@ -111,6 +111,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         config,
         webhook_secrets,
         keys,
+        masks: http::secrets::Masks::default(),
         pages: http::pages::Shared::default(),
         sign_ins: http::SignInLimit::default(),
     };

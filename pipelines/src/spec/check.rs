@@ -3,7 +3,7 @@
 
 use super::diagnostic::Reporter;
 use super::fields::{list, nearest};
-use super::model::{Gate, Pipeline, StepAction};
+use super::model::{Gate, Pipeline, StepAction, StepSecret};
 use super::tree::Node;
 use crate::id::EnvironmentName;
 use indexmap::IndexMap;
@@ -18,6 +18,7 @@ pub(super) fn pipeline(pipeline: &Pipeline, root: &Node, reporter: &mut Reporter
     check.builds();
     check.repositories();
     check.needs();
+    check.secrets();
     check.services();
     check.after();
     check.gates();
@@ -112,6 +113,28 @@ impl Check<'_, '_> {
             let at = self.root.value_at(&["steps", circle[0], "needs", &index]);
             let message = format!("steps need each other in a circle: {}", arrows(&circle));
             self.reporter.error(at, message);
+        }
+    }
+
+    /// A secret of an environment is one of an environment that exists.
+    fn secrets(&mut self) {
+        let environments = &self.pipeline.environments;
+        for (name, step) in &self.pipeline.steps {
+            let StepAction::Run { secrets, .. } = &step.action else {
+                continue;
+            };
+            for (index, StepSecret { secret, variable }) in secrets.iter().enumerate() {
+                let Some(environment) = &secret.environment else {
+                    continue;
+                };
+                if !environments.contains_key(environment) {
+                    let index = index.to_string();
+                    let key = variable.as_deref().unwrap_or(&index);
+                    let path = ["steps", name.as_str(), "secrets", key];
+                    let name = environment.as_str();
+                    self.unknown(&path, "environment", name, environments.keys());
+                }
+            }
         }
     }
 

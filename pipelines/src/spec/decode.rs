@@ -9,7 +9,7 @@ use super::model::{
     BeforeDeploy, Concurrency, Image, Pipeline, Service, Sidecar, Step, StepAction, Trigger, When,
 };
 use super::tree::{Entry, Node, Value};
-use super::{environments, keys, trigger, values};
+use super::{environments, keys, secrets, trigger, values};
 use crate::id::{ImageName, InvalidName, ProjectName, ServiceName, StepName};
 use indexmap::IndexMap;
 use std::hash::Hash;
@@ -200,7 +200,7 @@ fn when(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<When> {
 }
 
 fn build(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> StepAction {
-    for key in ["image", "run", "env", "sidecars"] {
+    for key in ["image", "run", "env", "sidecars", "secrets"] {
         if let Some(entry) = fields.get(key, reporter) {
             reporter.error_with_help(
                 entry.at,
@@ -241,11 +241,13 @@ fn run(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> StepAction {
             }
         }
     }
+    let secrets = secrets::of_step(fields, &env, reporter);
     StepAction::Run {
         image: image.unwrap_or_default(),
         run: run.unwrap_or_default(),
         env,
         sidecars,
+        secrets,
     }
 }
 

@@ -59,14 +59,13 @@ pub(super) const IMAGE: Keys = Keys {
 pub(super) const STEP: Keys = Keys {
     what: "step",
     known: &[
-        "image", "run", "env", "sidecars", "build", "needs", "when", "timeout", "retry",
+        "image", "run", "env", "secrets", "sidecars", "build", "needs", "when", "timeout", "retry",
     ],
     later: &[
         "reports",
         "artifacts",
         "matrix",
         "runs_on",
-        "secrets",
         "concurrency",
         "include",
     ],

@@ -7,6 +7,7 @@
 
 use crate::durations::Seconds;
 use crate::id::{EnvironmentName, ImageName, ProjectName, ServiceName, StepName};
+use crate::secret::SecretRef;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -107,12 +108,24 @@ pub enum StepAction {
         env: IndexMap<String, String>,
         /// Helper containers beside it, reachable by their name.
         sidecars: IndexMap<String, Sidecar>,
+        /// What it gets and nobody is to see.
+        #[serde(default)]
+        secrets: Vec<StepSecret>,
     },
     /// Builds images and pushes them.
     Build {
         /// The images, in this order.
         images: Vec<ImageName>,
     },
+}
+
+/// A secret of the project that a step gets as a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepSecret {
+    /// Which.
+    pub secret: SecretRef,
+    /// The variable of the step's shell that holds the value, too.
+    pub variable: Option<String>,
 }
 
 /// A helper container beside a step.

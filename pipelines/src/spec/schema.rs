@@ -14,12 +14,14 @@ use super::environments::{
 use super::fields::Keys;
 use super::keys::{self, tests::section};
 use super::model::Role;
+use super::secrets::MOST_SECRETS;
 use serde_json::{Value, json};
 use std::ops::RangeInclusive;
 
 /// What a text has to look like: the patterns of the schema, in the language of ECMA-262.
 mod pattern {
     pub(super) const NAME: &str = "^[a-z0-9][a-z0-9-]{0,62}$";
+    pub(super) const SECRET: &str = "^([a-z0-9][a-z0-9-]{0,62}/)?[A-Za-z_][A-Za-z0-9_]{0,63}$";
     pub(super) const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
     // U+0085 is a blank to Unicode, and none to ECMA-262.
     pub(super) const TEXT: &str = "[^\\s\\u0085]";
@@ -90,6 +92,18 @@ fn value(of: &Keys, key: &str) -> Value {
         ("step", "run") => text(pattern::SCRIPT),
         ("image", "args") | ("step" | "sidecar", "env") | ("environment", "variables") => {
             variables()
+        }
+        ("step", "secrets") => {
+            let secret = text(pattern::SECRET);
+            let named = json!({
+                "type": "object",
+                "propertyNames": {"pattern": pattern::VARIABLE},
+                "additionalProperties": secret,
+                "maxProperties": MOST_SECRETS,
+            });
+            let mut listed = list(&secret, 0);
+            listed["maxItems"] = MOST_SECRETS.into();
+            json!({"anyOf": [listed, named]})
         }
         ("step", "sidecars") => named(&keys::SIDECAR, 0),
         ("step", "build") => list(&text(pattern::NAME), 1),
@@ -162,7 +176,8 @@ fn value(of: &Keys, key: &str) -> Value {
 fn together(of: &Keys) -> Value {
     match of.what {
         "step" => {
-            let of_run = ["image", "run", "env", "sidecars"].map(|key| json!({"required": [key]}));
+            let of_run = ["image", "run", "env", "secrets", "sidecars"]
+                .map(|key| json!({"required": [key]}));
             json!({
                 "if": {"required": ["build"]},
                 "then": {"not": {"anyOf": of_run}},

@@ -18,6 +18,7 @@ use crate::{
     audience::Audience,
     build::ImageBuilder,
     engine::Engine,
+    secrets::Secrets,
     state::State,
     steps::{self, StepRoom, StepsEnd},
     stop::{StopReason, StopSignal},
@@ -147,9 +148,11 @@ async fn steps_of(
         stop: signal.clone(),
         side_by_side: run.side_by_side,
     };
+    let secrets = Secrets::withhold_all(&run.steps, "a run on this machine has none");
     let job = Job {
         steps: run.steps,
         environment,
+        secrets,
     };
     Ok(steps::run(Arc::new(room), Arc::new(job)).await)
 }

@@ -187,6 +187,7 @@ pub(crate) fn run_step(name: &str, needs: &[&str], image: &BaseImage, run: &str)
             run: run.to_owned(),
             env: BTreeMap::new(),
             sidecars: BTreeMap::new(),
+            secrets: vec![],
         },
     }
 }

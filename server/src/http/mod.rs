@@ -50,6 +50,8 @@ pub struct App {
     pub webhook_secrets: BTreeMap<ProjectName, String>,
     /// The installation's keys for the projects' secrets.
     pub keys: Keys,
+    /// What attempts must not show.
+    pub masks: secrets::Masks,
     /// What the pages remember.
     pub pages: pages::Shared,
     /// Failed sign-ins.

@@ -4,6 +4,7 @@
 //! exactly one attempt, and every report carries the fence. Nothing here decides what a report
 //! means: it becomes a fact of the run.
 
+mod secrets;
 mod sources;
 
 use super::App;
@@ -37,6 +38,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .route("/accept", web::post().to(accept))
         .route("/sources", web::get().to(sources::send))
         .route("/registry-credentials", web::get().to(registry_credentials))
+        .route("/secrets", web::get().to(secrets::send))
         .route("/steps/{step}", web::put().to(report_step))
         .service(
             web::resource("/steps/{step}/log")
@@ -352,6 +354,7 @@ fn action_of(
             run,
             env,
             sidecars,
+            secrets,
         } => wire::StepAction::Run {
             image: image.clone(),
             run: run.clone(),
@@ -365,6 +368,14 @@ fn action_of(
                         command: s.command.clone(),
                     };
                     (name.clone(), sidecar)
+                })
+                .collect(),
+            secrets: secrets
+                .iter()
+                .map(|named| wire::StepSecret {
+                    secret: named.secret.to_string(),
+                    file: named.secret.file_name(),
+                    variable: named.variable.clone(),
                 })
                 .collect(),
         },
@@ -454,8 +465,11 @@ async fn append_log(
     Then(own, (query, body)): Then<OwnAttempt, (web::Query<Offset>, web::Bytes)>,
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, HttpError> {
-    let log = own.live(None)?.log(path.into_inner().1)?;
-    let done = app.logs.append(log, query.offset, body).await;
+    let own = own.live(None)?;
+    let log = own.log(path.into_inner().1)?;
+    let secrets = super::secrets::mask_of(&app, &own.attempt.id, &own.run).await?;
+    let done = app.logs.append_without(secrets, log, query.offset, body);
+    let done = done.await;
     log_answer(done.map(|_| ()))
 }
 

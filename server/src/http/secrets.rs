@@ -1,14 +1,24 @@
-//! What admins do to a project's secrets, for the pages and the API alike.
+//! What admins do to a project's secrets, for the pages and the API alike, and how an attempt gets them.
+//! A value goes in here and comes out for an attempt alone.
 
 use super::App;
 use super::error::HttpError;
 use crate::secrets::Of;
+use actix_web::http::StatusCode;
+use roadstead_masking::Patterns;
 use roadstead_pipelines::action::Actor;
 use roadstead_pipelines::id::{EnvironmentName, ProjectName};
-use roadstead_pipelines::secret::{SecretName, SecretRef, check_value};
-use roadstead_pipelines::spec::check_pattern;
+use roadstead_pipelines::run::Run;
+use roadstead_pipelines::secret::{SecretName, SecretRef, check_value, withheld};
+use roadstead_pipelines::spec::{StepAction, check_pattern};
+use roadstead_protocol as wire;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
+/// How long a mask is kept that nothing is held against: an attempt that still works has a new one made.
+const UNUSED: Duration = Duration::from_secs(3600);
 /// Most patterns of branches that one secret has.
 const MOST_PATTERNS: usize = 32;
 
@@ -61,4 +71,122 @@ pub async fn set(
     };
     let done = app.store.set_secret(project, secret, branches, turn, seal);
     Ok(done.await?)
+}
+
+/// The secrets that the steps of a run name, but for those that it leaves out.
+fn named_by(run: &Run) -> BTreeSet<&SecretRef> {
+    let steps = run.pipeline.iter().flat_map(|pipeline| &pipeline.steps);
+    let steps = steps.filter(|(name, _)| !run.left_out.contains_key(*name));
+    let named = steps.flat_map(|(_, step)| match &step.action {
+        StepAction::Run { secrets, .. } => secrets.as_slice(),
+        StepAction::Build { .. } => &[],
+    });
+    named.map(|named| &named.secret).collect()
+}
+
+/// What attempts must not show, for as long as they are at work here.
+#[derive(Default)]
+pub struct Masks(Mutex<HashMap<String, Mask>>);
+
+struct Mask {
+    patterns: Option<Arc<Patterns>>,
+    used: Instant,
+}
+
+impl Masks {
+    fn get(&self, attempt: &str) -> Option<Option<Arc<Patterns>>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mask = all.get_mut(attempt)?;
+        mask.used = Instant::now();
+        Some(mask.patterns.clone())
+    }
+
+    fn set(&self, attempt: &str, patterns: Option<Arc<Patterns>>) {
+        let used = Instant::now();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, mask| used.duration_since(mask.used) < UNUSED);
+        all.insert(attempt.to_owned(), Mask { patterns, used });
+    }
+}
+
+/// The secrets of an attempt, which its logs do not show from then on.
+///
+/// # Errors
+/// 503 when the installation's keys cannot be had or do not open one of them.
+pub(super) async fn for_attempt(
+    app: &App,
+    attempt: &str,
+    run: &Run,
+) -> Result<wire::Secrets, HttpError> {
+    let secrets = of_run(app, run).await?;
+    let values: Vec<_> = secrets
+        .values
+        .values()
+        .cloned()
+        .map(Zeroizing::new)
+        .collect();
+    // Thousands of forms: not on a thread that answers others.
+    let made = tokio::task::spawn_blocking(move || {
+        Patterns::of(values.iter().map(|value| value.as_str())).map(Arc::new)
+    });
+    app.masks
+        .set(attempt, made.await.map_err(HttpError::internal)?);
+    Ok(secrets)
+}
+
+/// What an attempt's logs must not show. After a restart, or at another server than the one that told them,
+/// these are the values of now.
+///
+/// # Errors
+/// As [`for_attempt`].
+pub(super) async fn mask_of(
+    app: &App,
+    attempt: &str,
+    run: &Run,
+) -> Result<Option<Arc<Patterns>>, HttpError> {
+    if named_by(run).is_empty() {
+        return Ok(None);
+    }
+    if let Some(known) = app.masks.get(attempt) {
+        return Ok(known);
+    }
+    for_attempt(app, attempt, run).await?;
+    Ok(app.masks.get(attempt).flatten())
+}
+
+/// The secrets that the steps of a run name, with their values, and why it does not get the others.
+async fn of_run(app: &App, run: &Run) -> Result<wire::Secrets, HttpError> {
+    let mut secrets = wire::Secrets::default();
+    let named = named_by(run);
+    if named.is_empty() {
+        return Ok(secrets);
+    }
+    let project = &run.project;
+    let stored = app.store.sealed_secrets(project).await?;
+    for secret in named {
+        let found = stored.iter().find(|stored| stored.line.secret == *secret);
+        let why = match found {
+            None => Some(format!("`{project}` has none of that name")),
+            Some(found) => withheld(&found.line.branches, &run.git_ref),
+        };
+        let name = secret.to_string();
+        match (found, why) {
+            (Some(found), None) => {
+                let of = Of {
+                    project,
+                    secret,
+                    version: found.line.version,
+                };
+                let value = app.keys.open(of, &found.sealed).map_err(|error| {
+                    tracing::error!(%error, "a secret cannot be opened: {error}");
+                    HttpError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+                })?;
+                secrets.values.insert(name, value.to_string());
+            }
+            (_, why) => {
+                secrets.withheld.insert(name, why.unwrap_or_default());
+            }
+        }
+    }
+    Ok(secrets)
 }

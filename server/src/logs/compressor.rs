@@ -151,6 +151,7 @@ mod tests {
         let seal = Seal {
             length: bytes.len() as u64,
             sha256: hex::encode(Sha256::digest(&bytes)),
+            blotted: None,
         };
         files.write_seal(&seal, &index).unwrap();
         private::file(&marker).unwrap();

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use zeekstd::{Decoder, EncodeOptions, FrameSizePolicy};
 
@@ -47,6 +47,15 @@ pub(super) struct Seal {
     pub(super) length: u64,
     /// Their SHA-256, hexadecimal.
     pub(super) sha256: String,
+    /// The SHA-256 that the runner told, when some of its bytes were blotted.
+    pub(super) blotted: Option<String>,
+}
+
+impl Seal {
+    /// Whether it is the seal of what a runner tells of.
+    pub(super) fn is_of(&self, length: u64, sha256: &str) -> bool {
+        self.length == length && self.blotted.as_ref().unwrap_or(&self.sha256) == sha256
+    }
 }
 
 /// What is there of a log.
@@ -155,6 +164,14 @@ impl Files {
         })
     }
 
+    /// Writes other bytes in the place of those at `offset`, and returns once they are on the disk. Only
+    /// under the lock.
+    pub(super) fn overwrite(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(&self.raw)?;
+        file.write_all_at(bytes, offset)?;
+        file.sync_data()
+    }
+
     /// Forgets all bytes of a log that grows: it is another file then, so that no index of the old one
     /// is taken for one of the new. Only under the lock.
     pub(super) fn begin_anew(&self) -> io::Result<()> {
@@ -185,8 +202,17 @@ impl Files {
             self.make_folder()?;
             self.sync_folders_above()?;
         }
-        let Seal { length, sha256 } = seal;
-        let mut text = format!("{length} {sha256}\n{}", index.lines());
+        let Seal {
+            length,
+            sha256,
+            blotted,
+        } = seal;
+        let mut text = format!("{length} {sha256}");
+        if let Some(told) = blotted {
+            // Writing into a String does not fail.
+            let _ = write!(text, " {told}");
+        }
+        let _ = write!(text, "\n{}", index.lines());
         for start in index.starts() {
             // Writing into a String does not fail.
             let _ = write!(text, " {start}");
@@ -207,10 +233,14 @@ impl Files {
             io::Error::new(io::ErrorKind::InvalidData, message)
         };
         let (first, rest) = text.split_once('\n').ok_or_else(broken)?;
-        let (length, sha256) = first.split_once(' ').ok_or_else(broken)?;
+        let mut words = first.split(' ').map(str::to_owned);
         let seal = Seal {
-            length: length.parse().map_err(|_| broken())?,
-            sha256: sha256.to_owned(),
+            length: words
+                .next()
+                .and_then(|length| length.parse().ok())
+                .ok_or_else(broken)?,
+            sha256: words.next().ok_or_else(broken)?,
+            blotted: words.next(),
         };
         let mut numbers = rest.split_whitespace().map(str::parse::<u64>);
         let index = match numbers.next() {
@@ -422,6 +452,7 @@ mod tests {
         Seal {
             length: bytes.len() as u64,
             sha256: hex::encode(Sha256::digest(bytes)),
+            blotted: None,
         }
     }
 
@@ -502,7 +533,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let bytes = text(3);
         let (files, _) = log(&folder, &bytes);
-        let Seal { length, sha256 } = seal(&bytes);
+        let Seal { length, sha256, .. } = seal(&bytes);
         fs::write(files.seal(), format!("{length} {sha256}\n")).unwrap();
         assert!(!files.compress().unwrap());
         let (found, index) = files.read_seal().unwrap().unwrap();

@@ -3,7 +3,9 @@
 //! `<folder>/<run>/<attempt>/<step>.log` holds the bytes as the runner sent them. Bytes are
 //! acknowledged after `fdatasync`, and only at the offset where the file ends, so what is stored is
 //! a prefix of what the runner has. A sealed log has its length, its SHA-256 and its index of lines in
-//! `<step>.seal` and never changes again; it is compressed soon after.
+//! `<step>.seal` and never changes again; it is compressed soon after. The one other change of a byte is a
+//! blot: where a runner sent a secret that it should have masked, `*` stands in the place of each byte
+//! ([ADR 11](../../../docs/adr/0011-the-server-blots-secrets.md)).
 //!
 //! Several servers may share the folder. Whoever changes a log holds the lock of its attempt, a file
 //! lock that the kernel takes back from a process that dies, and looks at the files only then; what is
@@ -23,12 +25,14 @@ use files::{Files, Found, Seal};
 use index::LineIndex;
 pub use lock::Lock;
 pub(crate) use lock::is_lock;
+use roadstead_masking::Patterns;
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 /// Between two looks whether a log that somebody watches has grown under another server's hand.
 const LOOK: Duration = Duration::from_millis(100);
@@ -124,6 +128,12 @@ struct Open {
     state: watch::Sender<LogState>,
     /// A task looks for what other servers append.
     followed: bool,
+    /// Bytes were blotted, so the runner's checksum is of others. Forgotten with this process, after which
+    /// the runner has to send all of it again.
+    blotted: bool,
+    /// The last bytes as they were sent, where the file has some of them blotted, and where they end: what
+    /// follows may make more of them a secret.
+    sent: Option<(u64, Zeroizing<Vec<u8>>)>,
 }
 
 impl Open {
@@ -134,7 +144,50 @@ impl Open {
             of: None,
             state: watch::Sender::default(),
             followed: false,
+            blotted: false,
+            sent: None,
         }
+    }
+
+    /// What is to be stored in the place of `bytes` behind the `length` bytes that are there, if they hold a
+    /// secret or the rest of one; its beginning is blotted where it is stored.
+    fn blot(
+        &mut self,
+        patterns: &Patterns,
+        length: u64,
+        bytes: &Bytes,
+    ) -> io::Result<Option<Bytes>> {
+        let before = length.min(patterns.longest() as u64 - 1);
+        let mut text = Zeroizing::new(Vec::with_capacity(before as usize + bytes.len()));
+        match self.sent.take() {
+            Some((end, sent)) if end == length && sent.len() as u64 >= before => {
+                text.extend_from_slice(&sent[sent.len() - before as usize..]);
+            }
+            _ if before > 0 => {
+                let mut stored = self.files.read(length - before)?.take(before);
+                stored.read_to_end(&mut text)?;
+            }
+            _ => {}
+        }
+        text.extend_from_slice(bytes);
+        let sent = text.clone();
+        let spans = patterns.blot(&mut text);
+        if spans.is_empty() {
+            return Ok(None);
+        }
+        let last = sent.len().saturating_sub(patterns.longest() - 1);
+        let end = length + bytes.len() as u64;
+        self.sent = Some((end, Zeroizing::new(sent[last..].to_vec())));
+        let new = text.split_off(before as usize);
+        // Only what is blotted now: beside it may be what is blotted there, and not here, because its
+        // beginning is too far away to be seen.
+        for span in spans.iter().filter(|span| span.start < text.len()) {
+            let changed = &text[span.start..span.end.min(text.len())];
+            let offset = length - before + span.start as u64;
+            self.files.overwrite(offset, changed)?;
+        }
+        self.blotted = true;
+        Ok(Some(new.into()))
     }
 
     /// Looks at the files, and reads what was added to them since the last look.
@@ -217,6 +270,21 @@ impl LogStore {
     /// [`LogError::Offset`] tells where to go on; [`LogError::Busy`] may pass; the others are final or
     /// the file system's.
     pub async fn append(&self, key: LogKey, offset: u64, bytes: Bytes) -> Result<u64, LogError> {
+        self.append_without(None, key, offset, bytes).await
+    }
+
+    /// The same, with what `secrets` find blotted out.
+    ///
+    /// # Errors
+    /// As [`LogStore::append`].
+    pub async fn append_without(
+        &self,
+        secrets: Option<Arc<Patterns>>,
+        key: LogKey,
+        offset: u64,
+        bytes: Bytes,
+    ) -> Result<u64, LogError> {
+        let LogKey { run, step, .. } = key.clone();
         self.alone(key, move |open| {
             let state = open.refresh()?;
             if state.sealed {
@@ -231,6 +299,21 @@ impl LogStore {
             if length > LARGEST_LOG {
                 return Err(LogError::Full);
             }
+            let blotted = match &secrets {
+                Some(secrets) => open.blot(secrets, state.bytes, &bytes)?,
+                None => None,
+            };
+            let bytes = match blotted {
+                Some(blotted) => {
+                    tracing::warn!(
+                        run,
+                        step,
+                        "a runner sent a secret that it should have masked"
+                    );
+                    blotted
+                }
+                None => bytes.clone(),
+            };
             open.of = Some(open.files.append(state.bytes, &bytes)?);
             open.index.extend(&bytes);
             open.tell(false);
@@ -253,19 +336,22 @@ impl LogStore {
             if state.bytes != length {
                 return differs;
             }
-            let seal = Seal {
-                length,
-                sha256: sha256.clone(),
-            };
             if state.sealed {
                 let stored = open.files.read_seal()?;
-                let same = stored.is_some_and(|(stored, _)| stored == seal);
+                let same = stored.is_some_and(|(stored, _)| stored.is_of(length, &sha256));
                 return if same { Ok(()) } else { differs };
             }
             let (found, index) = open.files.examine()?;
-            if found != seal.sha256 {
+            let blotted = open.blotted.then(|| sha256.clone());
+            let seal = Seal {
+                length,
+                sha256: found,
+                blotted,
+            };
+            if !seal.is_of(length, &sha256) {
                 // What is stored cannot be trusted: the runner sends all of it once more.
                 open.files.begin_anew()?;
+                open.blotted = false;
                 open.refresh()?;
                 return Err(LogError::Seal { length: 0 });
             }

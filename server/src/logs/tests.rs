@@ -184,6 +184,7 @@ async fn what_was_sealed_before_a_kill_is_compressed_after_it() {
     let seal = Seal {
         length: text.len() as u64,
         sha256: hex::encode(Sha256::digest(&text)),
+        blotted: None,
     };
     let mut index = LineIndex::default();
     index.extend(text.as_bytes());
@@ -200,4 +201,60 @@ async fn what_was_sealed_before_a_kill_is_compressed_after_it() {
     }
     assert!(!raw.exists());
     assert_eq!(logs.state(key()).await.unwrap().lines, 1_000);
+}
+
+#[tokio::test]
+async fn a_blot_that_a_restart_forgot_makes_the_log_begin_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = || LogStore::new(&folder.path().join("logs")).unwrap();
+    let secrets = || Patterns::of(["top-secret", "top-secret-of-another"]).map(Arc::new);
+    let sent = b"a top-secret-of-another, and\nmore\n";
+    let blotted = "a *********************, and\nmore\n";
+    let (length, sum) = (sent.len() as u64, hex::encode(Sha256::digest(sent)));
+    let send = async |logs: &LogStore| {
+        let mut at = 0;
+        // The first one is found before it is known that it is only the beginning of another.
+        for end in [5, 14, 20, sent.len()] {
+            let piece = sent[at..end].to_vec().into();
+            let appended = logs.append_without(secrets(), key(), at as u64, piece);
+            at = usize::try_from(appended.await.unwrap()).unwrap();
+        }
+        let mut stored = String::new();
+        let mut whole = logs.whole(key()).await.unwrap().unwrap();
+        whole.bytes.read_to_string(&mut stored).unwrap();
+        assert_eq!(stored, blotted);
+    };
+    send(&logs()).await;
+    let after = logs();
+    let anew = after.seal(key(), length, sum.clone()).await;
+    assert!(matches!(anew, Err(LogError::Seal { length: 0 })));
+    send(&after).await;
+    for logs in [after, logs()] {
+        logs.seal(key(), length, sum.clone()).await.unwrap();
+        let other = logs.seal(key(), length, "0".repeat(64)).await;
+        assert!(matches!(other, Err(LogError::Seal { .. })));
+    }
+    assert!(holds_its_seal(&folder.path().join("logs/shop.1/1/test.seal")).unwrap());
+}
+
+#[tokio::test]
+async fn what_is_blotted_stays_so_when_only_its_end_is_still_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = LogStore::new(&folder.path().join("logs")).unwrap();
+    let whole = "0123456789abcdef-SECRETWORD-0123456789abcdef";
+    let secrets = Patterns::of([whole, "SECRETWORD"]).map(Arc::new);
+    // As `xxd -p` writes it: the longest of its forms, and the other secret's lies within.
+    let digits = hex::encode(whole);
+    let form = format!("{}\n{}", &digits[..60], &digits[60..]);
+    assert_eq!(secrets.as_ref().unwrap().longest(), form.len());
+    for (at, piece) in [(0, form.as_str()), (form.len(), "x"), (form.len() + 1, "y")] {
+        let bytes = piece.as_bytes().to_vec().into();
+        let appended = logs.append_without(secrets.clone(), key(), at as u64, bytes);
+        appended.await.unwrap();
+    }
+    let mut stored = String::new();
+    let mut found = logs.whole(key()).await.unwrap().unwrap();
+    found.bytes.read_to_string(&mut stored).unwrap();
+    let expected = format!("{}\n{}xy", "*".repeat(60), "*".repeat(form.len() - 61));
+    assert_eq!(stored, expected);
 }

@@ -124,6 +124,7 @@ impl Site {
             bell: Bell::default(),
             keys: Keys::new(config.key_file()),
             config,
+            masks: http::secrets::Masks::default(),
             webhook_secrets: BTreeMap::from([(story.shop.clone(), SECRET.to_owned())]),
             pages: http::pages::Shared::default(),
             sign_ins: http::SignInLimit::default(),

@@ -32,6 +32,7 @@ steps:
   test:
     image: busybox
     run: make test
+    secrets: [TOKEN, staging/PASSWORD]
 services:
   web: { image: web }
 environments:
