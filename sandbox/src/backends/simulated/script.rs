@@ -204,8 +204,9 @@ impl Script {
     }
 }
 
-/// The tag of an image that carries a script.
+/// The tag of an image that carries a script; a digest may follow it.
 fn scripted_tag(image: &str) -> Option<&str> {
+    let image = image.split_once('@').map_or(image, |(image, _)| image);
     let name = image.rsplit_once('/').map_or(image, |(_, name)| name);
     let (name, tag) = name.split_once(':')?;
     (name == SCRIPTED).then_some(tag)
@@ -316,6 +317,13 @@ mod tests {
         };
         assert_eq!(script.exit, Some(exit));
         assert_eq!(script.stop, Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn a_digest_behind_the_tag_leaves_the_script() {
+        let image = format!("a/simulated:exit-3-2m@sha256:{}", "0".repeat(64));
+        let exit = read(&image, &[], 0).unwrap().exit;
+        assert_eq!(exit.map(|exit| exit.code), Some(3));
     }
 
     #[test]
