@@ -14,7 +14,7 @@ use crate::adapters::aws::AwsError;
 use crate::adapters::cluster::Cluster;
 use crate::adapters::registry::Registry;
 use crate::adapters::sources::{Remote, Sources, SourcesError};
-use crate::clock;
+use crate::clock::Clock;
 use crate::store::{EffectRow, Store, StoreError};
 use crate::wake::Bell;
 use jiff::SignedDuration;
@@ -168,6 +168,7 @@ pub struct Executor {
     cluster: Cluster,
     remotes: Arc<BTreeMap<ProjectName, Remote>>,
     bell: Bell,
+    clock: Clock,
     prolonged: Prolonged,
 }
 
@@ -205,8 +206,16 @@ impl Executor {
             cluster,
             remotes: Arc::new(remotes),
             bell,
+            clock: Clock::default(),
             prolonged: Prolonged::default(),
         }
+    }
+
+    /// The same by another clock than the system's. Leases are prolonged, and waits last, in real time all
+    /// the same.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 
     /// Leases and performs effects until `stop`. What is under way then is left: its lease runs out,
@@ -252,7 +261,7 @@ impl Executor {
         let keys: Vec<String> = under_way.keys().cloned().collect();
         // A store that does not answer at all is not to hold up what ends when it cannot be reached.
         let left = HELD.saturating_sub(self.prolonged.since());
-        let prolonging = self.store.prolong_effects(keys, clock::now() + LEASE);
+        let prolonging = self.store.prolong_effects(keys, self.clock.now() + LEASE);
         let lost = match tokio::time::timeout(left, prolonging).await {
             Ok(Ok(lost)) => {
                 self.prolonged.set(now);
@@ -279,7 +288,7 @@ impl Executor {
 
     /// Leases what is due. `first` says that nothing else is leased here.
     async fn lease(&self, limit: usize, first: bool) -> Vec<EffectRow> {
-        let (now, began) = (clock::now(), Instant::now());
+        let (now, began) = (self.clock.now(), Instant::now());
         let limit = u32::try_from(limit).unwrap_or(1);
         let leasing = self.store.lease_effects(limit, now, now + LEASE);
         // What is leased after all by a store that took longer is due again when the lease runs out.
@@ -318,7 +327,7 @@ impl Executor {
             },
             Err(error) => refused(&row.effect, error.failure()),
         };
-        let now = clock::now();
+        let now = self.clock.now();
         let stored = match outcome {
             Outcome::Done(changes) => self.store.finish_effect(&row.key, changes, now).await,
             Outcome::Refused { error, changes } => {

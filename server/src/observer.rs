@@ -11,7 +11,7 @@
 
 use crate::adapters::cluster::{Cluster, ServiceAddress};
 use crate::adapters::probes::Probes;
-use crate::clock;
+use crate::clock::Clock;
 use crate::store::{Store, StoreError};
 use crate::wake::Bell;
 use jiff::SignedDuration;
@@ -62,6 +62,7 @@ pub struct Observer {
     cluster: Cluster,
     probes: Probes,
     bell: Bell,
+    clock: Clock,
 }
 
 impl Observer {
@@ -73,7 +74,14 @@ impl Observer {
             cluster,
             probes,
             bell,
+            clock: Clock::default(),
         }
+    }
+
+    /// The same by another clock than the system's; when to look is told by real time all the same.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 
     /// Looks at every place that is due, until `stop`.
@@ -192,6 +200,20 @@ impl Observer {
         Ok(all)
     }
 
+    /// Looks once at every place that is looked at at all, whether it is due or not, one after the other.
+    ///
+    /// # Errors
+    /// When the places cannot be read; what cannot be seen is noted as that.
+    pub async fn look_everywhere(&self) -> Result<(), StoreError> {
+        for (look, _) in self.places().await? {
+            let ServiceAddress {
+                region, cluster, ..
+            } = look.address.clone();
+            self.look(region.as_deref(), &cluster, vec![look]).await;
+        }
+        Ok(())
+    }
+
     async fn look(&self, region: Option<&str>, cluster: &str, looks: Vec<Look>) {
         let names: BTreeSet<String> = looks.iter().map(|l| l.address.service.clone()).collect();
         let names: Vec<String> = names.into_iter().collect();
@@ -200,7 +222,7 @@ impl Observer {
             let seen = seen.get(&look.address.service)?.clone();
             Some(async move {
                 let probes = self.probes.ask(&look.probes).await;
-                let now = clock::now();
+                let now = self.clock.now();
                 let before = look.before.clone();
                 let status = match seen {
                     Ok(seen) => {

@@ -7,7 +7,6 @@
 use super::{Executor, Outcome, Tried};
 use crate::adapters::aws::AwsError;
 use crate::adapters::cluster::{OneOffSeen, OneOffStart, ServiceAddress};
-use crate::clock;
 use jiff::SignedDuration;
 use roadstead_pipelines::deployment::{Deployment, DeploymentState, OneOff, OneOffTask, Rollout};
 use roadstead_pipelines::fact::DeploymentFact;
@@ -47,7 +46,7 @@ impl Executor {
             Ok(target) => target.rollout_timeout,
             Err(_) => START_WITHIN,
         };
-        let is_over = clock::now().duration_since(*since) >= limit;
+        let is_over = self.clock.now().duration_since(*since) >= limit;
         // The answer to an earlier try may have been lost, and ECS keeps tokens for a limited time.
         let error = match self.cluster.find_one_off(&address, &token).await {
             Ok(Some(task)) => return Ok(started(task)),
@@ -83,7 +82,9 @@ impl Executor {
                 Outcome::deployment(id, outcome::judge_before_deploy(&task, &container))
             }
             Ok(OneOffSeen::Alive) => Outcome::NotYet,
-            Ok(OneOffSeen::Unknown) if clock::now().duration_since(*started_at) < SHOWN_AFTER => {
+            Ok(OneOffSeen::Unknown)
+                if self.clock.now().duration_since(*started_at) < SHOWN_AFTER =>
+            {
                 Outcome::NotYet
             }
             Ok(OneOffSeen::Unknown) => {

@@ -4,7 +4,6 @@
 use super::{Executor, Interrupted, Outcome, Tried};
 use crate::adapters::aws::AwsError;
 use crate::adapters::cluster::{ServiceAddress, Stopping};
-use crate::clock;
 use jiff::SignedDuration;
 use roadstead_pipelines::deployment::{Deployment, DeploymentState, Kind, Rollout, TakenBackBy};
 use roadstead_pipelines::fact::DeploymentFact;
@@ -152,7 +151,7 @@ impl Executor {
             // the effect ends with the deployment, so that it is not performed after all.
             Err(error)
                 if error.is_transient()
-                    && clock::now().duration_since(*since) >= rollout_timeout =>
+                    && self.clock.now().duration_since(*since) >= rollout_timeout =>
             {
                 let failure = not_accepted(&error, rollout_timeout);
                 return Ok(Outcome::deployment_failed(id, failure));
