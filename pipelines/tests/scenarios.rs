@@ -61,6 +61,26 @@ fn crashing_tasks_end_a_rollout_before_the_breaker_does() {
 }
 
 #[test]
+fn health_that_comes_and_goes_is_taken_back_in_the_end() {
+    let mut stage = stage();
+    ship_everywhere(&mut stage);
+    stage.ship();
+    stage.ecs_completes("staging/web");
+    for _ in 0..100 {
+        stage.probes("staging/web", false);
+        stage.wait(4);
+        stage.probes("staging/web", true);
+        stage.wait(4);
+    }
+    stage.ecs_completes("staging/web");
+    stage.wait(20);
+    assert_eq!(stage.running("staging/web").unwrap().as_str(), "shop.r1");
+    let failed = stage.states().into_iter().nth(2).unwrap();
+    let expected = ("shop.d3 staging/web shop.r2".to_owned(), "rolled_back");
+    assert_eq!(failed, expected);
+}
+
+#[test]
 fn a_release_that_fails_in_production_is_rolled_back_and_held() {
     let mut stage = stage();
     ship_everywhere(&mut stage);

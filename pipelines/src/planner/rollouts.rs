@@ -247,8 +247,16 @@ fn verifying(
             let bad_since = status
                 .unhealthy_since
                 .map_or(status.observed_at, |b| b.max(since));
-            if status.observed_at.duration_since(bad_since) >= UNHEALTHY_FAILS_AFTER {
-                let mut failure = Failure::failed(format!("verification failed: {reason}"));
+            let is_unbroken = status.observed_at.duration_since(bad_since) >= UNHEALTHY_FAILS_AFTER;
+            // Health that comes and goes never holds, and never fails for long enough.
+            let limit = deadline(environment, since) + watch;
+            if is_unbroken || draft.now >= limit {
+                let mut failure = Failure::failed(if is_unbroken {
+                    format!("verification failed: {reason}")
+                } else {
+                    let time = durations::since(since, draft.now);
+                    format!("verification did not hold within {time}: {reason}")
+                });
                 failure.details = outcome::describe_stopped(&status.service, &ecs.deployment);
                 take_back(draft, deployment, failure, Holds::Yes);
             } else {
