@@ -239,8 +239,9 @@ async fn a_task_that_was_started_with_other_parameters_is_there_and_no_second_on
     let at = sandbox.service(container(&json!({}))).await;
     let cluster = Cluster::new(sandbox.aws());
     let command = ["/bin/migrate".to_owned()];
+    let base = registered(&cluster, &at, "shop.d1", json!({})).await;
     let wanted = OneOffStart {
-        task_definition: "web:1",
+        task_definition: &base,
         container: None,
         command: &command,
         deployment: "shop.d1",
