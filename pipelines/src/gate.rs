@@ -5,7 +5,7 @@ use crate::durations::{self, in_words};
 use crate::id::{Place, ReleaseId};
 use crate::observation::{Health, LONGEST_GAP};
 use crate::report::WhoActs;
-use crate::spec::{Gate, Role};
+use crate::spec::{Environment, Gate, Role};
 use crate::world::World;
 use jiff::{SignedDuration, Timestamp};
 
@@ -36,6 +36,37 @@ impl GateVerdict {
             who,
         }
     }
+}
+
+/// What every place has without a gate that says so: a release is proved in the environment that comes before,
+/// whoever wants to bring it here.
+#[must_use]
+pub fn proved_before(
+    environment: &Environment,
+    world: &World,
+    place: &Place,
+    release: &ReleaseId,
+) -> GateVerdict {
+    let Some(before) = &environment.after else {
+        return GateVerdict::Open {
+            because: "no environment comes before this one".to_owned(),
+        };
+    };
+    let upstream = Place {
+        environment: before.clone(),
+        service: place.service.clone(),
+    };
+    if world.place(&upstream).has_verified(release) {
+        return GateVerdict::Open {
+            because: format!("it was verified in {upstream}"),
+        };
+    }
+    unproved(&upstream, release)
+}
+
+fn unproved(upstream: &Place, release: &ReleaseId) -> GateVerdict {
+    let reason = format!("{release} to be verified in {upstream}");
+    GateVerdict::closed(reason, WhoActs::Role(Role::Deployer))
 }
 
 /// Evaluates one gate of `place` for `release`.
@@ -77,8 +108,7 @@ fn healthy(
 ) -> GateVerdict {
     let state = world.place(upstream);
     if !state.has_verified(release) {
-        let reason = format!("{release} to be verified in {upstream}");
-        return GateVerdict::closed(reason, WhoActs::Role(Role::Deployer));
+        return unproved(upstream, release);
     }
     let Some(status) = &state.status else {
         return GateVerdict::closed(format!("the first look at {upstream}"), WhoActs::Roadstead);

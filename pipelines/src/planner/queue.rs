@@ -162,9 +162,18 @@ fn start_forward(draft: &mut Draft<'_>, forward: &Deployment, occupant: Option<&
         wait(draft, forward, reason, WhoActs::Role(Role::Deployer));
         return;
     };
+    let (world, now) = (draft.world, draft.now);
+    let proved = gate::proved_before(environment, world, &place, &forward.release);
+    let gates = environment.gates.iter();
+    let mut verdicts: Vec<_> = gates
+        .map(|gate| gate::evaluate(gate, world, &place, &forward.release, now))
+        .collect();
+    // A gate that asks for the same says it already.
+    if !verdicts.contains(&proved) {
+        verdicts.insert(0, proved);
+    }
     let mut closed = false;
-    for gate in &environment.gates {
-        let verdict = gate::evaluate(gate, draft.world, &place, &forward.release, draft.now);
+    for verdict in verdicts {
         if let GateVerdict::Closed { reason, until, who } = verdict {
             closed = true;
             draft.waits(WaitingOn {
