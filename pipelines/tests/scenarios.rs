@@ -3,6 +3,7 @@
 mod support;
 
 use insta::assert_snapshot;
+use jiff::SignedDuration;
 use roadstead_pipelines::deployment::DeploymentState;
 use roadstead_pipelines::effect::Effect;
 use roadstead_pipelines::id::{ReleaseId, RunId};
@@ -78,6 +79,24 @@ fn health_that_comes_and_goes_is_taken_back_in_the_end() {
     let failed = stage.states().into_iter().nth(2).unwrap();
     let expected = ("shop.d3 staging/web shop.r2".to_owned(), "rolled_back");
     assert_eq!(failed, expected);
+}
+
+#[test]
+fn one_bad_look_before_a_long_outage_takes_nothing_back() {
+    let mut stage = stage();
+    ship_everywhere(&mut stage);
+    stage.ship();
+    stage.ecs_completes("staging/web");
+    stage.probes("staging/web", false);
+    stage.wait(2);
+    // Nobody looks for longer than a verification may take.
+    stage.now += SignedDuration::from_hours(2);
+    stage.settle();
+    let state = |stage: &Stage| stage.states()[2].1;
+    assert_eq!(state(&stage), "verifying", "{}", stage.transcript);
+    stage.probes("staging/web", true);
+    stage.wait(30);
+    assert_eq!(state(&stage), "deployed", "{}", stage.transcript);
 }
 
 #[test]
@@ -221,6 +240,24 @@ fn production_waits_for_approval_by_somebody_else() {
     stage.approve("production/web", &release, "ole");
     assert_snapshot!(stage.transcript);
     assert_eq!(stage.updates.len(), 2);
+}
+
+#[test]
+fn production_takes_what_staging_proved_from_people_too_and_without_a_gate() {
+    let gates =
+        r#""gates": [{"healthy": {"environment": "staging", "soak": 60, "min_running": 2}}]"#;
+    let mut stage = Stage::new(pipeline(&AUTO.replace(gates, r#""gates": []"#)));
+    let release = stage.ship();
+    stage.promote("production/web", &release).unwrap();
+    stage.wait(5);
+    assert_eq!(stage.updates.len(), 1, "{}", stage.transcript);
+    let waits = stage
+        .transcript
+        .contains("shop.r1 to be verified in staging/web");
+    assert!(waits, "{}", stage.transcript);
+    stage.ecs_completes("staging/web");
+    stage.wait(10);
+    assert_eq!(stage.updates.len(), 2, "{}", stage.transcript);
 }
 
 #[test]

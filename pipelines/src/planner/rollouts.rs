@@ -248,9 +248,11 @@ fn verifying(
                 .unhealthy_since
                 .map_or(status.observed_at, |b| b.max(since));
             let is_unbroken = status.observed_at.duration_since(bad_since) >= UNHEALTHY_FAILS_AFTER;
-            // Health that comes and goes never holds, and never fails for long enough.
+            // Health that comes and goes never holds, and never fails for long enough. What was seen before the limit,
+            // or is out of sight, decides nothing.
             let limit = deadline(environment, since) + watch;
-            if is_unbroken || draft.now >= limit {
+            let is_over = status.observed_at >= limit && status.unseen.is_none();
+            if is_unbroken || is_over {
                 let mut failure = Failure::failed(if is_unbroken {
                     format!("verification failed: {reason}")
                 } else {
