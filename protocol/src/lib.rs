@@ -27,8 +27,15 @@
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
-/// The protocol's version; a server speaks this one and the one before.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// The protocol's version; a server speaks this one and the one before, so that runners may be a version older.
+///
+/// | version | what came with it |
+/// |---|---|
+/// | 1 | |
+/// | 2 | secrets of steps ([`StepSecret`]), [`Step::retry`] |
+pub const PROTOCOL_VERSION: u32 = 2;
+/// The oldest version that a server speaks.
+pub const OLDEST_PROTOCOL_VERSION: u32 = 1;
 /// Longest wait of one poll, in seconds.
 pub const POLL_SECONDS: u64 = 25;
 /// Between two heartbeats, in seconds.
@@ -170,6 +177,19 @@ pub struct Step {
     pub retry: u32,
     /// What it does.
     pub action: StepAction,
+}
+
+impl Step {
+    /// The version of the protocol that a runner has to speak: one that speaks an older would leave out what it
+    /// does not know.
+    #[must_use]
+    pub fn protocol_version(&self) -> u32 {
+        let has_secrets = match &self.action {
+            StepAction::Run { secrets, .. } => !secrets.is_empty(),
+            StepAction::Build { .. } => false,
+        };
+        if has_secrets || self.retry > 0 { 2 } else { 1 }
+    }
 }
 
 /// What a step does.

@@ -193,10 +193,13 @@ async fn poll(
     app: web::Data<App>,
     Then(runner, body): Then<KnownRunner, web::Json<wire::Poll>>,
 ) -> Result<HttpResponse, HttpError> {
-    if body.protocol_version != wire::PROTOCOL_VERSION {
+    let spoken = wire::OLDEST_PROTOCOL_VERSION..=wire::PROTOCOL_VERSION;
+    if !spoken.contains(&body.protocol_version) {
         let message = format!(
-            "this server speaks runner protocol {}, the runner {}: bring both to the same version",
-            wire::PROTOCOL_VERSION,
+            "this server speaks versions {} to {} of the runner protocol, the runner {}: bring both to the \
+             same version, the server first",
+            spoken.start(),
+            spoken.end(),
             body.protocol_version
         );
         return Err(HttpError::new(StatusCode::UPGRADE_REQUIRED, message));
@@ -223,7 +226,7 @@ async fn poll(
         // Work handed out by a server that stops would be lost on its way.
         let stops = app.bell.is_put_away();
         if body.free_slots > 0 && !reply.drain && !stops {
-            reply.assign = claim(&app, &runner).await?;
+            reply.assign = claim(&app, &runner, body.protocol_version).await?;
         }
         let empty = reply.assign.is_none() && reply.cancel.is_empty() && reply.lost.is_empty();
         if !empty || reply.drain || stops || tokio::time::Instant::now() >= until {
@@ -234,22 +237,25 @@ async fn poll(
     }
 }
 
-async fn claim(app: &App, runner: &KnownRunner) -> Result<Option<wire::Assignment>, HttpError> {
+async fn claim(
+    app: &App,
+    runner: &KnownRunner,
+    version: u32,
+) -> Result<Option<wire::Assignment>, HttpError> {
     let token = new_secret("rsa");
     let now = crate::clock::now();
-    let Some(claim) = app
+    let can_do = move |run: &Run| {
+        let mut steps = steps_of_run(run).into_iter();
+        steps.all(|step| step.protocol_version() <= version)
+    };
+    let claiming = app
         .store
-        .claim_job(&runner.id, hash_secret(&token), now)
-        .await?
-    else {
+        .claim_job_that(can_do, &runner.id, hash_secret(&token), now);
+    let Some(claim) = claiming.await? else {
         return Ok(None);
     };
     app.bell.ring();
     let run = claim.run;
-    let pipeline = run
-        .pipeline
-        .as_ref()
-        .ok_or_else(|| HttpError::internal("a job without a file"))?;
     Ok(Some(wire::Assignment {
         attempt: wire::AttemptRef {
             attempt: claim.attempt,
@@ -260,13 +266,17 @@ async fn claim(app: &App, runner: &KnownRunner) -> Result<Option<wire::Assignmen
         run: run.id.to_string(),
         commit: run.commit.to_string(),
         git_ref: run.git_ref.clone(),
-        steps: steps_of(
-            pipeline,
-            &run.left_out,
-            &run.repositories,
-            run.commit.as_str(),
-        ),
+        steps: steps_of_run(&run),
     }))
+}
+
+/// The steps of a run whose job waits, or runs; none of one whose file was not read yet.
+fn steps_of_run(run: &Run) -> Vec<wire::Step> {
+    let (left_out, repositories) = (&run.left_out, &run.repositories);
+    let pipeline = run.pipeline.iter();
+    pipeline
+        .flat_map(|it| steps_of(it, left_out, repositories, run.commit.as_str()))
+        .collect()
 }
 
 /// The file's steps as a runner takes them, in an order that respects `needs`, without those that are

@@ -15,9 +15,12 @@ use roadstead_pipelines::id::{RunId, StepName};
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_pipelines::spec::Pipeline;
 use roadstead_protocol::{ACCEPT_SECONDS, AttemptRef, HEARTBEAT_SECONDS};
+use std::sync::Arc;
 
 /// Other servers may be claiming the same jobs: so many of the oldest are tried.
-const CANDIDATES: i64 = 16;
+const MOST_TRIES: u32 = 16;
+/// Jobs that wait are looked at in portions of so many.
+const PORTION: i64 = 16;
 
 /// Steps in the file's order, each after those it needs.
 fn ordered_steps(pipeline: &Pipeline) -> Vec<&StepName> {
@@ -34,19 +37,43 @@ fn ordered_steps(pipeline: &Pipeline) -> Vec<&StepName> {
     ordered
 }
 
-/// The oldest job that waits for a runner.
-fn candidates(connection: &mut AnyConnection) -> Result<Vec<RunId>> {
-    let found: Vec<String> = runs::table
+/// Visits the jobs that wait for a runner, the oldest first, until one visit gives something.
+fn visit_waiting<T>(
+    connection: &mut AnyConnection,
+    mut visit: impl FnMut(&mut AnyConnection, &Run) -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    let mut after = (i64::MIN, String::new());
+    loop {
+        let portion = waiting(connection, &after)?;
+        for (_, id) in &portion {
+            let run = run_rows::find(connection, &Row("run", id).word("id", id)?)?;
+            if let Some(found) = visit(connection, &run)? {
+                return Ok(Some(found));
+            }
+        }
+        match portion.into_iter().next_back() {
+            Some(last) => after = last,
+            None => return Ok(None),
+        }
+    }
+}
+
+/// Jobs that wait for a runner behind the one at `after`, by time and id, the oldest first.
+fn waiting(
+    connection: &mut AnyConnection,
+    (created_at, id): &(i64, String),
+) -> Result<Vec<(i64, String)>> {
+    let behind = runs::created_at
+        .gt(created_at)
+        .or(runs::created_at.eq(created_at).and(runs::id.gt(id)));
+    Ok(runs::table
         // Spelled out, as in the index of what is queued: with a bound value SQLite would not take it.
         .filter(sql::<Bool>("word = 'queued'"))
+        .filter(behind)
         .order((runs::created_at, runs::id))
-        .limit(CANDIDATES)
-        .select(runs::id)
-        .load(connection)?;
-    found
-        .iter()
-        .map(|id| Row("run", id).word("id", id))
-        .collect()
+        .limit(PORTION)
+        .select((runs::created_at, runs::id))
+        .load(connection)?)
 }
 
 fn claim(
@@ -189,8 +216,26 @@ impl Store {
         token_hash: String,
         now: Timestamp,
     ) -> Result<Option<Claim>> {
+        self.claim_job_that(|_| true, runner, token_hash, now).await
+    }
+
+    /// The same, of those that the runner `can_do`.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Unavailable`].
+    pub async fn claim_job_that(
+        &self,
+        can_do: impl Fn(&Run) -> bool + Send + Sync + 'static,
+        runner: &str,
+        token_hash: String,
+        now: Timestamp,
+    ) -> Result<Option<Claim>> {
         // Most polls find nothing: they are not to wait for the writer.
-        if self.read(candidates).await?.is_empty() {
+        let can_do = Arc::new(can_do);
+        let could = Arc::clone(&can_do);
+        let look =
+            move |c: &mut AnyConnection| visit_waiting(c, |_, run| Ok(could(run).then_some(())));
+        if self.read(look).await?.is_none() {
             return Ok(None);
         }
         let runner = runner.to_owned();
@@ -203,12 +248,17 @@ impl Store {
             if drain == Some(true) {
                 return Ok(None);
             }
-            for run in candidates(c)? {
-                if let Some(claim) = claim(c, &run, &runner, &token_hash, now)? {
-                    return Ok(Some(claim));
+            let mut tries = 0;
+            let found = visit_waiting(c, |c, run| {
+                if !can_do(run) {
+                    return Ok(None);
                 }
-            }
-            Ok(None)
+                tries += 1;
+                let claimed = claim(c, &run.id, &runner, &token_hash, now)?;
+                let is_over = claimed.is_some() || tries == MOST_TRIES;
+                Ok(is_over.then_some(claimed))
+            });
+            Ok(found?.flatten())
         })
         .await
     }

@@ -1,10 +1,16 @@
-//! Runners' long polls: one whose runner is gone takes no work.
+//! Runners' long polls: one whose runner is gone takes no work, and one of an older version takes what it knows.
 
 use crate::site::{PATIENCE, Site, Who, now};
-use reqwest::Method;
-use roadstead_protocol::{PROTOCOL_VERSION, PollReply};
+use reqwest::{Method, StatusCode};
+use roadstead_pipelines::authorship::Authorship;
+use roadstead_pipelines::fact::{Change, RunFact, SourcesRead};
+use roadstead_pipelines::id::RunId;
+use roadstead_pipelines::release::Variables;
+use roadstead_pipelines::spec::{self, LeftOut};
+use roadstead_protocol::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, PollReply};
 use roadstead_server::store::hash_secret;
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -69,5 +75,78 @@ async fn a_poll_whose_runner_is_gone_takes_no_job() {
     let reply: PollReply = answer.unwrap().json().await.unwrap();
     let assigned = reply.assign.expect("the poll of before took the job");
     assert_eq!(assigned.commit, commit.to_string());
+    site.stop().await;
+}
+
+/// A run whose job, of one step, waits for a runner.
+async fn queued(site: &Site, number: u64, step: &str) -> RunId {
+    let story = &site.story;
+    let file = format!("version: 1\nname: shop\nsteps:\n  test: {step}\n");
+    let read = SourcesRead {
+        commit: None,
+        pipeline: spec::parse("pipeline.yml", &file).unwrap(),
+        message: "Change the sails".into(),
+        author: "Ada".into(),
+        authorship: Authorship {
+            commit: BTreeSet::new(),
+            since: vec![],
+        },
+        variables: Variables::new(),
+        skip: None,
+        left_out: LeftOut::new(),
+        supersedes: BTreeSet::new(),
+    };
+    let commit = crate::story::commit(number);
+    let main = "refs/heads/main".to_owned();
+    let asked = story
+        .store
+        .ask_for_run(&story.shop, commit, main, "ada", now());
+    let run = asked.await.unwrap();
+    let changes = [
+        RunFact::SourcesRead(Box::new(read)),
+        RunFact::RegistryPrepared {
+            repositories: BTreeMap::new(),
+        },
+    ]
+    .map(|fact| Change::Run {
+        run: run.clone(),
+        fact,
+    });
+    let decide = |_: &_| Ok(changes.to_vec());
+    let recorded = story.store.record(&story.shop, "test", now(), decide);
+    recorded.await.unwrap();
+    run
+}
+
+async fn poll_as(site: &Site, version: u32) -> reqwest::Response {
+    let mut body = poll();
+    body["protocol_version"] = json!(version);
+    let request = site.request(Who::Nobody, Method::POST, "/runner/v1/poll");
+    let sent = request.bearer_auth("credential").json(&body).send();
+    sent.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runner_of_an_older_version_gets_the_jobs_that_it_knows_how_to_do() {
+    let site = Site::start().await;
+    let run = async |number, step| queued(&site, number, step).await.to_string();
+    let secret = run(81, "{ image: busybox, run: make, secrets: [TOKEN] }").await;
+    let tried_again = run(82, "{ image: busybox, run: make, retry: 2 }").await;
+    let plain = run(83, "{ image: busybox, run: make }").await;
+    let assigned = async |version| {
+        let answer = poll_as(&site, version).await;
+        let reply: PollReply = answer.json().await.unwrap();
+        reply.assign.map(|assigned| assigned.run)
+    };
+    // The oldest that it can do, though others wait for longer.
+    assert_eq!(assigned(OLDEST_PROTOCOL_VERSION).await, Some(plain));
+    assert_eq!(assigned(PROTOCOL_VERSION).await, Some(secret));
+    assert_eq!(assigned(PROTOCOL_VERSION).await, Some(tried_again));
+    for stranger in [OLDEST_PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1] {
+        let refused = poll_as(&site, stranger).await;
+        assert_eq!(refused.status(), StatusCode::UPGRADE_REQUIRED);
+        let said = refused.text().await.unwrap();
+        assert!(said.contains("the server first"), "{said}");
+    }
     site.stop().await;
 }
