@@ -96,12 +96,13 @@ impl Cluster {
         })
     }
 
-    /// The rollout to this definition that ECS was asked for before and has taken back since: its newest one is
-    /// to the definition, and the service runs another. Only of a definition that was made for one rollout.
-    /// Its id among the service's deployments is not known any more; the service deployment's ARN stands for it.
+    /// The rollout to this definition that ECS was asked for before and has given up since: its newest one is to
+    /// the definition, and the service runs another. Only of a definition that was made for one rollout. Its id
+    /// among the service's deployments is not known any more; the service deployment's ARN stands for it. None
+    /// also when ECS may not be asked.
     ///
     /// # Errors
-    /// [`AwsError`].
+    /// [`AwsError`]; transient when ECS lists the rollout as one that goes well and does not show it yet.
     pub async fn taken_back(
         &self,
         address: &ServiceAddress,
@@ -112,8 +113,11 @@ impl Cluster {
         if primary(&service).is_some_and(|p| p.task_definition() == Some(task_definition)) {
             return Ok(None);
         }
-        let Some(newest) = newest_service_deployment(&clients, address).await? else {
-            return Ok(None);
+        let newest = match newest_service_deployment(&clients, address).await {
+            Ok(Some(newest)) => newest,
+            Ok(None) => return Ok(None),
+            Err(error) if error.is_out_of_reach() => return Ok(None),
+            Err(error) => return Err(error),
         };
         let (Some(arn), Some(revision)) = (
             newest.service_deployment_arn(),
@@ -121,12 +125,24 @@ impl Cluster {
         ) else {
             return Ok(None);
         };
-        let target = self.revision(&clients, revision).await?;
-        let rollout = EcsRollout {
-            deployment: arn.to_owned(),
-            previous: None,
-        };
-        Ok((target.as_deref() == Some(task_definition)).then_some(rollout))
+        if self.revision(&clients, revision).await?.as_deref() != Some(task_definition) {
+            return Ok(None);
+        }
+        match newest.status() {
+            Some(
+                ServiceDeploymentStatus::Pending
+                | ServiceDeploymentStatus::InProgress
+                | ServiceDeploymentStatus::Successful,
+            )
+            | None => Err(AwsError::Unavailable {
+                action: "ecs:DescribeServices",
+                message: format!("the service is not shown with rollout {arn} yet"),
+            }),
+            Some(_) => Ok(Some(EcsRollout {
+                deployment: arn.to_owned(),
+                previous: None,
+            })),
+        }
     }
 
     /// Asks ECS to take a rollout back to its last completed deployment.
