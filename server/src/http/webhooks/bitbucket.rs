@@ -1,8 +1,9 @@
 //! The body of a push as Bitbucket Cloud sends it (*Repository events* of its documentation): one call for all
-//! branches and tags of one `git push`.
+//! branches and tags of one `git push`. Each is stored as a call of its own, with its own change alone.
 
 use super::payload::{self, BadPayload, Wish};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 #[derive(Deserialize)]
 struct Body {
@@ -45,33 +46,50 @@ impl Reference {
     }
 }
 
-/// Reads a push, branch by branch.
+/// A body for each ref that a push moved, with nothing of the others; as many copies of all of it would be
+/// stored otherwise.
 ///
 /// # Errors
 /// [`BadPayload`].
-pub(super) fn read(body: &[u8]) -> Result<Vec<Wish>, BadPayload> {
+pub(super) fn parts(body: &[u8]) -> Result<Vec<Vec<u8>>, BadPayload> {
+    let mut whole: Value =
+        serde_json::from_slice(body).map_err(|error| BadPayload::no_push(&error))?;
+    Ok(match whole["push"]["changes"].take() {
+        Value::Array(changes) if changes.len() > 1 => changes
+            .into_iter()
+            .map(|change| {
+                json!({ "push": { "changes": [change] } })
+                    .to_string()
+                    .into()
+            })
+            .collect(),
+        _ => vec![body.to_vec()],
+    })
+}
+
+/// Reads a push of one ref.
+///
+/// # Errors
+/// [`BadPayload`].
+pub(super) fn read(body: &[u8]) -> Result<Wish, BadPayload> {
     let body: Body = serde_json::from_slice(body).map_err(|error| BadPayload::no_push(&error))?;
-    let wish = |change: &Change| match (&change.new, &change.old) {
-        (Some(new), _) => payload::wish(new.git_ref(), &new.target.hash, &new.target.message),
-        (None, Some(old)) => Ok(payload::deleted(&old.git_ref())),
-        (None, None) => Err(BadPayload("a change has neither `new` nor `old`".into())),
-    };
-    let wishes: Vec<Wish> = body
-        .push
-        .changes
-        .iter()
-        .map(wish)
-        .collect::<Result<_, _>>()?;
-    if wishes.is_empty() {
-        return Ok(vec![Wish::Nothing("the push changed nothing".into())]);
+    match &body.push.changes[..] {
+        [] => Ok(Wish::Nothing("the push changed nothing".into())),
+        [change] => match (&change.new, &change.old) {
+            (Some(new), _) => payload::wish(new.git_ref(), &new.target.hash, &new.target.message),
+            (None, Some(old)) => Ok(payload::deleted(&old.git_ref())),
+            (None, None) => Err(BadPayload("a change has neither `new` nor `old`".into())),
+        },
+        several => Err(BadPayload(format!(
+            "it tells of {} refs at once",
+            several.len()
+        ))),
     }
-    Ok(wishes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
 
     const COMMIT: &str = "709d658dc5b6d6afcd46049c2f332ee3f515a67d";
 
@@ -84,7 +102,8 @@ mod tests {
 
     fn wishes(changes: &Value) -> Vec<Wish> {
         let body = json!({ "actor": {}, "repository": {}, "push": { "changes": changes } });
-        read(body.to_string().as_bytes()).unwrap()
+        let parts = parts(body.to_string().as_bytes()).unwrap();
+        parts.iter().map(|part| read(part).unwrap()).collect()
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::payload::{BadPayload, Wish};
 use super::{bitbucket, github, gitlab};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use subtle::ConstantTimeEq;
 
 /// The event of a push, whatever a forge calls it: a push that is told twice is one by its event, too.
@@ -155,21 +156,41 @@ impl Forge {
         })
     }
 
-    /// What a body asks for, ref by ref: at least one answer.
+    /// A body for each ref that a call tells of: at least one.
+    ///
+    /// # Errors
+    /// [`BadPayload`] when it is no JSON.
+    pub(super) fn parts<'a>(
+        self,
+        event: &str,
+        body: &'a [u8],
+    ) -> Result<Vec<Cow<'a, [u8]>>, BadPayload> {
+        match self {
+            Self::Bitbucket if event == PUSH => {
+                let parts = bitbucket::parts(body)?;
+                Ok(parts.into_iter().map(Cow::from).collect())
+            }
+            Self::Github | Self::Gitlab | Self::Gitea | Self::Bitbucket | Self::Git => {
+                Ok(vec![Cow::from(body)])
+            }
+        }
+    }
+
+    /// What one of these bodies asks for.
     ///
     /// # Errors
     /// [`BadPayload`] when it is no JSON, or lacks what a push has.
-    pub(super) fn read(self, event: &str, body: &[u8]) -> Result<Vec<Wish>, BadPayload> {
+    pub(super) fn read(self, event: &str, body: &[u8]) -> Result<Wish, BadPayload> {
         if event == "ping" {
-            return Ok(vec![Wish::Nothing("a ping: the webhook works".into())]);
+            return Ok(Wish::Nothing("a ping: the webhook works".into()));
         }
         if event != PUSH {
             let reason = format!("event `{event}` starts nothing; push does");
-            return Ok(vec![Wish::Nothing(reason)]);
+            return Ok(Wish::Nothing(reason));
         }
         match self {
-            Self::Github | Self::Gitea | Self::Git => Ok(vec![github::read(body)?]),
-            Self::Gitlab => Ok(vec![gitlab::read(body)?]),
+            Self::Github | Self::Gitea | Self::Git => github::read(body),
+            Self::Gitlab => gitlab::read(body),
             Self::Bitbucket => bitbucket::read(body),
         }
     }
@@ -303,9 +324,9 @@ mod tests {
     fn other_events_say_why_they_start_nothing() {
         for forge in Forge::ALL {
             for (event, reason) in [("ping", "a ping"), ("star", "event `star`")] {
-                match &forge.read(event, b"{}").unwrap()[..] {
-                    [Wish::Nothing(why)] => assert!(why.contains(reason), "{why}"),
-                    wishes => panic!("{wishes:?}"),
+                match forge.read(event, b"{}").unwrap() {
+                    Wish::Nothing(why) => assert!(why.contains(reason), "{why}"),
+                    wish @ Wish::Run(_) => panic!("{wish:?}"),
                 }
             }
             assert!(forge.read(PUSH, b"not json").is_err(), "{forge:?}");

@@ -58,11 +58,13 @@ async fn receive(
         .map_err(|message| HttpError::new(StatusCode::UNAUTHORIZED, message))?;
     let bad = |bad: BadPayload| HttpError::bad_request(bad.0);
     let call = forge.call(&header, &body).map_err(bad)?;
-    let wishes = forge.read(&call.event, &body).map_err(bad)?;
-    let text = text_of(&body);
+    let parts = forge.parts(&call.event, &body).map_err(bad)?;
+    // All are read before the first is stored: a call is taken or refused as a whole.
+    let wishes = parts.iter().map(|part| forge.read(&call.event, part));
+    let wishes: Vec<Wish> = wishes.collect::<Result<_, _>>().map_err(bad)?;
     let received_at = crate::clock::now();
     let mut answers = vec![];
-    for (number, wish) in (1..).zip(wishes) {
+    for (number, (part, wish)) in (1..).zip(parts.iter().zip(wishes)) {
         let decision = decide(&app, &name, wish).await?;
         let reason = match &decision {
             Decision::Ignore { reason } => reason.clone(),
@@ -75,7 +77,7 @@ async fn receive(
             forge: forge.word().to_owned(),
             delivery_id: id_of_part(&call.delivery_id, number),
             event: call.event.clone(),
-            body: text.clone(),
+            body: text_of(part),
             decision,
             redelivery: None,
             received_at,
@@ -149,13 +151,6 @@ fn id_of_part(call: &str, number: usize) -> String {
     }
 }
 
-/// Which branch of its call a stored delivery is of, from 1; also of one that was sent again.
-fn part_of(delivery_id: &str) -> usize {
-    let (_, number) = delivery_id.rsplit_once('#').unwrap_or_default();
-    let digits = number.split('-').next().unwrap_or_default();
-    digits.parse().unwrap_or(1)
-}
-
 impl From<Wish> for Decision {
     fn from(wish: Wish) -> Self {
         match wish {
@@ -177,17 +172,9 @@ fn text_of(body: &[u8]) -> String {
 pub fn decide_again(delivery: &Delivery, body: &str) -> Result<Decision, BadPayload> {
     // What the gap filler stores has the form of a hook's.
     let forge = Forge::parse(&delivery.forge).unwrap_or(Forge::Git);
-    let mut wishes = forge.read(&delivery.event, body.as_bytes())?;
-    // Other senders' ids may look as if they were of a part.
-    let number = if wishes.len() == 1 {
-        1
-    } else {
-        part_of(&delivery.delivery_id)
-    };
-    if !(1..=wishes.len()).contains(&number) {
-        return Err(BadPayload(format!("it tells of no branch {number}")));
-    }
-    Ok(wishes.swap_remove(number - 1).into())
+    forge
+        .read(&delivery.event, body.as_bytes())
+        .map(Decision::from)
 }
 
 /// What a push asks for that no forge told of: a branch that is at `commit`, with this message.
