@@ -33,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
 /// So long a server that starts waits for a PostgreSQL that does not answer.
 const LONGEST_START: Duration = Duration::from_secs(600);
+/// What a PostgreSQL that does answer says: waiting does not help.
+const ANSWERED: [&str; 3] = ["authentication", "does not exist", "pg_hba.conf"];
 /// Between two tries to reach it.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -155,15 +157,16 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     Ok(())
 }
 
-/// Waits for a PostgreSQL that does not answer, as when a machine starts both or one fails over: not for
-/// ever, so that a wrong address ends in an error, which opening it then tells.
+/// Waits for a PostgreSQL that does not answer, as when a machine starts both or one fails over. Not for ever, so
+/// that a wrong address ends in an error, which opening it then tells; at once when it turns this server away.
 async fn database_answers(url: &str) {
     if !matches!(place_of(url), Ok(Place::Elsewhere)) {
         return;
     }
     let begun = Instant::now();
     while let Err(error) = Store::probe(url).await {
-        if begun.elapsed() > LONGEST_START {
+        let said = error.to_string();
+        if begun.elapsed() > LONGEST_START || ANSWERED.iter().any(|it| said.contains(it)) {
             return;
         }
         tracing::warn!(
