@@ -43,8 +43,11 @@ impl Disk {
         Ok(Self { folder })
     }
 
-    /// Takes all the room that there is.
-    pub(crate) fn fill(&self) -> anyhow::Result<()> {
+    /// Takes all the room that there is; whether there was some to take.
+    pub(crate) fn fill(&self) -> anyhow::Result<bool> {
+        if self.folder.join(FILLER).exists() {
+            return Ok(false);
+        }
         let free = rustix::fs::statvfs(&self.folder)?;
         let file = std::fs::File::create(self.folder.join(FILLER))?;
         // Servers write meanwhile, so that the last blocks may be gone before they are taken.
@@ -52,7 +55,7 @@ impl Disk {
             let bytes = free.f_bavail.saturating_sub(kept) * free.f_frsize;
             let flags = rustix::fs::FallocateFlags::empty();
             if bytes == 0 || rustix::fs::fallocate(&file, flags, 0, bytes).is_ok() {
-                return Ok(());
+                return Ok(true);
             }
         }
         bail!("the disk cannot be filled")
@@ -66,12 +69,22 @@ impl Disk {
         }
     }
 
-    /// Unmounts it, once nobody has it in use; what it holds stays in its file.
+    /// Unmounts it, once nobody has it in use; what it holds stays in its file. One that is dropped mounted, as by
+    /// a run that could not begin, is unmounted as soon as nobody has it in use.
     pub(crate) async fn unmount(&self) -> anyhow::Result<()> {
         let folder = self.folder.display().to_string();
         until("the disk to be free", PATIENCE, async || {
             Ok(run("umount", &[&folder]).await.ok())
         })
         .await
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let mut umount = std::process::Command::new("umount");
+        umount.arg("--lazy").arg(&self.folder);
+        // One that is unmounted already is not mounted.
+        drop(umount.stderr(std::process::Stdio::null()).status());
     }
 }

@@ -299,8 +299,9 @@ impl Run {
             }
             Action::DatabaseDown { down } => self.take_database_away(down).await?,
             Action::DiskFull { lasts } => {
-                if let Some(disk) = &self.world.disk {
-                    disk.fill()?;
+                if let Some(disk) = &self.world.disk
+                    && disk.fill()?
+                {
                     self.note("no room on the servers' disk");
                     self.later(lasts, Due::RoomOnDisk);
                 }

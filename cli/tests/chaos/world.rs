@@ -310,9 +310,6 @@ impl World {
         }
         self.sandbox.end().await;
         self.database.end().await;
-        if let Some(disk) = self.disk.take() {
-            disk.unmount().await?;
-        }
         let data = self.path.join("sandbox");
         if data.exists() {
             // The folder is free once the sandbox's registry has ended as well.
@@ -337,6 +334,9 @@ impl World {
             && keep
         {
             eprintln!("the data stays in {}", folder.keep().display());
+        }
+        if let Some(disk) = self.disk.take() {
+            disk.unmount().await?;
         }
         Ok(())
     }
