@@ -30,8 +30,8 @@ pub(super) enum OpenRuns {
     /// All: pages tell what each of them waits for, and a button may be meant for any.
     All,
     /// Those that a plan can move: neither those that wait for a runner, unless one that was just read takes
-    /// their place, nor those that wait until older ones have had their sources read. However many pushes
-    /// come at once, a plan costs the same.
+    /// their place, nor those that wait until older ones have had their sources read. A flood of pushes
+    /// costs a plan no rows then.
     Movable,
 }
 
