@@ -216,6 +216,25 @@ async fn a_rollout_that_crashes_shows_why_and_is_taken_back_on_request() {
 }
 
 #[tokio::test]
+async fn a_rollout_that_goes_well_is_not_taken_for_given_up_by_a_late_answer() {
+    let sandbox = Sandbox::start(Simulated).await;
+    let at = sandbox.service(container(&json!({}))).await;
+    let cluster = Cluster::new(sandbox.aws());
+    let next = registered(&cluster, &at, "shop.d1", json!({})).await;
+    assert_eq!(cluster.taken_back(&at, &next).await.unwrap(), None);
+    cluster
+        .update_service(&at, &next, None, None)
+        .await
+        .unwrap();
+    // As it was before the update.
+    sandbox.fault("DescribeServices", "stale", 1).await;
+    let error = cluster.taken_back(&at, &next).await.unwrap_err();
+    assert!(matches!(error, AwsError::Unavailable { .. }), "{error:?}");
+    assert_eq!(cluster.taken_back(&at, &next).await.unwrap(), None);
+    sandbox.stop().await;
+}
+
+#[tokio::test]
 async fn a_rollout_that_is_complete_cannot_be_taken_back() {
     let sandbox = Sandbox::start(Simulated).await;
     let at = sandbox.service(container(&json!({}))).await;
