@@ -23,6 +23,8 @@ pub const CANCEL_IS_FINAL_AFTER: SignedDuration = SignedDuration::from_secs(40);
 pub const FETCHING: &str = "fetching";
 /// The word of [`RunState::Queued`].
 pub const QUEUED: &str = "queued";
+/// The word of [`RunState::Succeeded`].
+pub const SUCCEEDED: &str = "succeeded";
 
 /// One execution of a pipeline for a commit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -154,7 +156,7 @@ impl RunState {
             Self::Cancelling { .. } => "cancelling",
             Self::Confirming { .. } => "confirming",
             Self::Confirmed { .. } => "confirmed",
-            Self::Succeeded { .. } => "succeeded",
+            Self::Succeeded { .. } => SUCCEEDED,
             Self::Skipped { .. } => "skipped",
             Self::Failed { .. } => "failed",
             Self::TimedOut { .. } => "timed_out",

@@ -3,7 +3,7 @@
 
 use super::{Executor, Outcome, Tried};
 use crate::adapters::sources::{Remote, SourcesError};
-use crate::store::RunLine;
+use crate::store::RunsBefore;
 use roadstead_pipelines::authorship::Authorship;
 use roadstead_pipelines::fact::{RunFact, SourcesRead};
 use roadstead_pipelines::git_ref::skip_marker;
@@ -15,9 +15,6 @@ use roadstead_pipelines::spec::{
     self, Diagnostics, FILE_NAME, LARGEST_FILE, LeftOut, Pipeline, wanted_steps,
 };
 use std::collections::BTreeSet;
-
-/// Runs of the project that are looked through for the one before on the same branch.
-const RUNS_LOOKED_THROUGH: u32 = 100;
 
 /// Tries before a project counts as removed: another server may have a newer configuration, and each
 /// try is whoever's comes first.
@@ -53,18 +50,19 @@ impl Executor {
             .await?;
         let commit = self.sources.read_commit(&run.project, &run.commit).await?;
         // Another one than was pushed, if that is an annotated tag: from here on the commit counts.
-        run.commit = commit.id;
+        let pushed = std::mem::replace(&mut run.commit, commit.id);
         let pipeline = match self.pipeline(&run).await? {
             Ok(pipeline) => pipeline,
             Err(failure) => return Ok(Outcome::run_refused(&run.id, failure)),
         };
-        let earlier = self.earlier(&run).await?;
-        let (skip, left_out) = match self.wanted(&run, &pipeline, &earlier).await? {
+        let commits = [&pushed, &run.commit];
+        let before = self.store.runs_before(&run, commits).await?;
+        let (skip, left_out) = match self.wanted(&run, &pipeline, &before).await? {
             Ok(left_out) => (None, left_out),
             Err(reason) => (Some(reason), LeftOut::new()),
         };
         let supersedes = match skip {
-            None => self.superseded(&run, remote, &pipeline, &earlier).await?,
+            None => self.superseded(&run, remote, &pipeline, before).await?,
             Some(_) => BTreeSet::new(),
         };
         let variables = if skip.is_none() {
@@ -172,40 +170,29 @@ impl Executor {
         Ok(Ok(all))
     }
 
-    /// The runs before of the same branch or tag, newest first.
-    async fn earlier(&self, run: &Run) -> Result<Vec<RunLine>, super::Interrupted> {
-        let before = Some(run.id.number());
-        let mut earlier = self
-            .store
-            .list_runs(&run.project, before, RUNS_LOOKED_THROUGH)
-            .await?;
-        earlier.retain(|line| line.git_ref == run.git_ref);
-        Ok(earlier)
-    }
-
-    /// The runs of `earlier` that a run takes the place of, if its file says so: those that still build, but
-    /// for its own commit and what comes after that, as when somebody has an old commit built again.
+    /// The runs before that a run takes the place of, if its file says so: those that still build, but for
+    /// its own commit and what comes after that, as when somebody has an old commit built again.
     async fn superseded(
         &self,
         run: &Run,
         remote: &Remote,
         pipeline: &Pipeline,
-        earlier: &[RunLine],
+        before: RunsBefore,
     ) -> Result<BTreeSet<RunId>, super::Interrupted> {
         if !pipeline.concurrency.cancel_superseded {
             return Ok(BTreeSet::new());
         }
-        let mut building: Vec<&RunLine> = earlier.iter().collect();
-        building.retain(|line| line.state.can_be_cancelled() && line.commit != run.commit);
-        let others = building.iter();
-        let others = others.map(|line| (line.commit.clone(), line.git_ref.clone()));
+        let mut building = before.building;
+        building.retain(|_, commit| *commit != run.commit);
+        let others = building.values();
+        let others = others.map(|commit| (commit.clone(), run.git_ref.clone()));
         let commit = (&run.commit, run.git_ref.as_str());
         let after = self
             .sources
             .descendants(&run.project, remote, commit, others.collect())
             .await?;
-        building.retain(|line| !after.contains(&line.commit));
-        Ok(building.into_iter().map(|line| line.id.clone()).collect())
+        building.retain(|_, commit| !after.contains(commit));
+        Ok(building.into_keys().collect())
     }
 
     /// What a run leaves out, or why it is not wanted: by its trigger, or by its commit's message, of which
@@ -214,39 +201,26 @@ impl Executor {
         &self,
         run: &Run,
         pipeline: &Pipeline,
-        earlier: &[RunLine],
+        before: &RunsBefore,
     ) -> Result<Result<LeftOut, String>, super::Interrupted> {
-        let is_wish = earlier.iter().any(|line| line.commit == run.commit);
+        let is_wish = before.same_commit;
         let message = self.sources.read_message(&run.project, &run.commit).await?;
         if let Some(marker) = skip_marker(&run.git_ref, &message)
             && !is_wish
         {
             return Ok(Err(format!("the commit's message says {marker}")));
         }
-        let changed = if is_wish {
-            None
-        } else {
-            self.changed_paths(run, earlier).await?
+        // What a run changed that failed or was cancelled is not checked yet, so it counts again. `None`,
+        // which counts as everything, when nothing is known to be checked.
+        let changed = match &before.last_succeeded {
+            Some(base) if !is_wish => {
+                self.sources
+                    .changed_paths(&run.project, base, &run.commit)
+                    .await?
+            }
+            Some(_) | None => None,
         };
         Ok(wanted_steps(pipeline, &run.git_ref, changed.as_deref()))
-    }
-
-    /// What changed since the run before of the same ref, of which `earlier` are; `None`, which counts as
-    /// everything, when there is none.
-    async fn changed_paths(
-        &self,
-        run: &Run,
-        earlier: &[RunLine],
-    ) -> Result<Option<Vec<String>>, super::Interrupted> {
-        // Never read, because its file was broken: what it changed has not been judged yet.
-        let judged = |line: &&RunLine| !line.author.is_empty();
-        let Some(base) = earlier.iter().find(judged) else {
-            return Ok(None);
-        };
-        Ok(self
-            .sources
-            .changed_paths(&run.project, &base.commit, &run.commit)
-            .await?)
     }
 }
 

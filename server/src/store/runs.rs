@@ -4,15 +4,17 @@ use super::codec::{Row, json, micros, signed};
 use super::conn::AnyConnection;
 use super::events::Line;
 use super::schema::{lanes, runs};
-use super::{Result, RunDetail, RunLine, Store, StoreError, attempts, audit, effects, lane};
+use super::{
+    Result, RunDetail, RunLine, RunsBefore, Store, StoreError, attempts, audit, effects, lane,
+};
 use diesel::prelude::*;
 use jiff::Timestamp;
 use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
-use roadstead_pipelines::run::{FETCHING, Run, RunState};
+use roadstead_pipelines::run::{FETCHING, Run, RunState, SUCCEEDED};
 use roadstead_pipelines::spec::{LeftOut, Trigger};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// So many of the newest runs are asked what their files say.
 const FILES_READ_LATELY: i64 = 20;
@@ -278,6 +280,55 @@ impl Store {
                 run,
                 attempts,
                 steps,
+            })
+        })
+        .await
+    }
+
+    /// What came of the runs before a run on its branch or tag. `commits` are the ids that the run's commit
+    /// goes by: its own, and what was pushed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn runs_before(&self, run: &Run, commits: [&CommitSha; 2]) -> Result<RunsBefore> {
+        let (project, git_ref) = (run.project.clone(), run.git_ref.clone());
+        let number = signed(run.id.number());
+        let commits = commits.map(ToString::to_string);
+        self.read(move |c| {
+            let before = || {
+                runs::table
+                    .filter(runs::project.eq(project.as_str()))
+                    .filter(runs::git_ref.eq(&git_ref))
+                    .filter(runs::number.lt(number))
+            };
+            let same_commit: i64 = before()
+                .filter(runs::commit_sha.eq_any(&commits))
+                .count()
+                .get_result(c)?;
+            let last_succeeded: Option<(String, String)> = before()
+                .filter(runs::word.eq(SUCCEEDED))
+                .order(runs::number.desc())
+                .select((runs::id, runs::commit_sha))
+                .first(c)
+                .optional()?;
+            let open: Vec<(String, String, String)> = before()
+                .filter(runs::ended_at.is_null())
+                .select((runs::id, runs::commit_sha, runs::state))
+                .load(c)?;
+            let mut building = BTreeMap::new();
+            for (id, commit, state) in open {
+                let row = Row("run", &id);
+                let state: RunState = row.json("state", &state)?;
+                if state.can_be_cancelled() {
+                    building.insert(row.word("id", &id)?, row.word("commit_sha", &commit)?);
+                }
+            }
+            Ok(RunsBefore {
+                same_commit: same_commit > 0,
+                last_succeeded: last_succeeded
+                    .map(|(id, commit)| Row("run", &id).word("commit_sha", &commit))
+                    .transpose()?,
+                building,
             })
         })
         .await

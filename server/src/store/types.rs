@@ -17,6 +17,7 @@ use roadstead_pipelines::secret::SecretRef;
 use roadstead_pipelines::spec::Role;
 use roadstead_protocol::StepState;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// A project's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,6 +175,17 @@ pub struct RunLine {
     pub ended_at: Option<Timestamp>,
     /// Where it stands.
     pub state: RunState,
+}
+
+/// What came of the runs before a run on its branch or tag.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunsBefore {
+    /// Whether one of them was of the same commit: then a person asked for this one.
+    pub same_commit: bool,
+    /// The commit of the newest that succeeded.
+    pub last_succeeded: Option<CommitSha>,
+    /// Those that can be cancelled, with their commits, which may be annotated tags.
+    pub building: BTreeMap<RunId, CommitSha>,
 }
 
 /// A run with all that a page shows of it.

@@ -5,5 +5,6 @@
 mod before_deploy;
 mod cluster;
 mod executor;
+mod pushes;
 mod registry;
 mod support;
