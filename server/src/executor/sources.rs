@@ -171,7 +171,8 @@ impl Executor {
     }
 
     /// The runs before that a run takes the place of, if its file says so: those that still build, but for
-    /// its own commit and what comes after that, as when somebody has an old commit built again.
+    /// its own commit and what comes after that, as when a webhook comes late, and for what the branch stands
+    /// at, as when it tells of a commit that was overwritten since. One that a person asked for takes no place.
     async fn superseded(
         &self,
         run: &Run,
@@ -179,11 +180,14 @@ impl Executor {
         pipeline: &Pipeline,
         before: RunsBefore,
     ) -> Result<BTreeSet<RunId>, super::Interrupted> {
-        if !pipeline.concurrency.cancel_superseded {
+        if !pipeline.concurrency.cancel_superseded || before.same_commit {
             return Ok(BTreeSet::new());
         }
         let mut building = before.building;
         building.retain(|_, commit| *commit != run.commit);
+        if building.is_empty() {
+            return Ok(BTreeSet::new());
+        }
         let others = building.values();
         let others = others.map(|commit| (commit.clone(), run.git_ref.clone()));
         let commit = (&run.commit, run.git_ref.as_str());
@@ -191,7 +195,12 @@ impl Executor {
             .sources
             .descendants(&run.project, remote, commit, others.collect())
             .await?;
-        building.retain(|_, commit| !after.contains(commit));
+        // Asked of the repository: the mirror's ref does not move when the commit came by another branch.
+        let head = self
+            .sources
+            .stands_for(&run.project, remote, &run.git_ref)
+            .await?;
+        building.retain(|_, commit| !after.contains(commit) && !head.contains(commit));
         Ok(building.into_keys().collect())
     }
 

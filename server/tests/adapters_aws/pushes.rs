@@ -72,6 +72,13 @@ impl Server {
     }
 }
 
+/// Where a branch stands from now on, in the repository alone.
+fn force(server: &Server, commit: &CommitSha) {
+    let id = commit.as_str().parse().unwrap();
+    let moved = server.origin.reference(MAIN, id, true, "forced push");
+    moved.unwrap();
+}
+
 fn left_out(run: &Run) -> Vec<&str> {
     run.left_out.keys().map(|step| step.as_str()).collect()
 }
@@ -117,5 +124,43 @@ async fn what_a_failed_run_changed_is_checked_by_the_next() {
     server.becomes(&source.id, "failed").await;
     let words = server.read(server.push(SKIPS, "2", "3")).await;
     assert!(!words.state.is_over(), "{words:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_was_overwritten_takes_the_place_of_no_head() {
+    let server = Server::start(no_aws()).await;
+    let first = server.push(STEPS, "1", "1");
+    let overwritten = server.push(STEPS, "2", "1");
+    force(&server, &first);
+    let head = server.read(server.push(STEPS, "3", "1")).await;
+    let late = server.read(overwritten).await;
+    assert_eq!(late.supersedes, BTreeSet::new(), "its webhook came late");
+
+    // The branch goes on by a commit that another branch brought: its head takes the place of both.
+    let next = server.push(STEPS, "4", "1");
+    let topic = "refs/heads/topic";
+    let id = next.as_str().parse().unwrap();
+    server.origin.reference(topic, id, true, "").unwrap();
+    server.read_of(next.clone(), topic).await;
+    let next = server.read(next).await;
+    assert_eq!(next.supersedes, [head.id, late.id].into());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_person_asks_for_takes_the_place_of_nothing() {
+    let server = Server::start(no_aws()).await;
+    let first = server.push(STEPS, "1", "1");
+    let overwritten = server.read(server.push(STEPS, "2", "1")).await;
+    force(&server, &first);
+    let building = server.read(server.push(STEPS, "3", "1")).await;
+    assert_eq!(building.supersedes, [overwritten.id.clone()].into());
+    // Nobody has told of this one yet.
+    server.push(STEPS, "4", "1");
+    let again = server.read(overwritten.commit).await;
+    assert_eq!(again.supersedes, BTreeSet::new());
+    let goes_on = server.state(&building.id).await;
+    assert!(!goes_on.is_over(), "{goes_on:?}");
     server.stop().await;
 }

@@ -8,6 +8,7 @@ use git2::{
 };
 use roadstead_pipelines::heads::Heads;
 use roadstead_pipelines::id::{CommitSha, ProjectName};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
@@ -205,17 +206,49 @@ impl Sources {
         project: &ProjectName,
         remote: &Remote,
     ) -> Result<Heads, SourcesError> {
+        let branch = |(name, commit): (String, CommitSha)| {
+            name.starts_with("refs/heads/").then_some((name, commit))
+        };
+        let heads = self.list(project, remote).await?;
+        Ok(heads.into_iter().filter_map(branch).collect())
+    }
+
+    /// What a ref of the repository itself stands for: of an annotated tag its own id and its commit's; nothing
+    /// when there is no such ref.
+    ///
+    /// # Errors
+    /// [`SourcesError`]; transient when the repository cannot be reached.
+    pub async fn stands_for(
+        &self,
+        project: &ProjectName,
+        remote: &Remote,
+        git_ref: &str,
+    ) -> Result<BTreeSet<CommitSha>, SourcesError> {
+        let behind = format!("{git_ref}^{{}}");
+        let ids = self.list(project, remote).await?;
+        let ids = ids.into_iter();
+        let ids = ids.filter(|(name, _)| name == git_ref || *name == behind);
+        Ok(ids.map(|(_, commit)| commit).collect())
+    }
+
+    /// Every ref of the repository itself.
+    async fn list(
+        &self,
+        project: &ProjectName,
+        remote: &Remote,
+    ) -> Result<Vec<(String, CommitSha)>, SourcesError> {
         remote.check()?;
         let (mirror, remote) = (self.mirror(project), remote.clone());
         // A peer that sends byte by byte keeps its thread beyond our patience, and is given no second one.
-        let Ok(turn) = self.listing_lock(project).try_lock_owned() else {
-            let reason = "it still answers an earlier question".to_owned();
-            return Err(SourcesError::Unreachable { reason });
+        let turn = self.listing_lock(project).lock_owned();
+        let work = async move {
+            let turn = turn.await;
+            super::blocking(move || {
+                let _turn = turn;
+                list(&mirror, &remote)
+            })
+            .await
         };
-        let work = super::blocking(move || {
-            let _turn = turn;
-            branch_heads(&mirror, &remote)
-        });
         tokio::time::timeout(LONGEST_LISTING, work)
             .await
             .unwrap_or_else(|_| {
@@ -294,7 +327,7 @@ fn fetch_refspec(
         .map_err(|error| remote_error(&error))
 }
 
-fn branch_heads(mirror: &Mirror, remote: &Remote) -> Result<Heads, SourcesError> {
+fn list(mirror: &Mirror, remote: &Remote) -> Result<Vec<(String, CommitSha)>, SourcesError> {
     let repository = mirror.open(true)?;
     let mut from = repository
         .remote_anonymous(&remote.address)
@@ -303,11 +336,9 @@ fn branch_heads(mirror: &Mirror, remote: &Remote) -> Result<Heads, SourcesError>
         .connect_auth(Direction::Fetch, Some(remote.callbacks()), None)
         .map_err(|error| remote_error(&error))?;
     let heads = connection.list().map_err(|error| remote_error(&error))?;
-    let branch = |head: &git2::RemoteHead<'_>| {
-        let name = head.name();
-        let is_branch = name.starts_with("refs/heads/");
+    let named = |head: &git2::RemoteHead<'_>| {
         let commit = CommitSha::parse(&head.oid().to_string())?;
-        is_branch.then(|| (name.to_owned(), commit))
+        Some((head.name().to_owned(), commit))
     };
-    Ok(heads.iter().filter_map(branch).collect())
+    Ok(heads.iter().filter_map(named).collect())
 }
