@@ -10,13 +10,13 @@ use super::{
 use diesel::prelude::*;
 use jiff::Timestamp;
 use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
-use roadstead_pipelines::run::{FETCHING, Run, RunState, SUCCEEDED};
+use roadstead_pipelines::run::{Run, RunState, SUCCEEDED};
 use roadstead_pipelines::spec::{LeftOut, Trigger};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// So many of the newest runs are asked what their files say.
+/// So many of the newest files that were read are asked what they say.
 const FILES_READ_LATELY: i64 = 20;
 
 #[derive(Queryable, Insertable, AsChangeset)]
@@ -334,8 +334,9 @@ impl Store {
         .await
     }
 
-    /// The triggers of the file that holds now and of those that the newest runs read; none when one of these
-    /// has not read its own yet, or there is none: then there is no telling what the project wants.
+    /// The triggers of the file that holds now and of those that were read by the newest runs that read one; none
+    /// when none was ever read: then there is no telling what the project wants. A run that has not read its
+    /// own yet says nothing, or each of many tags would let in the next.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such project.
@@ -346,19 +347,17 @@ impl Store {
         }
         let project = project.clone();
         self.read(move |c| {
-            let newest: Vec<(String, String, Option<String>)> = runs::table
+            let newest: Vec<(String, Option<String>)> = runs::table
                 .filter(runs::project.eq(project.as_str()))
+                .filter(runs::pipeline.is_not_null())
                 .order(runs::number.desc())
                 .limit(FILES_READ_LATELY)
-                .select((runs::id, runs::word, runs::pipeline))
+                .select((runs::id, runs::pipeline))
                 .load(c)?;
-            if newest.iter().any(|(_, word, _)| word == FETCHING) {
-                return Ok(vec![]);
-            }
             let holds = lane::get(c, &project)?.pipeline;
             let read = newest
                 .iter()
-                .filter_map(|(id, _, file)| Some((id.as_str(), file.as_deref()?)));
+                .filter_map(|(id, file)| Some((id.as_str(), file.as_deref()?)));
             read.chain(holds.as_deref().map(|file| (project.as_str(), file)))
                 .map(|(id, file)| {
                     let file: File = Row("run", id).json("pipeline", file)?;
