@@ -223,15 +223,24 @@ async fn everybody_behind_the_commits_between_is_told() {
             .unwrap();
     }
 
+    let tag = {
+        let named = world.origin.revparse_single(third.as_str()).unwrap();
+        let tagger = Signature::now("Somebody", "ada@example.org").unwrap();
+        let tag = world.origin.tag("v1", &named, &tagger, "Words", false);
+        CommitSha::parse(&tag.unwrap().to_string()).unwrap()
+    };
     let gone = CommitSha::parse(&"0123456789".repeat(4)).unwrap();
-    let known = [&first, &second, &branch, &third, &gone];
+    let known = [&first, &second, &branch, &third, &tag, &gone];
     let known: BTreeMap<CommitSha, String> = known
         .into_iter()
-        .map(|commit| (commit.clone(), MAIN.to_owned()))
+        .map(|commit| {
+            let git_ref = if *commit == tag { "refs/tags/v1" } else { MAIN };
+            (commit.clone(), git_ref.to_owned())
+        })
         .collect();
     for (commit, after) in [
-        (&first, vec![&second, &branch, &third]),
-        (&second, vec![&third]),
+        (&first, vec![&second, &branch, &third, &tag]),
+        (&second, vec![&third, &tag]),
         (&third, vec![]),
     ] {
         let after: BTreeSet<CommitSha> = after.into_iter().cloned().collect();

@@ -171,8 +171,7 @@ impl Executor {
     }
 
     /// The runs before that a run takes the place of, if its file says so: those that still build, but for
-    /// its own commit and what comes after that, as when a webhook comes late, and for what the branch stands
-    /// at, as when it tells of a commit that was overwritten since. One that a person asked for takes no place.
+    /// what comes after its own commit, as when a webhook comes late, and for what the branch stands at, as when it tells of a commit that was overwritten since. One that a person asked for takes no place.
     async fn superseded(
         &self,
         run: &Run,
@@ -184,7 +183,6 @@ impl Executor {
             return Ok(BTreeSet::new());
         }
         let mut building = before.building;
-        building.retain(|_, commit| *commit != run.commit);
         if building.is_empty() {
             return Ok(BTreeSet::new());
         }

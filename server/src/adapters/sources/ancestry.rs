@@ -1,14 +1,15 @@
 //! Which commits come after another one. What this server's mirror lacks is fetched first: of several
 //! servers, another one may have read it, and a mirror that was made anew holds little.
 
-use super::{Remote, Sources, SourcesError, oid};
+use super::{Remote, Sources, SourcesError, commit_behind, oid};
 use git2::{Oid, Sort};
 use roadstead_pipelines::id::{CommitSha, ProjectName};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 impl Sources {
-    /// Those of `others` that come after a commit; each is given with the ref that it was pushed to. One
-    /// that the repository does not give any more comes after nothing.
+    /// Those of `others` that come after a commit; each is given with the ref that it was pushed to. An annotated
+    /// tag counts as the commit that it names, and is told by its own id. One that the repository does not
+    /// give any more comes after nothing.
     ///
     /// # Errors
     /// [`SourcesError::NoCommit`] when neither mirror nor repository have the commit itself; another
@@ -40,9 +41,8 @@ impl Sources {
                     let mut walk = repository.revwalk()?;
                     walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE)?;
                     for other in others.keys() {
-                        let other = oid(other)?;
-                        if repository.find_commit(other).is_ok() {
-                            walk.push(other)?;
+                        if let Ok(other) = commit_behind(repository, oid(other)?) {
+                            walk.push(other.id())?;
                         }
                     }
                     walk.hide(base)?;
@@ -58,8 +58,11 @@ impl Sources {
                     Ok::<_, git2::Error>(after)
                 };
                 let after = walked().map_err(|error| mirror.error(&error))?;
-                let comes_after =
-                    |other: &CommitSha| oid(other).is_ok_and(|id| after.contains(&id));
+                let comes_after = |other: &CommitSha| {
+                    oid(other)
+                        .and_then(|id| commit_behind(repository, id))
+                        .is_ok_and(|commit| after.contains(&commit.id()))
+                };
                 Ok(others.into_keys().filter(comes_after).collect())
             })
             .await

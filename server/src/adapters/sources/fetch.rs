@@ -122,7 +122,8 @@ fn check_ref(git_ref: &str) -> Result<(), SourcesError> {
 }
 
 impl Sources {
-    /// Whether the mirror has `commit` with all its history, so that nothing has to be fetched.
+    /// Whether the mirror has `commit`, or the annotated tag that it is, with all its history, so that nothing has
+    /// to be fetched.
     pub async fn hold(&self, project: &ProjectName, commit: &CommitSha) -> bool {
         let (mirror, commit) = (self.mirror(project), commit.clone());
         super::blocking(move || {
@@ -130,7 +131,7 @@ impl Sources {
                 return false;
             };
             // A taking under way is waited for by whoever fetches.
-            !local::was_cut_off(&mirror) && repository.find_commit(wanted).is_ok()
+            !local::was_cut_off(&mirror) && commit_behind(&repository, wanted).is_ok()
         })
         .await
     }
