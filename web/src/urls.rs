@@ -26,7 +26,8 @@ pub mod route {
     /// `GET`: one project: its matrix, runs (`?page=2`) and webhook set-up.
     pub const PROJECT: &str = "/projects/{project}";
     /// `GET`: a project's secrets, for admins; `POST` ([`super::field::NAME`],
-    /// [`super::field::ENVIRONMENT`], [`super::field::BRANCHES`], [`super::field::VALUE`]): sets one.
+    /// [`super::field::ENVIRONMENT`], [`super::field::BRANCHES`], [`super::field::ALL_BRANCHES`],
+    /// [`super::field::VALUE`]): sets one.
     pub const SECRETS: &str = "/projects/{project}/secrets";
     /// `POST` ([`super::field::NAME`]): forgets a secret.
     pub const SECRET_REMOVE: &str = "/projects/{project}/secrets/remove";
@@ -151,8 +152,10 @@ pub mod field {
     pub const VALUE: &str = "value";
     /// The environment that a secret belongs to; empty: none.
     pub const ENVIRONMENT: &str = "environment";
-    /// Patterns of branches with blanks between; empty: every branch.
+    /// Patterns of branches with blanks between; empty: the secret's stay, if [`ALL_BRANCHES`] is not sent.
     pub const BRANCHES: &str = "branches";
+    /// Sent when a secret is for every branch.
+    pub const ALL_BRANCHES: &str = "all_branches";
     /// A token's, user's or secret's name; of a secret that is there, with its environment before it.
     pub const NAME: &str = "name";
     /// A token's or user's role: `viewer`, `deployer` or `admin`.

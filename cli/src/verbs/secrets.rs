@@ -31,9 +31,13 @@ pub(crate) enum SecretVerb {
         /// The file with the value.
         #[arg(long)]
         file: Option<PathBuf>,
-        /// Only runs of branches that match get it (`release/*`); may be given several times.
+        /// Only runs of branches that match get it (`release/*`); may be given several times. Without it
+        /// those that it has stay, which of a new one is every branch.
         #[arg(long = "branch")]
         branches: Vec<String>,
+        /// Runs of every branch get it, whatever it had.
+        #[arg(long, conflicts_with = "branches")]
+        all_branches: bool,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -67,14 +71,18 @@ pub(super) async fn secrets(verb: SecretVerb) -> anyhow::Result<()> {
             name,
             file,
             branches,
+            all_branches,
             server,
         } => {
-            let body = json!({"value": value(file.as_deref())?, "branches": branches});
+            let mut body = json!({"value": value(file.as_deref())?});
+            if all_branches || !branches.is_empty() {
+                body["branches"] = json!(branches);
+            }
             let done = client(&server)?
                 .put(&address(&project, &name), &body)
                 .await?;
             show(&server, &done, |value| {
-                println!("{name}: version {}", value["version"]);
+                println!("{name}: version {}, {}", value["version"], scope(value));
             })
         }
         SecretVerb::Remove {
@@ -122,23 +130,22 @@ fn line(secret: &Value) -> String {
         Some(environment) => format!("{environment}/{}", text(&secret["name"])),
         None => text(&secret["name"]).to_owned(),
     };
-    let branches: Vec<_> = secret["branches"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .collect();
-    let branches: Vec<_> = branches.into_iter().map(text).collect();
-    let branches = if branches.is_empty() {
-        "all branches".to_owned()
-    } else {
-        branches.join(" ")
-    };
     format!(
-        "{name:<32} version {:<4} {branches}, set by {} at {}",
+        "{name:<32} version {:<4} {}, set by {} at {}",
         secret["version"].to_string(),
+        scope(secret),
         text(&secret["set_by"]),
         text(&secret["set_at"])
     )
+}
+
+fn scope(secret: &Value) -> String {
+    let branches = secret["branches"].as_array().into_iter().flatten();
+    let branches: Vec<_> = branches.map(text).collect();
+    match branches.as_slice() {
+        [] => "all branches".to_owned(),
+        branches => format!("branches {}", branches.join(" ")),
+    }
 }
 
 /// The new key is in the file before the first secret is under it, and the old one until the last one is:

@@ -4,6 +4,7 @@
 use super::App;
 use super::error::HttpError;
 use crate::secrets::Of;
+use crate::store::SecretLine;
 use actix_web::http::StatusCode;
 use roadstead_masking::Patterns;
 use roadstead_pipelines::action::Actor;
@@ -35,7 +36,7 @@ pub fn secret_of(name: &str, environment: Option<&str>) -> Result<SecretRef, Htt
     })
 }
 
-/// Gives a secret a value, and says which version that is.
+/// Gives a secret a value, and says what is stored now. Without `branches` it stays for those that it is for.
 ///
 /// # Errors
 /// 400 for a value or a pattern that cannot be; 404 without such a project; 409 when the installation's
@@ -45,15 +46,16 @@ pub async fn set(
     actor: &Actor,
     project: &ProjectName,
     secret: &SecretRef,
-    branches: Vec<String>,
+    branches: Option<Vec<String>>,
     value: Zeroizing<String>,
-) -> Result<u64, HttpError> {
+) -> Result<SecretLine, HttpError> {
     check_value(&value).map_err(HttpError::bad_request)?;
-    if branches.len() > MOST_PATTERNS {
+    let patterns = branches.as_deref().unwrap_or_default();
+    if patterns.len() > MOST_PATTERNS {
         let message = format!("a secret has at most {MOST_PATTERNS} patterns of branches");
         return Err(HttpError::bad_request(message));
     }
-    for pattern in &branches {
+    for pattern in patterns {
         check_pattern(pattern).map_err(|why| {
             HttpError::bad_request(format!("`{pattern}` is no pattern of branches: {why}"))
         })?;

@@ -125,8 +125,9 @@ fn tell(
 }
 
 impl Store {
-    /// Gives a secret a value, for all branches or those that match one of `branches`. `seal` gets the
-    /// version that the value has, and whether the database has no other secret. Gives the version.
+    /// Gives a secret a value, for the branches that match one of `branches`; of none, for every branch.
+    /// `None` keeps those that it has, which of a new one is every branch. `seal` gets the version that the
+    /// value has, and whether the database has no other secret. Gives what is stored now.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] without such a project; [`StoreError::Conflict`] with what `seal` says.
@@ -134,10 +135,10 @@ impl Store {
         &self,
         project: &ProjectName,
         secret: &SecretRef,
-        branches: Vec<String>,
+        branches: Option<Vec<String>>,
         (by, now): (&str, Timestamp),
         seal: impl Fn(u64, bool) -> Result<Sealed, KeyError> + Send + 'static,
-    ) -> Result<u64> {
+    ) -> Result<SecretLine> {
         let (project, secret, by) = (project.clone(), secret.clone(), by.to_owned());
         self.write(move |c| {
             alone(c)?;
@@ -150,9 +151,10 @@ impl Store {
             }
             let all: i64 = secrets::table.count().get_result(c)?;
             let before = find(c, &project, &secret)?.map(|found| found.line);
+            let kept = || before.as_ref().map(|line| line.branches.clone());
             let line = SecretLine {
                 secret: secret.clone(),
-                branches: branches.clone(),
+                branches: branches.clone().or_else(kept).unwrap_or_default(),
                 version: before.as_ref().map_or(1, |line| line.version + 1),
                 set_by: by.clone(),
                 set_at: now,
@@ -177,7 +179,7 @@ impl Store {
                 .execute(c)?;
             let turn = (told(before.as_ref()), told(Some(&line)));
             tell(c, &project, (&secret, "secret_set"), (&by, now), turn)?;
-            Ok(line.version)
+            Ok(line)
         })
         .await
     }

@@ -48,11 +48,16 @@ async fn a_secret_goes_in_and_only_its_name_comes_out() {
             "{path} {body}"
         );
     }
+    // A new value, and nothing of branches: they stay.
+    assert_eq!(
+        put(&site, "TOKEN", &json!({"value": VALUE})).await,
+        StatusCode::OK
+    );
     let list = listed(&site).await;
     assert_eq!(list.len(), 2);
     assert_eq!(
         (&list[0]["name"], &list[0]["version"], &list[0]["set_by"]),
-        (&json!("TOKEN"), &json!(1), &json!("admin"))
+        (&json!("TOKEN"), &json!(2), &json!("admin"))
     );
     assert_eq!(list[0]["branches"], json!(["main", "release/*"]));
     assert_eq!(list[1]["environment"], json!("staging"));
@@ -84,7 +89,30 @@ async fn a_secret_goes_in_and_only_its_name_comes_out() {
     let list = listed(&site).await;
     assert_eq!(
         (&list[0]["version"], &list[0]["branches"]),
-        (&json!(2), &json!(["main"]))
+        (&json!(3), &json!(["main"]))
+    );
+    let value = ("value", "a third value");
+    let both = [
+        ("name", "TOKEN"),
+        ("branches", "dev"),
+        ("all_branches", "yes"),
+        value,
+    ];
+    let answer = site.submit(ADMIN, page, &both).await;
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    site.submit(ADMIN, page, &[("name", "TOKEN"), ("branches", " "), value])
+        .await;
+    let list = listed(&site).await;
+    assert_eq!(
+        (&list[0]["version"], &list[0]["branches"]),
+        (&json!(4), &json!(["main"]))
+    );
+    let all = [("name", "TOKEN"), ("all_branches", "yes"), value];
+    site.submit(ADMIN, page, &all).await;
+    assert_eq!(listed(&site).await[0]["branches"], json!([]));
+    assert_eq!(
+        put(&site, "TOKEN", &json!({"value": VALUE, "branches": []})).await,
+        StatusCode::OK
     );
 
     let answer = site

@@ -6,11 +6,12 @@ use crate::story::Story;
 use roadstead_pipelines::id::ProjectName;
 use roadstead_pipelines::secret::SecretRef;
 use roadstead_server::secrets::{KeyError, Keys, Of, Sealed};
-use roadstead_server::store::StoreError;
+use roadstead_server::store::{SecretLine, StoreError};
 use tempfile::TempDir;
 
 on_both_databases!(
     a_secret_is_set_again_listed_and_removed,
+    a_new_value_keeps_the_branches,
     what_cannot_be_sealed_is_not_stored,
     a_rotation_finds_every_secret,
 );
@@ -28,9 +29,19 @@ fn keys() -> (TempDir, Keys) {
 }
 
 async fn set(story: &Story, keys: &Keys, name: &str, branches: &[&str]) -> Result<u64, StoreError> {
+    let branches = branches.iter().map(ToString::to_string).collect();
+    let stored = set_for(story, keys, name, Some(branches)).await;
+    Ok(stored?.version)
+}
+
+async fn set_for(
+    story: &Story,
+    keys: &Keys,
+    name: &str,
+    branches: Option<Vec<String>>,
+) -> Result<SecretLine, StoreError> {
     let (keys, shop) = (keys.clone(), story.shop.clone());
     let (secret, own) = (named(name), named(name));
-    let branches = branches.iter().map(ToString::to_string).collect();
     let seal = move |version, is_first| {
         let of = Of {
             project: &shop,
@@ -126,6 +137,23 @@ async fn a_secret_is_set_again_listed_and_removed(url: &str) {
     assert_eq!(told, expected);
 }
 
+async fn a_new_value_keeps_the_branches(url: &str) {
+    let story = Story::begin(url).await;
+    let (_folder, keys) = keys();
+    let releases = || vec!["release/*".to_owned()];
+    for (given, stored) in [
+        (None, vec![]),
+        (Some(releases()), releases()),
+        (None, releases()),
+        (Some(vec![]), vec![]),
+    ] {
+        let said = set_for(&story, &keys, "TOKEN", given).await.unwrap();
+        assert_eq!(said.branches, stored, "version {}", said.version);
+        let listed = story.store.list_secrets(&story.shop).await.unwrap();
+        assert_eq!(listed, [said]);
+    }
+}
+
 async fn what_cannot_be_sealed_is_not_stored(url: &str) {
     let story = Story::begin(url).await;
     let (folder, keys) = keys();
@@ -141,7 +169,7 @@ async fn what_cannot_be_sealed_is_not_stored(url: &str) {
     let nobodys = ProjectName::parse("nobodys").unwrap();
     let seal = |_, _| -> Result<Sealed, KeyError> { panic!("nothing is sealed for nobody") };
     let (turn, token) = (("ada", story.now), named("TOKEN"));
-    let stored = story.store.set_secret(&nobodys, &token, vec![], turn, seal);
+    let stored = story.store.set_secret(&nobodys, &token, None, turn, seal);
     assert!(matches!(stored.await, Err(StoreError::NotFound { .. })));
 }
 

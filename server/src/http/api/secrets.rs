@@ -52,9 +52,10 @@ struct Scope {
 #[serde(deny_unknown_fields)]
 struct NewValue {
     value: String,
-    /// Patterns of the branches whose runs may have it; none: every branch.
+    /// Patterns of the branches whose runs may have it; an empty list: every branch. Without it those that it
+    /// has stay.
     #[serde(default)]
-    branches: Vec<String>,
+    branches: Option<Vec<String>>,
 }
 
 async fn set(
@@ -68,10 +69,8 @@ async fn set(
     let value = Zeroizing::new(value);
     let secret = secret_of(&name, scope.environment.as_deref())?;
     let project = project_of(&project)?;
-    let version = secrets::set(&app, &who.actor, &project, &secret, branches, value).await?;
-    Ok(HttpResponse::Ok().json(json!({
-        "name": secret.name.as_str(), "environment": secret.environment, "version": version,
-    })))
+    let stored = secrets::set(&app, &who.actor, &project, &secret, branches, value).await?;
+    Ok(HttpResponse::Ok().json(line(&stored)))
 }
 
 async fn remove(

@@ -81,18 +81,30 @@ pub(super) async fn set(
     let value = Zeroizing::new(given.replace("\r\n", "\n"));
     let text = |name: &str| who.sent.get(name).map_or("", |text| text.trim());
     let branches = text(field::BRANCHES).split_whitespace().map(str::to_owned);
+    let branches: Vec<_> = branches.collect();
+    let branches = match (branches.is_empty(), text(field::ALL_BRANCHES).is_empty()) {
+        (true, true) => Ok(None),
+        (false, false) => Err(HttpError::bad_request(
+            "give patterns of branches, or say every branch: not both",
+        )),
+        _ => Ok(Some(branches)),
+    };
     let project = project_of(&app, &path).await?.name;
-    let done = match secret_of(text(field::NAME), Some(text(field::ENVIRONMENT))) {
-        Ok(secret) => secrets::set(
-            &app,
-            &who.actor,
-            &project,
-            &secret,
-            branches.collect(),
-            value,
-        )
-        .await
-        .map(|version| format!("{secret} is set, version {version}.")),
+    let secret = secret_of(text(field::NAME), Some(text(field::ENVIRONMENT)));
+    let done = match secret.and_then(|secret| Ok((secret, branches?))) {
+        Ok((secret, branches)) => {
+            let done = secrets::set(&app, &who.actor, &project, &secret, branches, value).await;
+            done.map(|stored| {
+                let branches = match stored.branches.as_slice() {
+                    [] => "every branch".to_owned(),
+                    patterns => patterns.join(" "),
+                };
+                format!(
+                    "{secret} is set, version {}, for {branches}.",
+                    stored.version
+                )
+            })
+        }
         Err(error) => Err(error),
     };
     match done {
