@@ -17,6 +17,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
+mod rotation;
+
+pub use rotation::Rotation;
+
 /// Bytes of every key.
 const KEY_BYTES: usize = 32;
 /// Hexadecimal digits that name a key; of a hash, so they tell nothing of it.
@@ -77,6 +81,18 @@ pub enum KeyError {
         /// The file.
         file: PathBuf,
     },
+    /// A stored secret is sealed under a key that this file lacks.
+    #[error(
+        "the file with the keys for secrets, {}, lacks key {key_id}, which stored secrets are sealed under: \
+         copy it from the server that rotated, or bring it back",
+        file.display()
+    )]
+    Lacking {
+        /// The key's id.
+        key_id: String,
+        /// The file.
+        file: PathBuf,
+    },
     /// The row was changed by somebody else than this server.
     #[error("{of} cannot be opened: its row is not as it was sealed; set the secret again")]
     Changed {
@@ -107,31 +123,52 @@ impl Keys {
         &self.file
     }
 
-    /// What can be said of the file, for a person.
+    /// What can be said of the file, for a person, when stored secrets are sealed under the keys `in_use`.
     ///
     /// # Errors
-    /// When it is there and cannot be used.
-    pub fn look(&self) -> Result<String, KeyError> {
+    /// When it is there and cannot be used, or lacks one of those keys.
+    pub fn look(&self, in_use: &[String]) -> Result<String, KeyError> {
         let file = self.file.display();
         Ok(match self.read()? {
-            None => format!("{file} is not there; it is made with the first secret"),
-            Some(_) => format!("{file} is its owner's alone; keep a copy of it"),
+            None if in_use.is_empty() => {
+                format!("{file} is not there; it is made with the first secret")
+            }
+            None => return Err(self.lost()),
+            Some(keys) => {
+                self.has(&keys, in_use)?;
+                format!("{file} is its owner's alone; keep a copy of it")
+            }
         })
     }
 
-    /// Seals a value. The file is made, for its owner alone, if this `is_first`: the database has no other.
+    /// Whoever lacks one of the keys `in_use` is not the installation: a server that was not told of a
+    /// rotation must not seal what the others cannot open.
+    fn has(&self, keys: &[Key], in_use: &[String]) -> Result<(), KeyError> {
+        let known: Vec<_> = keys.iter().map(id_of).collect();
+        match in_use.iter().find(|id| !known.contains(*id)) {
+            None => Ok(()),
+            Some(key_id) => Err(KeyError::Lacking {
+                key_id: key_id.clone(),
+                file: self.file.clone(),
+            }),
+        }
+    }
+
+    /// Seals a value. Stored secrets are sealed under the keys `in_use`; when there are none, the file is
+    /// made, for its owner alone.
     ///
     /// # Errors
-    /// When the keys cannot be had; a file that others may read is refused.
-    pub fn seal(&self, of: Of<'_>, value: &str, is_first: bool) -> Result<Sealed, KeyError> {
+    /// When the keys cannot be had, or one `in_use` is lacking; a file that others may read is refused.
+    pub fn seal(&self, of: Of<'_>, value: &str, in_use: &[String]) -> Result<Sealed, KeyError> {
         let keys = match self.read()? {
             Some(keys) => keys,
-            None if is_first => {
+            None if in_use.is_empty() => {
                 self.write_new(&[new_key()?])?;
                 self.read()?.ok_or_else(|| self.lost())?
             }
             None => return Err(self.lost()),
         };
+        self.has(&keys, in_use)?;
         let newest = keys.first().ok_or_else(|| self.lost())?;
         let data_key = new_key()?;
         Ok(Sealed {
@@ -155,16 +192,6 @@ impl Keys {
         })
     }
 
-    /// Puts a new key before the others, from when on it seals.
-    ///
-    /// # Errors
-    /// When the file is not there or cannot be written.
-    pub fn add(&self) -> Result<(), KeyError> {
-        let mut keys = self.known()?;
-        keys.insert(0, new_key()?);
-        self.replace(&keys)
-    }
-
     /// The same value with its data key under the newest key; `None` when it is already.
     ///
     /// # Errors
@@ -181,16 +208,6 @@ impl Keys {
             data_key: encrypt(newest, of, &data_key[..])?,
             value: sealed.value.clone(),
         }))
-    }
-
-    /// Forgets all keys but the newest.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn keep_newest(&self) -> Result<(), KeyError> {
-        let mut keys = self.known()?;
-        keys.truncate(1);
-        self.replace(&keys)
     }
 
     fn data_key(&self, keys: &[Key], of: Of<'_>, sealed: &Sealed) -> Result<Key, KeyError> {
@@ -359,15 +376,15 @@ mod tests {
 
     const VALUE: &str = "correct horse battery staple";
 
-    struct World {
+    pub(super) struct World {
         folder: tempfile::TempDir,
-        keys: Keys,
+        pub(super) keys: Keys,
         project: ProjectName,
         secret: SecretRef,
     }
 
     impl World {
-        fn new() -> Self {
+        pub(super) fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             Self {
                 keys: Keys::new(folder.path().join("secrets.key")),
@@ -385,8 +402,16 @@ mod tests {
             }
         }
 
-        fn sealed(&self) -> Sealed {
-            self.keys.seal(self.of(1), VALUE, true).unwrap()
+        pub(super) fn owner(&self) -> u32 {
+            std::os::unix::fs::MetadataExt::uid(&fs::metadata(self.folder.path()).unwrap())
+        }
+
+        pub(super) fn rotation(&self) -> Rotation {
+            self.keys.rotate(self.owner()).unwrap()
+        }
+
+        pub(super) fn sealed(&self) -> Sealed {
+            self.keys.seal(self.of(1), VALUE, &[]).unwrap()
         }
     }
 
@@ -436,7 +461,7 @@ mod tests {
         fs::set_permissions(world.keys.file(), fs::Permissions::from_mode(0o640)).unwrap();
         for error in [
             world.keys.open(world.of(1), &sealed).unwrap_err(),
-            world.keys.seal(world.of(2), VALUE, false).unwrap_err(),
+            world.keys.seal(world.of(2), VALUE, &[]).unwrap_err(),
         ] {
             let text = error.to_string();
             assert!(
@@ -452,11 +477,19 @@ mod tests {
         let sealed = world.sealed();
         let kept = world.folder.path().join("kept");
         fs::rename(world.keys.file(), &kept).unwrap();
-        let error = world.keys.seal(world.of(2), VALUE, false).unwrap_err();
+        let in_use = [sealed.key_id.clone()];
+        let error = world.keys.seal(world.of(2), VALUE, &in_use).unwrap_err();
         assert!(error.to_string().contains("bring it back"), "{error}");
         assert!(!world.keys.file().exists());
         // Another installation's.
-        world.keys.seal(world.of(2), VALUE, true).unwrap();
+        world.keys.seal(world.of(2), VALUE, &[]).unwrap();
+        let error = world.keys.seal(world.of(2), VALUE, &in_use).unwrap_err();
+        assert!(matches!(error, KeyError::Lacking { .. }), "{error}");
+        let error = world.keys.look(&in_use).unwrap_err();
+        assert!(
+            error.to_string().contains("copy it from the server"),
+            "{error}"
+        );
         let error = world.keys.open(world.of(1), &sealed).unwrap_err();
         assert!(matches!(error, KeyError::Unknown { .. }), "{error}");
         fs::rename(&kept, world.keys.file()).unwrap();
@@ -468,12 +501,13 @@ mod tests {
         let world = World::new();
         let old = world.sealed();
         let before = fs::read(world.keys.file()).unwrap();
-        world.keys.add().unwrap();
+        let rotation = world.rotation();
+        rotation.add().unwrap();
         world.keys.open(world.of(1), &old).unwrap();
         let new = world.keys.rewrap(world.of(1), &old).unwrap().unwrap();
         assert_eq!(world.keys.rewrap(world.of(1), &new).unwrap(), None);
         assert_ne!(new.key_id, old.key_id);
-        world.keys.keep_newest().unwrap();
+        rotation.keep_newest().unwrap();
         assert_eq!(world.keys.open(world.of(1), &new).unwrap().as_str(), VALUE);
         world.keys.open(world.of(1), &old).unwrap_err();
         fs::write(world.keys.file(), before).unwrap();
@@ -486,7 +520,7 @@ mod tests {
         for text in ["", "# nothing\n", "c2hvcnQ=\n", &"QUFB".repeat(30)] {
             fs::write(world.keys.file(), text).unwrap();
             fs::set_permissions(world.keys.file(), fs::Permissions::from_mode(0o600)).unwrap();
-            let error = world.keys.seal(world.of(1), VALUE, true).unwrap_err();
+            let error = world.keys.seal(world.of(1), VALUE, &[]).unwrap_err();
             assert!(error.to_string().contains("32"), "{error}");
         }
     }

@@ -99,6 +99,9 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     };
 
     let keys = Keys::new(config.key_file());
+    if let Err(error) = keys.look(&store.list_key_ids().await?) {
+        tracing::error!(%error, "steps that name secrets will fail: {error}");
+    }
     let watched = remotes.clone();
     let leaving = bell.clone();
     let listener = http::bind(config.http.listen)?;
@@ -274,7 +277,9 @@ pub async fn check(config: &Config) -> Vec<Finding> {
         .map(|()| "answers".to_owned())
         .map_err(|error| error.to_string());
     find("database".into(), answer);
-    let keys = Keys::new(config.key_file()).look();
+    // A database that does not tell them has no secrets yet, or a finding of its own.
+    let in_use = Store::probe_key_ids(&config.store_url()).await;
+    let keys = Keys::new(config.key_file()).look(&in_use.unwrap_or_default());
     find("key of secrets".into(), keys.map_err(|e| e.to_string()));
     let kept = &config.retention;
     let policies = [

@@ -51,7 +51,7 @@ pub(crate) enum SecretVerb {
         server: ServerArgs,
     },
     /// Makes a new key, puts all secrets under it and forgets the old one; on the server's machine, while the
-    /// server runs or not.
+    /// server runs or not, as the user that the key's file belongs to.
     RotateKey {
         /// The server's configuration.
         #[arg(long, default_value = "roadstead.toml")]
@@ -153,7 +153,8 @@ fn scope(secret: &Value) -> String {
 async fn rotate(config: &Path) -> anyhow::Result<()> {
     let config = Config::load(config)?;
     let keys = Keys::new(config.key_file());
-    keys.add()?;
+    let rotation = keys.rotate(rustix::process::geteuid().as_raw())?;
+    rotation.add()?;
     let store = Store::open(&config.store_url()).await?;
     let rewrapping = {
         let keys = keys.clone();
@@ -162,7 +163,7 @@ async fn rotate(config: &Path) -> anyhow::Result<()> {
         })
     };
     let changed = rewrapping.await?;
-    keys.keep_newest()?;
+    rotation.keep_newest()?;
     println!(
         "secrets that are under a new key: {changed}. Keep a copy of {} apart from the database, and give it \
          to other servers on the same database",

@@ -63,13 +63,13 @@ pub async fn set(
     let keys = app.keys.clone();
     let (of_project, of_secret) = (project.clone(), secret.clone());
     let turn = (actor.name.as_str(), crate::clock::now());
-    let seal = move |version, is_first| {
+    let seal = move |version, in_use: &[String]| {
         let of = Of {
             project: &of_project,
             secret: &of_secret,
             version,
         };
-        keys.seal(of, &value, is_first)
+        keys.seal(of, &value, in_use)
     };
     let done = app.store.set_secret(project, secret, branches, turn, seal);
     Ok(done.await?)

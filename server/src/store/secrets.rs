@@ -4,10 +4,10 @@
 //! of the installation's key has to find every row. No decision reads them.
 
 use super::codec::{Row, json, micros, signed};
-use super::conn::AnyConnection;
+use super::conn::{Access, Address, AnyConnection};
 use super::events::Line;
 use super::schema::{projects, secrets};
-use super::{Result, SealedSecret, SecretLine, Store, StoreError, audit};
+use super::{Result, SealedSecret, SecretLine, Store, StoreError, audit, joined};
 use crate::secrets::{KeyError, Of, Sealed};
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
@@ -84,6 +84,11 @@ fn find(
     Ok(found.map(read).transpose()?.map(|(_, found)| found))
 }
 
+fn key_ids(connection: &mut AnyConnection) -> Result<Vec<String>> {
+    let ids = secrets::table.select(secrets::key_id).distinct();
+    Ok(ids.order(secrets::key_id).load(connection)?)
+}
+
 /// Nobody else changes a secret until the transaction ends. SQLite has one writer in any case.
 fn alone(connection: &mut AnyConnection) -> Result<()> {
     if let AnyConnection::Postgres(c) = connection {
@@ -127,7 +132,7 @@ fn tell(
 impl Store {
     /// Gives a secret a value, for the branches that match one of `branches`; of none, for every branch.
     /// `None` keeps those that it has, which of a new one is every branch. `seal` gets the version that the
-    /// value has, and whether the database has no other secret. Gives what is stored now.
+    /// value has, and the ids of the keys that stored secrets are sealed under. Gives what is stored now.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] without such a project; [`StoreError::Conflict`] with what `seal` says.
@@ -137,7 +142,7 @@ impl Store {
         secret: &SecretRef,
         branches: Option<Vec<String>>,
         (by, now): (&str, Timestamp),
-        seal: impl Fn(u64, bool) -> Result<Sealed, KeyError> + Send + 'static,
+        seal: impl Fn(u64, &[String]) -> Result<Sealed, KeyError> + Send + 'static,
     ) -> Result<SecretLine> {
         let (project, secret, by) = (project.clone(), secret.clone(), by.to_owned());
         self.write(move |c| {
@@ -149,7 +154,7 @@ impl Store {
             if known == 0 {
                 return Err(StoreError::not_found(format!("project `{project}`")));
             }
-            let all: i64 = secrets::table.count().get_result(c)?;
+            let in_use = key_ids(c)?;
             let before = find(c, &project, &secret)?.map(|found| found.line);
             let kept = || before.as_ref().map(|line| line.branches.clone());
             let line = SecretLine {
@@ -159,7 +164,7 @@ impl Store {
                 set_by: by.clone(),
                 set_at: now,
             };
-            let sealed = seal(line.version, all == 0).map_err(|error| refused(&error))?;
+            let sealed = seal(line.version, &in_use).map_err(|error| refused(&error))?;
             let (environment, name) = parts(&secret);
             let key = (project.as_str(), environment, name);
             diesel::delete(secrets::table.find(key)).execute(c)?;
@@ -225,6 +230,26 @@ impl Store {
     pub async fn sealed_secrets(&self, project: &ProjectName) -> Result<Vec<SealedSecret>> {
         let project = project.clone();
         self.read(move |c| of_project(c, &project)).await
+    }
+
+    /// The ids of the installation's keys that stored secrets are sealed under.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn list_key_ids(&self) -> Result<Vec<String>> {
+        self.read(key_ids).await
+    }
+
+    /// The same of the database at `url`, of which nothing is changed: a server may be at work.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it cannot be reached, or no server ever began there.
+    pub async fn probe_key_ids(url: &str) -> Result<Vec<String>> {
+        let address = Address::parse(url)?;
+        let probing = tokio::task::spawn_blocking(move || {
+            key_ids(&mut AnyConnection::connect(&address, Access::Read)?)
+        });
+        joined(probing.await)
     }
 
     /// Puts each secret's data key under another key, as `rewrap` says (`None`: it stays). Gives how many

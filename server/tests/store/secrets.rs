@@ -6,7 +6,8 @@ use crate::story::Story;
 use roadstead_pipelines::id::ProjectName;
 use roadstead_pipelines::secret::SecretRef;
 use roadstead_server::secrets::{KeyError, Keys, Of, Sealed};
-use roadstead_server::store::{SecretLine, StoreError};
+use roadstead_server::store::{SecretLine, Store, StoreError};
+use std::os::unix::fs::MetadataExt;
 use tempfile::TempDir;
 
 on_both_databases!(
@@ -42,13 +43,13 @@ async fn set_for(
 ) -> Result<SecretLine, StoreError> {
     let (keys, shop) = (keys.clone(), story.shop.clone());
     let (secret, own) = (named(name), named(name));
-    let seal = move |version, is_first| {
+    let seal = move |version, in_use: &[String]| {
         let of = Of {
             project: &shop,
             secret: &own,
             version,
         };
-        keys.seal(of, VALUE, is_first)
+        keys.seal(of, VALUE, in_use)
     };
     let turn = ("ada", story.now);
     let stored = story
@@ -167,7 +168,8 @@ async fn what_cannot_be_sealed_is_not_stored(url: &str) {
     assert_eq!(opened(&story, &keys).await, [("TOKEN".to_owned(), 1)]);
 
     let nobodys = ProjectName::parse("nobodys").unwrap();
-    let seal = |_, _| -> Result<Sealed, KeyError> { panic!("nothing is sealed for nobody") };
+    let seal =
+        |_, _: &[String]| -> Result<Sealed, KeyError> { panic!("nothing is sealed for nobody") };
     let (turn, token) = (("ada", story.now), named("TOKEN"));
     let stored = story.store.set_secret(&nobodys, &token, None, turn, seal);
     assert!(matches!(stored.await, Err(StoreError::NotFound { .. })));
@@ -180,7 +182,9 @@ async fn a_rotation_finds_every_secret(url: &str) {
     for name in all {
         set(&story, &keys, name, &[]).await.unwrap();
     }
-    keys.add().unwrap();
+    let user = std::fs::metadata(keys.file()).unwrap().uid();
+    let rotation = keys.rotate(user).unwrap();
+    rotation.add().unwrap();
     // Set between the two: under the new key already.
     set(&story, &keys, "C", &[]).await.unwrap();
     let before = story.store.sealed_secrets(&story.shop).await.unwrap();
@@ -189,7 +193,26 @@ async fn a_rotation_finds_every_secret(url: &str) {
         .store
         .rewrap_secrets(story.now, move |of, sealed| rewrapping.rewrap(of, sealed));
     assert_eq!(changed.await.unwrap(), all.len());
-    keys.keep_newest().unwrap();
+    // A server that was not given the new file neither opens nor seals.
+    let others = tempfile::tempdir().unwrap();
+    let other = Keys::new(others.path().join("secrets.key"));
+    std::fs::copy(keys.file(), other.file()).unwrap();
+    other.rotate(user).unwrap().add().unwrap();
+    set(&story, &other, "D", &[]).await.unwrap();
+    let error = set(&story, &keys, "TOKEN", &[]).await.unwrap_err();
+    assert!(
+        error.to_string().contains("from the server that rotated"),
+        "{error}"
+    );
+    let in_use = Store::probe_key_ids(url).await.unwrap();
+    assert_eq!(in_use, story.store.list_key_ids().await.unwrap());
+    let error = keys.look(&in_use).unwrap_err();
+    assert!(matches!(error, KeyError::Lacking { .. }), "{error}");
+    other.look(&in_use).unwrap();
+    let d = named("D");
+    let removed = story.store.remove_secret(&story.shop, &d, "ada", story.now);
+    removed.await.unwrap();
+    rotation.keep_newest().unwrap();
     assert_eq!(opened(&story, &keys).await.len(), all.len() + 1);
     let after = story.store.sealed_secrets(&story.shop).await.unwrap();
     for (before, after) in before.iter().zip(&after) {
