@@ -48,6 +48,9 @@ impl Canary {
         forms.push(("hexadecimal", hex::encode(&value).into_bytes()));
         let wrapped = BASE64_STANDARD.encode(&value).as_bytes()[..76].to_vec();
         forms.push(("a line of base64", wrapped));
+        let prefixed = BASE64_STANDARD.encode(format!("Authorization: Bearer {value}"));
+        let second = prefixed.as_bytes()[76..prefixed.len() - 4].to_vec();
+        forms.push(("the second line of base64 behind a prefix", second));
         for before in ["", "x", "xy"] {
             let encoded = BASE64_STANDARD.encode(format!("{before}{value}"));
             // Without the characters at its ends, in which other bytes take part.
@@ -178,6 +181,7 @@ const CARELESS: &str = r#"
       printf %s "$CANARY" | base64 -w 0; echo
       printf 'x%s' "$CANARY" | base64 -w 0; echo
       printf 'xy%s\n' "$CANARY" | base64 -w 0; echo
+      printf 'Authorization: Bearer %s' "$CANARY" | base64
       printf %s "$CANARY" | hexdump -v -e '1/1 "%02x"'; echo
       printf %s "$CANARY" | hexdump -v -e '1/1 "%02X"'; echo
       printf %s "$CANARY" | sed 's/"/\\"/g' | tr '\n' '~' | sed 's/~/\\n/g'; echo
@@ -192,7 +196,7 @@ fn pipeline(image: &str) -> String {
     format!(
         "version: 1\nname: shop\nsteps:\n  careless:\n    image: {image}\n    \
          secrets: {{ CANARY: CANARY }}\n    run: |{CARELESS}  \
-         without:\n    image: {image}\n    secrets: [MISSING]\n    run: echo it began\n"
+         without:\n    image: {image}\n    secrets: [MISSING]\n    retry: 2\n    run: echo it began\n"
     )
 }
 
@@ -262,7 +266,10 @@ async fn a_secret_is_nowhere_but_in_its_step() {
     let given = place.path().join("given");
     fs::write(&given, &canary.value).unwrap();
     let set = ["secrets", "set", "shop", "CANARY", "--file", &at(&given)];
-    assert_eq!(server.text(&token, &set), "CANARY: version 1\n");
+    assert_eq!(
+        server.text(&token, &set),
+        "CANARY: version 1, all branches\n"
+    );
     let listed = server.text(&token, &["secrets", "list", "shop"]);
     assert!(
         listed.starts_with("CANARY ") && listed.contains("version 1"),

@@ -46,7 +46,9 @@ fn main() {
         })
         .collect();
     let begun = Instant::now();
-    let patterns = Patterns::of(&secrets).expect("there are secrets");
+    let patterns = Patterns::of(&secrets)
+        .expect("they are not too much")
+        .expect("there are secrets");
     println!(
         "{SECRETS} secrets, longest form {} bytes, made ready in {:.1} ms",
         patterns.longest(),
@@ -69,7 +71,7 @@ fn main() {
     println!("| log | MB/s |\n|---|---|");
     for (name, log) in &logs {
         let mut masker = Masker::default();
-        masker.hide(&secrets);
+        masker.hide(&secrets).expect("they are not too much");
         let (mut bytes, mut shown) = (0, 0);
         let begun = Instant::now();
         while begun.elapsed() < TIME {

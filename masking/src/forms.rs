@@ -11,6 +11,8 @@ const SHORTEST_LINE: usize = 8;
 /// Where `base64`, PEM files and `xxd -p` break lines, in characters.
 const BASE64_WIDTHS: [usize; 2] = [76, 64];
 const HEX_WIDTH: usize = 60;
+/// Longest secret, in bytes, whose base64 is looked for wherever a line may break: each place is a form.
+const LONGEST_WRAPPED: usize = 1 << 10;
 
 /// Forms of secrets; wiped when they are dropped.
 #[derive(Default)]
@@ -56,7 +58,11 @@ impl Forms {
         }
         for ascii in [false, true] {
             for html in [false, true] {
-                self.take(json(secret, ascii, html));
+                for large in [false, true] {
+                    let escaped = json(secret, ascii, html, large);
+                    self.take(escaped.replace('/', "\\/"));
+                    self.take(escaped);
+                }
             }
         }
         for kept in ["-._~", "-._~!'()*", "*-._"] {
@@ -79,7 +85,7 @@ impl Forms {
         self.take(secret.replace('\'', "'\\''"));
         self.take(secret.replace('\'', "'\"'\"'"));
         let digits = hex::encode(secret);
-        self.take(wrapped(&digits, HEX_WIDTH));
+        self.take(wrapped(&digits, HEX_WIDTH, 0));
         self.take(digits);
         self.take(hex::encode_upper(secret));
         self.base64(secret);
@@ -97,12 +103,17 @@ impl Forms {
             let alone = &standard[first..end];
             self.take(alone.into());
             self.take(alone.replace('+', "-").replace('/', "_"));
-            if before == 0 {
-                for width in BASE64_WIDTHS {
-                    let wrapped = wrapped(alone, width);
-                    let lines = wrapped.lines().filter(|line| line.len() == width);
-                    lines.for_each(|line| self.take(line.into()));
-                    self.take(wrapped);
+            for width in BASE64_WIDTHS {
+                // Where the first character stands in its line: all of four stand in one.
+                for column in (first..width).step_by(4) {
+                    if column == 0 {
+                        let wrapped = wrapped(alone, width, 0);
+                        let lines = wrapped.lines().filter(|line| line.len() == width);
+                        lines.for_each(|line| self.take(line.into()));
+                        self.take(wrapped);
+                    } else if secret.len() <= LONGEST_WRAPPED {
+                        self.take(wrapped(alone, width, column));
+                    }
                 }
             }
         }
@@ -119,11 +130,11 @@ impl Forms {
     }
 }
 
-/// Lines of `width` characters.
-fn wrapped(text: &str, width: usize) -> String {
+/// Lines of `width` characters; the first one begins at `column`.
+fn wrapped(text: &str, width: usize, column: usize) -> String {
     let mut lines = String::with_capacity(text.len() + text.len() / width);
     for (index, character) in text.chars().enumerate() {
-        if index > 0 && index % width == 0 {
+        if index > 0 && (column + index) % width == 0 {
             lines.push('\n');
         }
         lines.push(character);
@@ -131,8 +142,9 @@ fn wrapped(text: &str, width: usize) -> String {
     lines
 }
 
-/// As it stands within a JSON text: all but ASCII escaped, or not; `<`, `>` and `&` escaped, or not.
-fn json(text: &str, ascii: bool, html: bool) -> String {
+/// As it stands within a JSON text: all but ASCII escaped, or not; `<`, `>` and `&` escaped, or not; with
+/// large or small digits.
+fn json(text: &str, ascii: bool, html: bool, large: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -146,7 +158,10 @@ fn json(text: &str, ascii: bool, html: bool) -> String {
             other if other < ' ' || ascii && !other.is_ascii() || html && "<>&".contains(other) => {
                 for unit in other.encode_utf16(&mut [0; 2]) {
                     // Writing into a String does not fail.
-                    let _ = write!(out, "\\u{unit:04x}");
+                    let _ = match large {
+                        true => write!(out, "\\u{unit:04X}"),
+                        false => write!(out, "\\u{unit:04x}"),
+                    };
                 }
             }
             other => out.push(other),

@@ -19,6 +19,25 @@ pub const MASK: &[u8] = b"***";
 /// Shorter texts are not masked: they would tear holes into every log without hiding anything.
 pub const SHORTEST: usize = 6;
 
+/// Most bytes of secrets that are searched for at once: their forms are many times as much, in memory.
+pub const MOST_BYTES: usize = 512 << 10;
+
+/// Secrets cannot be kept out of a stream, because they are too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMuch;
+
+impl std::fmt::Display for TooMuch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let most = MOST_BYTES >> 10;
+        write!(
+            f,
+            "the secrets are more than the {most} KiB that can be kept out of logs: name fewer or smaller ones"
+        )
+    }
+}
+
+impl std::error::Error for TooMuch {}
+
 /// Every form of some secrets, ready to be searched for.
 pub struct Patterns {
     automaton: contiguous::NFA,
@@ -29,22 +48,32 @@ pub struct Patterns {
 }
 
 impl Patterns {
-    /// The forms of `secrets`; those below [`SHORTEST`] bytes have none. `None` when nothing is left, or
-    /// there is more than can be searched for (some GiB).
-    #[must_use]
-    pub fn of<S: AsRef<str>>(secrets: impl IntoIterator<Item = S>) -> Option<Self> {
+    /// The forms of `secrets`; those below [`SHORTEST`] bytes have none. `None` when nothing is left.
+    ///
+    /// # Errors
+    /// [`TooMuch`], before memory is taken for it.
+    pub fn of<S: AsRef<str>>(
+        secrets: impl IntoIterator<Item = S>,
+    ) -> Result<Option<Self>, TooMuch> {
         let mut all = forms::Forms::default();
+        let mut bytes = 0;
         for secret in secrets {
+            bytes += secret.as_ref().len();
+            if bytes > MOST_BYTES {
+                return Err(TooMuch);
+            }
             all.add(secret.as_ref());
         }
         let all = all.into_set();
-        let longest = all.iter().map(|form| form.len()).max()?;
-        let nfa = noncontiguous::Builder::new().build(&*all).ok()?;
+        let Some(longest) = all.iter().map(|form| form.len()).max() else {
+            return Ok(None);
+        };
+        let nfa = noncontiguous::Builder::new().build(&*all);
         let automaton = contiguous::Builder::new()
             .dense_depth(3)
-            .build_from_noncontiguous(&nfa)
-            .ok()?;
-        let start = automaton.start_state(Anchored::No).ok()?;
+            .build_from_noncontiguous(&nfa.map_err(|_| TooMuch)?)
+            .map_err(|_| TooMuch)?;
+        let start = automaton.start_state(Anchored::No).map_err(|_| TooMuch)?;
         let mut depths = vec![];
         for form in &all {
             let mut state = start;
@@ -55,12 +84,12 @@ impl Patterns {
         }
         depths.sort_unstable();
         depths.dedup();
-        Some(Self {
+        Ok(Some(Self {
             automaton,
             start,
             depths,
             longest,
-        })
+        }))
     }
 
     /// Bytes of the longest form.
@@ -137,7 +166,13 @@ pub struct Masker {
 
 impl Masker {
     /// Masks `secrets`, too, from now on.
-    pub fn hide<S: AsRef<str>>(&mut self, secrets: impl IntoIterator<Item = S>) {
+    ///
+    /// # Errors
+    /// [`TooMuch`]: the new ones are not masked then.
+    pub fn hide<S: AsRef<str>>(
+        &mut self,
+        secrets: impl IntoIterator<Item = S>,
+    ) -> Result<(), TooMuch> {
         let before = self.secrets.len();
         for secret in secrets {
             let secret = secret.as_ref();
@@ -146,11 +181,18 @@ impl Masker {
             }
         }
         if self.secrets.len() > before {
-            self.patterns = Patterns::of(self.secrets.iter().map(|secret| secret.as_str()));
+            match Patterns::of(self.secrets.iter().map(|secret| secret.as_str())) {
+                Ok(patterns) => self.patterns = patterns,
+                Err(error) => {
+                    self.secrets.truncate(before);
+                    return Err(error);
+                }
+            }
             // What is held is looked at anew: it may be the beginning of a new one.
             self.state = None;
             self.seen = 0;
         }
+        Ok(())
     }
 
     /// Takes `bytes` and gives what may be shown by now.
@@ -213,7 +255,7 @@ mod tests {
 
     fn masked(secrets: &[&str], pieces: &[&[u8]]) -> String {
         let mut masker = Masker::default();
-        masker.hide(secrets);
+        masker.hide(secrets).unwrap();
         let mut out = Vec::new();
         for piece in pieces {
             out.extend(masker.push(piece));
@@ -260,15 +302,26 @@ mod tests {
             masked(&["a", "", "12345"], &[b"a cat 12345"]),
             "a cat 12345"
         );
-        assert!(Patterns::of(["short"]).is_none());
+        assert!(Patterns::of(["short"]).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_too_much_is_refused_and_not_shown_as_masked() {
+        let large = "x".repeat(MOST_BYTES);
+        let mut masker = Masker::default();
+        masker.hide(["first-secret"]).unwrap();
+        assert_eq!(masker.hide([large.as_str()]), Err(TooMuch));
+        let mut out = masker.push(b"first-secret");
+        out.extend(masker.finish());
+        assert_eq!(out, MASK);
     }
 
     #[test]
     fn a_secret_that_is_told_later_is_hidden_from_then_on() {
         let mut masker = Masker::default();
-        masker.hide(["first-secret"]);
+        masker.hide(["first-secret"]).unwrap();
         let mut out = masker.push(b"second-secret first-sec");
-        masker.hide(["second-secret"]);
+        masker.hide(["second-secret"]).unwrap();
         out.extend(masker.push(b"ret second-secret"));
         out.extend(masker.finish());
         assert_eq!(out, b"second-secret *** ***");
@@ -276,7 +329,9 @@ mod tests {
 
     #[test]
     fn a_blot_keeps_length_and_lines() {
-        let patterns = Patterns::of(["first line\nsecond line", "top-secret"]).unwrap();
+        let patterns = Patterns::of(["first line\nsecond line", "top-secret"])
+            .unwrap()
+            .unwrap();
         let mut text = *b"say first line\nsecond line, TOP-SECRET top-secret.";
         assert_eq!(patterns.blot(&mut text), [4..26, 39..49]);
         assert_eq!(
@@ -287,7 +342,7 @@ mod tests {
     }
 
     /// What people and programs make of a text on its way into a log.
-    fn encodings(text: &str) -> Vec<(&'static str, String)> {
+    fn encodings(text: &str, prefix: usize) -> Vec<(&'static str, String)> {
         let bytes = text.as_bytes();
         let mut found = vec![
             ("raw", text.to_owned()),
@@ -321,6 +376,15 @@ mod tests {
             ),
             ("shell", text.replace('\'', "'\\''")),
         ];
+        found.push(("PHP's json", found[1].1.replace('/', "\\/")));
+        let large = found[1].1.replace('<', "\\u003C").replace('>', "\\u003E");
+        found.push(("json with large digits", large.replace('&', "\\u0026")));
+        for width in [76, 64] {
+            let whole = BASE64_STANDARD.encode(format!("{}{text}", "p".repeat(prefix)));
+            let lines: Vec<_> = whole.as_bytes().chunks(width).collect();
+            let wrapped = String::from_utf8(lines.join(&b'\n')).unwrap();
+            found.push(("base64 behind a prefix", wrapped));
+        }
         for before in ["", "x", "xy"] {
             for after in ["", "\n", ": and more"] {
                 let whole = format!("{before}{text}{after}");
@@ -344,10 +408,11 @@ mod tests {
         fn no_encoding_shows_a_secret_however_it_is_cut(
             secret in "[ -~\\n]{8,80}",
             cuts in proptest::collection::vec(0_usize..400, 0..6),
+            prefix in 0_usize..120,
         ) {
             prop_assume!(secret.trim().len() >= 8);
             let secret = secret.trim();
-            for (name, encoded) in encodings(secret) {
+            for (name, encoded) in encodings(secret, prefix) {
                 let text = format!("<<<{encoded}>>>");
                 let bytes = text.as_bytes();
                 let mut cuts: Vec<_> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
@@ -358,7 +423,11 @@ mod tests {
                 prop_assert_eq!(&masked(&[secret], &pieces), &whole, "{}", name);
                 prop_assert!(whole.contains("***"), "{} {} {}", name, encoded, whole);
                 let left = whole.replace("***", "");
-                let around = if name.starts_with("base64") { EDGES } else { 0 };
+                let around = match name {
+                    "base64 behind a prefix" => EDGES + prefix * 4 / 3 + prefix / 48,
+                    "base64" | "base64url" => EDGES,
+                    _ => 0,
+                };
                 prop_assert!(left.len() <= 6 + around, "{}: {} of {}", name, whole, encoded);
             }
         }
@@ -372,7 +441,7 @@ mod tests {
             let whole = pieces.concat();
             let pieces: Vec<_> = pieces.iter().map(|piece| piece.as_bytes()).collect();
             let mut expected = whole.clone().into_bytes();
-            Patterns::of(secrets).unwrap().blot(&mut expected);
+            Patterns::of(secrets).unwrap().unwrap().blot(&mut expected);
             // Runs of `*` become one mask.
             let mut runs = String::new();
             for byte in expected {

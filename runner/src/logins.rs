@@ -29,7 +29,7 @@ impl<'a> Logins<'a> {
             .context("cannot get a login for the registry from the server")?;
         let basic = format!("{}:{}", login.username, login.password);
         log.hide([&login.password, &BASE64_STANDARD.encode(basic)])
-            .await;
+            .await?;
         Ok(login)
     }
 }

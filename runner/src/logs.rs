@@ -6,7 +6,7 @@
 
 use crate::client::{AttemptClient, Backoff, CallError, RESULT_PATIENCE};
 use bytes::Bytes;
-use roadstead_masking::Masker;
+use roadstead_masking::{Masker, TooMuch};
 use roadstead_protocol::{LOG_CHUNK_BYTES, LogSeal};
 use sha2::{Digest, Sha256};
 use std::{
@@ -82,8 +82,14 @@ impl StepLog {
     }
 
     /// Never shows one of `secrets` from now on, in any encoding that is known to `masking`.
-    pub(crate) async fn hide<S: AsRef<str>>(&self, secrets: impl IntoIterator<Item = S>) {
-        self.writer.lock().await.masker.hide(secrets);
+    ///
+    /// # Errors
+    /// When they are too much; none of them may be used then.
+    pub(crate) async fn hide<S: AsRef<str>>(
+        &self,
+        secrets: impl IntoIterator<Item = S>,
+    ) -> Result<(), TooMuch> {
+        self.writer.lock().await.masker.hide(secrets)
     }
 
     /// Appends bytes as they are.
@@ -430,7 +436,7 @@ mod tests {
     #[tokio::test]
     async fn a_secret_never_reaches_the_spool() {
         let world = world([]).await;
-        world.log.hide(["correct-horse-battery"]).await;
+        world.log.hide(["correct-horse-battery"]).await.unwrap();
         ship(&world, &[b"login correct-ho", b"rse-battery ok\n"])
             .await
             .unwrap();

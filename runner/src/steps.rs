@@ -11,6 +11,7 @@ use crate::{
     engine::{Engine, StepContainer},
     limits::{Limits, StepEnd, shorten},
     logs::StepLog,
+    secrets::Handover,
     stop::{StopReason, StopSignal},
 };
 use roadstead_protocol::{BuiltImage, ImageBuild, Outcome, Step, StepAction, StepState, ordinal};
@@ -207,12 +208,19 @@ async fn run_one(room: Arc<StepRoom>, job: Arc<Job>, index: usize, reporter: Rep
         }
     };
     // All of the attempt: what one step leaves in the workspace another one may print.
-    log.hide(job.secrets.values()).await;
+    let hidden = log.hide(job.secrets.values()).await;
     let shipping = tokio::spawn({
         let (log, room, name) = (log.clone(), Arc::clone(&room), step.name.clone());
         async move { ship(&log, &room, &name).await }
     });
-    let (mut end, images) = tries(&room, &job, index, &log, &reporter).await;
+    let (mut end, images) = match hidden {
+        Ok(()) => tries(&room, &job, index, &log, &reporter).await,
+        // What cannot be masked must not be there to be printed.
+        Err(error) => {
+            let reason = error.to_string();
+            (StepEnd::Errored { reason }, vec![])
+        }
+    };
     if end == StepEnd::TimedOut {
         // A log that cannot take this line shows in `close`.
         let _ = log
@@ -247,12 +255,35 @@ async fn tries(
     reporter: &Reporter,
 ) -> (StepEnd, Vec<BuiltImage>) {
     let step = &job.steps[index];
+    let named = match &step.action {
+        StepAction::Run { secrets, .. } => secrets.as_slice(),
+        StepAction::Build { .. } => &[],
+    };
+    let secrets = match job.secrets.of_step(named) {
+        Ok(secrets) => secrets,
+        // No try: the next one would not get it either.
+        Err(why) => {
+            // A log that cannot take this line shows in `close`.
+            let _ = log.line(&why).await;
+            return (StepEnd::failed(why), vec![]);
+        }
+    };
     let most = step.retry.saturating_add(1);
     let mut number = 1;
     loop {
         let mut images = Vec::new();
         let limits = Limits::start(Duration::from_secs(step.timeout_seconds), room.stop.clone());
-        let end = match perform(room, job, index, &limits, log, &mut images).await {
+        let end = match perform(
+            room,
+            job,
+            index,
+            secrets.as_ref(),
+            &limits,
+            log,
+            &mut images,
+        )
+        .await
+        {
             Ok(end) => end,
             Err(error) => {
                 let reason = format!("{error:#}");
@@ -277,6 +308,7 @@ async fn perform(
     room: &StepRoom,
     job: &Job,
     index: usize,
+    secrets: Option<&Handover>,
     limits: &Limits,
     log: &StepLog,
     images: &mut Vec<BuiltImage>,
@@ -287,15 +319,8 @@ async fn perform(
             run,
             env,
             sidecars,
-            secrets,
+            ..
         } => {
-            let secrets = match job.secrets.of_step(secrets) {
-                Ok(secrets) => secrets,
-                Err(why) => {
-                    log.line(&why).await?;
-                    return Ok(StepEnd::failed(why));
-                }
-            };
             let mut environment = job.environment.clone();
             environment.extend(env.clone());
             let container = StepContainer {
@@ -305,7 +330,7 @@ async fn perform(
                 run,
                 env: &environment,
                 sidecars,
-                secrets: secrets.as_ref(),
+                secrets,
                 workspace: &room.workspace,
             };
             room.engine.run_step(&container, limits, log).await

@@ -418,6 +418,7 @@ async fn heartbeat(
         .store
         .heartbeat(&runner.id, body.into_inner().running, None, now)
         .await?;
+    app.masks.forget(&beat.lost);
     Ok(HttpResponse::Ok().json(wire::HeartbeatReply {
         cancel: beat.cancel,
         lost: beat.lost,
@@ -532,6 +533,7 @@ async fn result(
         .store
         .end_attempt(&own.attempt.id, body.fence, outcome, now)
         .await?;
+    app.masks.forget(std::slice::from_ref(&own.attempt.id));
     app.bell.ring();
     stored(report)
 }

@@ -22,6 +22,8 @@ use zeroize::Zeroizing;
 const UNUSED: Duration = Duration::from_secs(3600);
 /// Most patterns of branches that one secret has.
 const MOST_PATTERNS: usize = 32;
+/// Most bytes of all secrets that the steps of one run name.
+const MOST_BYTES: usize = 256 << 10;
 
 /// A secret by its parts, as people give them; an empty environment is none.
 ///
@@ -103,10 +105,18 @@ impl Masks {
         Some(mask.patterns.clone())
     }
 
+    /// Forgets those of attempts that are over, and of those that are not heard of any more.
+    pub(super) fn forget(&self, over: &[String]) {
+        let now = Instant::now();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|attempt, mask| {
+            !over.contains(attempt) && now.duration_since(mask.used) < UNUSED
+        });
+    }
+
     fn set(&self, attempt: &str, patterns: Option<Arc<Patterns>>) {
         let used = Instant::now();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, mask| used.duration_since(mask.used) < UNUSED);
         all.insert(attempt.to_owned(), Mask { patterns, used });
     }
 }
@@ -129,10 +139,11 @@ pub(super) async fn for_attempt(
         .collect();
     // Thousands of forms: not on a thread that answers others.
     let made = tokio::task::spawn_blocking(move || {
-        Patterns::of(values.iter().map(|value| value.as_str())).map(Arc::new)
+        Patterns::of(values.iter().map(|value| value.as_str()))
     });
-    app.masks
-        .set(attempt, made.await.map_err(HttpError::internal)?);
+    let patterns = made.await.map_err(HttpError::internal)?;
+    let patterns = patterns.map_err(HttpError::internal)?;
+    app.masks.set(attempt, patterns.map(Arc::new));
     Ok(secrets)
 }
 
@@ -190,5 +201,55 @@ async fn of_run(app: &App, run: &Run) -> Result<wire::Secrets, HttpError> {
             }
         }
     }
+    withhold_too_much(&mut secrets);
     Ok(secrets)
+}
+
+/// All or none: a step that gets a part of its secrets would fail in ways of its own.
+fn withhold_too_much(secrets: &mut wire::Secrets) {
+    let bytes: usize = secrets.values.values().map(String::len).sum();
+    if bytes > MOST_BYTES {
+        let why = format!(
+            "those of this run are {} KiB together, and at most {} KiB can be kept out of its logs: name \
+             fewer or smaller ones",
+            bytes.div_ceil(1 << 10),
+            MOST_BYTES >> 10
+        );
+        for (name, value) in std::mem::take(&mut secrets.values) {
+            drop(Zeroizing::new(value));
+            secrets.withheld.insert(name, why.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_secrets_than_can_be_masked_are_not_told() {
+        let mut secrets = wire::Secrets::default();
+        let half = "x".repeat(MOST_BYTES / 2);
+        secrets.values.insert("ONE".into(), half.clone());
+        secrets.values.insert("TWO".into(), half);
+        withhold_too_much(&mut secrets);
+        assert_eq!(secrets.values.len(), 2);
+        secrets.values.insert("THREE".into(), "x".into());
+        withhold_too_much(&mut secrets);
+        assert!(secrets.values.is_empty());
+        assert_eq!(secrets.withheld.len(), 3);
+        let why = &secrets.withheld["THREE"];
+        assert!(why.contains("257 KiB") && why.contains("256 KiB"), "{why}");
+    }
+
+    #[test]
+    fn a_mask_goes_with_its_attempt() {
+        let masks = Masks::default();
+        let patterns = || Patterns::of(["top-secret"]).unwrap().map(Arc::new);
+        masks.set("over", patterns());
+        masks.set("at work", patterns());
+        masks.forget(&["over".to_owned()]);
+        assert!(masks.get("over").is_none());
+        assert!(masks.get("at work").is_some());
+    }
 }

@@ -207,7 +207,10 @@ async fn what_was_sealed_before_a_kill_is_compressed_after_it() {
 async fn a_blot_that_a_restart_forgot_makes_the_log_begin_anew() {
     let folder = tempfile::tempdir().unwrap();
     let logs = || LogStore::new(&folder.path().join("logs")).unwrap();
-    let secrets = || Patterns::of(["top-secret", "top-secret-of-another"]).map(Arc::new);
+    let secrets = || {
+        let found = Patterns::of(["top-secret", "top-secret-of-another"]);
+        found.unwrap().map(Arc::new)
+    };
     let sent = b"a top-secret-of-another, and\nmore\n";
     let blotted = "a *********************, and\nmore\n";
     let (length, sum) = (sent.len() as u64, hex::encode(Sha256::digest(sent)));
@@ -242,7 +245,7 @@ async fn what_is_blotted_stays_so_when_only_its_end_is_still_seen() {
     let folder = tempfile::tempdir().unwrap();
     let logs = LogStore::new(&folder.path().join("logs")).unwrap();
     let whole = "0123456789abcdef-SECRETWORD-0123456789abcdef";
-    let secrets = Patterns::of([whole, "SECRETWORD"]).map(Arc::new);
+    let secrets = Patterns::of([whole, "SECRETWORD"]).unwrap().map(Arc::new);
     // As `xxd -p` writes it: the longest of its forms, and the other secret's lies within.
     let digits = hex::encode(whole);
     let form = format!("{}\n{}", &digits[..60], &digits[60..]);
