@@ -195,7 +195,7 @@ impl Open {
         let found = self.files.find()?;
         let sealed = match found {
             Found::Nothing => {
-                self.index = LineIndex::default();
+                self.begin_anew();
                 false
             }
             Found::Sealed => {
@@ -208,7 +208,7 @@ impl Open {
             Found::Growing { length, .. } => {
                 let is_same = self.of.is_some_and(|of| of.is_same_file(found));
                 if !is_same || length < self.index.bytes() {
-                    self.index = LineIndex::default();
+                    self.begin_anew();
                 }
                 if length > self.index.bytes() {
                     self.files.index_on(&mut self.index, length)?;
@@ -220,6 +220,14 @@ impl Open {
         Ok(self.tell(sealed))
     }
 
+    /// Forgets a file that is not there any more: another server may have begun the log anew, and what was
+    /// blotted in the old one says nothing of the new one.
+    fn begin_anew(&mut self) {
+        self.index = LineIndex::default();
+        self.blotted = false;
+        self.sent = None;
+    }
+
     /// Tells those who watch how long the log is.
     fn tell(&self, sealed: bool) -> LogState {
         let state = LogState {
@@ -227,11 +235,8 @@ impl Open {
             lines: self.index.lines(),
             sealed,
         };
-        self.state.send_if_modified(|told| {
-            let differs = *told != state;
-            *told = state;
-            differs
-        });
+        self.state
+            .send_if_modified(|told| std::mem::replace(told, state) != state);
         state
     }
 }
@@ -351,12 +356,13 @@ impl LogStore {
             if !seal.is_of(length, &sha256) {
                 // What is stored cannot be trusted: the runner sends all of it once more.
                 open.files.begin_anew()?;
-                open.blotted = false;
                 open.refresh()?;
                 return Err(LogError::Seal { length: 0 });
             }
             open.files.write_seal(&seal, &index)?;
             open.index = index;
+            // Nothing follows, and it holds bytes of secrets.
+            open.sent = None;
             open.of = Some(Found::Sealed);
             open.tell(true);
             let attempt = parts.attempt.to_string();

@@ -241,6 +241,26 @@ async fn a_blot_that_a_restart_forgot_makes_the_log_begin_anew() {
 }
 
 #[tokio::test]
+async fn a_blot_of_a_log_that_another_server_began_anew_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = || LogStore::new(&folder.path().join("logs")).unwrap();
+    let secrets = || Patterns::of(["top-secret"]).unwrap().map(Arc::new);
+    let (one, other) = (logs(), logs());
+    let text = b"a top-secret, and more\n";
+    let length = text.len() as u64;
+    let sent = || text.to_vec().into();
+    one.append_without(secrets(), key(), 0, sent())
+        .await
+        .unwrap();
+    let anew = other.seal(key(), length, "0".repeat(64)).await;
+    assert!(matches!(anew, Err(LogError::Seal { length: 0 })));
+    other.append(key(), 0, sent()).await.unwrap();
+    // Nothing is blotted in this file: a checksum that does not fit is damage, at either server.
+    let damaged = one.seal(key(), length, "0".repeat(64)).await;
+    assert!(matches!(damaged, Err(LogError::Seal { length: 0 })));
+}
+
+#[tokio::test]
 async fn what_is_blotted_stays_so_when_only_its_end_is_still_seen() {
     let folder = tempfile::tempdir().unwrap();
     let logs = LogStore::new(&folder.path().join("logs")).unwrap();
