@@ -459,25 +459,34 @@ async fn a_rollout_that_ecs_took_back_while_nobody_listened_is_not_made_again() 
     let sandbox = Sandbox::start(Simulated).await;
     let at = sandbox.service(container(&json!({}))).await;
     let cluster = Cluster::new(sandbox.aws());
-    let before = cluster.observe(None, "shop", &["web".to_owned()]).await;
-    let before = before["web"].as_ref().unwrap().task_definition.clone();
+    let look = async || {
+        let seen = cluster.observe(None, "shop", &["web".to_owned()]).await;
+        seen["web"].as_ref().unwrap().clone()
+    };
+    let before = eventually("the first rollout", async || {
+        let seen = look().await;
+        let is_complete = seen.primary()?.rollout_state.as_deref() == Some("COMPLETED");
+        is_complete.then_some(seen.task_definition)
+    })
+    .await;
     // Longer than the test: the server dies before it hears.
     let fault = json!({
         "operation": "UpdateService", "kind": "delay_reply", "times": 1, "delay_ms": 600_000,
     });
     sandbox.break_calls(&fault).await;
     let mut server = Server::start(sandbox.aws()).await;
-    let release = server.release(1).await;
+    let mut release = Server::new_release(&server.project, 1);
+    for image in release.images.values_mut() {
+        // It starts for longer than the test takes, too: the rollout is under way when it is taken back.
+        image.repository_uri = "simulated:start-60000s".into();
+    }
+    let release = server.bring(release, PIPELINE).await;
     eventually("the update", async || {
         (sandbox.effective("UpdateService").await == 1).then_some(())
     })
     .await;
     server.die().await;
 
-    let look = async || {
-        let seen = cluster.observe(None, "shop", &["web".to_owned()]).await;
-        seen["web"].as_ref().unwrap().clone()
-    };
     let primary = look().await.primary().unwrap().id.clone();
     let rollout = EcsRollout {
         deployment: primary,
