@@ -134,7 +134,7 @@ impl Forms {
 fn wrapped(text: &str, width: usize, column: usize) -> String {
     let mut lines = String::with_capacity(text.len() + text.len() / width);
     for (index, character) in text.chars().enumerate() {
-        if index > 0 && (column + index) % width == 0 {
+        if index > 0 && (column + index).is_multiple_of(width) {
             lines.push('\n');
         }
         lines.push(character);
