@@ -11,12 +11,17 @@ const SHORTEST_LINE: usize = 8;
 /// Where `base64`, PEM files and `xxd -p` break lines, in characters.
 const BASE64_WIDTHS: [usize; 2] = [76, 64];
 const HEX_WIDTH: usize = 60;
-/// Longest secret, in bytes, whose base64 is looked for wherever a line may break: each place is a form.
-const LONGEST_WRAPPED: usize = 1 << 10;
+/// What base64 that breaks anywhere may take, in bytes of forms, of which each place of a break is one: about
+/// forty tokens of 40 bytes. Each byte is about thirty in the automaton.
+const MOST_WRAPPED: usize = 256 << 10;
 
 /// Forms of secrets; wiped when they are dropped.
 #[derive(Default)]
-pub(crate) struct Forms(BTreeSet<Vec<u8>>);
+pub(crate) struct Forms {
+    all: BTreeSet<Vec<u8>>,
+    /// Bytes of those that break anywhere.
+    wrapped: usize,
+}
 
 /// The same, as a list to search for.
 pub(crate) struct List(Vec<Vec<u8>>);
@@ -111,7 +116,8 @@ impl Forms {
                         let lines = wrapped.lines().filter(|line| line.len() == width);
                         lines.for_each(|line| self.take(line.into()));
                         self.take(wrapped);
-                    } else if secret.len() <= LONGEST_WRAPPED {
+                    } else if self.wrapped + alone.len() <= MOST_WRAPPED {
+                        self.wrapped += alone.len();
                         self.take(wrapped(alone, width, column));
                     }
                 }
@@ -121,12 +127,12 @@ impl Forms {
 
     fn take(&mut self, form: String) {
         if form.len() >= SHORTEST {
-            self.0.insert(form.into_bytes());
+            self.all.insert(form.into_bytes());
         }
     }
 
     pub(crate) fn into_set(self) -> List {
-        List(self.0.into_iter().collect())
+        List(self.all.into_iter().collect())
     }
 }
 

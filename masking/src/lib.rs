@@ -20,7 +20,7 @@ pub const MASK: &[u8] = b"***";
 pub const SHORTEST: usize = 6;
 
 /// Most bytes of secrets that are searched for at once: their forms are many times as much, in memory.
-pub const MOST_BYTES: usize = 512 << 10;
+pub const MOST_BYTES: usize = 128 << 10;
 
 /// Secrets cannot be kept out of a stream, because they are too much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
