@@ -171,7 +171,8 @@ impl Executor {
     }
 
     /// The runs before that a run takes the place of, if its file says so: those that still build, but for
-    /// what comes after its own commit, as when a webhook comes late, and for what the branch stands at, as when it tells of a commit that was overwritten since. One that a person asked for takes no place.
+    /// what comes after its own commit, as when a webhook comes late, and for what the branch stands at, as
+    /// when it tells of a commit that was overwritten since. One that a person asked for takes no place.
     async fn superseded(
         &self,
         run: &Run,

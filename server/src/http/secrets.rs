@@ -131,20 +131,26 @@ pub(super) async fn for_attempt(
     run: &Run,
 ) -> Result<wire::Secrets, HttpError> {
     let secrets = of_run(app, run).await?;
-    let values: Vec<_> = secrets
-        .values
-        .values()
-        .cloned()
-        .map(Zeroizing::new)
-        .collect();
+    mask(app, attempt, &secrets).await?;
+    Ok(secrets)
+}
+
+/// Makes the mask of an attempt, and keeps it for its next logs.
+async fn mask(
+    app: &App,
+    attempt: &str,
+    secrets: &wire::Secrets,
+) -> Result<Option<Arc<Patterns>>, HttpError> {
+    let values = secrets.values.values().cloned();
+    let values: Vec<_> = values.map(Zeroizing::new).collect();
     // Thousands of forms: not on a thread that answers others.
     let made = tokio::task::spawn_blocking(move || {
         Patterns::of(values.iter().map(|value| value.as_str()))
     });
     let patterns = made.await.map_err(HttpError::internal)?;
-    let patterns = patterns.map_err(HttpError::internal)?;
-    app.masks.set(attempt, patterns.map(Arc::new));
-    Ok(secrets)
+    let patterns = patterns.map_err(HttpError::internal)?.map(Arc::new);
+    app.masks.set(attempt, patterns.clone());
+    Ok(patterns)
 }
 
 /// What an attempt's logs must not show. After a restart, or at another server than the one that told them,
@@ -163,8 +169,7 @@ pub(super) async fn mask_of(
     if let Some(known) = app.masks.get(attempt) {
         return Ok(known);
     }
-    for_attempt(app, attempt, run).await?;
-    Ok(app.masks.get(attempt).flatten())
+    mask(app, attempt, &of_run(app, run).await?).await
 }
 
 /// The secrets that the steps of a run name, with their values, and why it does not get the others.

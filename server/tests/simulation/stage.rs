@@ -38,6 +38,8 @@ pub(crate) const TICK: SignedDuration = SignedDuration::from_secs(5);
 const LEASE: SignedDuration = SignedDuration::from_secs(20);
 /// Longer than any wait for another try, which is partly left to chance: whatever is not over is due.
 const AHEAD: SignedDuration = SignedDuration::from_secs(90);
+/// A sandbox begins within this time: it bounds a failure.
+const LONGEST_START: Duration = Duration::from_secs(60);
 /// Effects of one round.
 const AT_ONCE: u32 = 50;
 /// Nothing takes so many rounds.
@@ -90,6 +92,7 @@ impl Sandbox {
         let endpoint = tokio::select! {
             endpoint = answers => endpoint,
             ended = &mut serving => panic!("the sandbox ended at its start: {ended:?}"),
+            () = tokio::time::sleep(LONGEST_START) => panic!("the sandbox does not begin"),
         };
         Self {
             endpoint,

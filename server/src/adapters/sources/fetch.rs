@@ -137,7 +137,8 @@ impl Sources {
     }
 
     /// Makes sure that the mirror holds `commit`, or the annotated tag that it is, with all its history,
-    /// fetching `git_ref` when it does not. A commit that the ref no longer leads to is asked for by its id, which forges allow.
+    /// fetching `git_ref` when it does not. A commit that the ref no longer leads to is asked for by its id,
+    /// which forges allow.
     ///
     /// # Errors
     /// [`SourcesError`]; transient when the repository cannot be reached.
