@@ -61,19 +61,40 @@ impl Bench {
 
     /// Runs one task of these containers; its ARN.
     async fn run(&self, containers: Value) -> String {
+        let definition = json!({ "containerDefinitions": containers });
+        self.run_defined(definition, json!({})).await
+    }
+
+    /// The same on Fargate.
+    async fn run_on_fargate(&self, containers: Value) -> String {
+        let definition = json!({"containerDefinitions": containers, "networkMode": "awsvpc",
+            "cpu": "256", "memory": "512", "executionRoleArn": "arn:aws:iam::000000000000:role/app"});
+        let members = json!({"launchType": "FARGATE",
+            "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-1"]}}});
+        self.run_defined(definition, members).await
+    }
+
+    /// Runs one task of `definition`, asked for with these `members`, too; its ARN.
+    async fn run_defined(&self, mut definition: Value, mut members: Value) -> String {
         let family = unique("family");
-        let definition = json!({ "family": family, "containerDefinitions": containers });
+        definition["family"] = json!(family);
         self.sandbox
             .ecs("RegisterTaskDefinition", definition)
             .await
             .unwrap();
         // The second one finds it already there.
         let _ = self.sandbox.ecs("CreateCluster", json!({})).await;
-        let ran = self
-            .sandbox
-            .ecs("RunTask", json!({ "taskDefinition": family }));
-        let ran = ran.await.unwrap();
+        members["taskDefinition"] = json!(family);
+        let ran = self.sandbox.ecs("RunTask", members).await.unwrap();
         ran["tasks"][0]["taskArn"].as_str().unwrap().to_owned()
+    }
+
+    /// Asks the sandbox itself, not AWS: `/_sandbox/<path>`.
+    async fn own(&self, path: &str, body: Value) {
+        let url = format!("{}/_sandbox/{path}", self.sandbox.endpoint);
+        let answer = http(Method::POST, &url, &[], body.to_string()).await;
+        let answer = answer.unwrap();
+        assert!(answer.status.is_success(), "{}", answer.text());
     }
 
     async fn describe(&self, arn: &str) -> Value {
@@ -244,6 +265,39 @@ async fn a_stopped_task_gets_sigterm_and_then_sigkill() {
     assert_eq!(container(&task, "polite")["exitCode"], 0);
     assert_eq!(container(&task, "rude")["exitCode"], 137);
     assert_eq!(bench.lines(&arn, "polite").await, ["ready", "bye"]);
+    bench.sandbox.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_loses_its_spot_capacity_gets_sigterm() {
+    let bench = Bench::new().await;
+    let script = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 1; done";
+    let app = bench.container("app", script, json!({}));
+    let arn = bench.run_on_fargate(json!([app])).await;
+    bench.until_ready(&arn, "app").await;
+    bench.own("interruptions", json!({ "task": arn })).await;
+    let task = bench.until(&arn, "STOPPED").await;
+    assert_eq!(task["stopCode"], "SpotInterruption", "{task:#}");
+    assert_eq!(task["stoppedReason"], "Your Spot Task was interrupted.");
+    assert_eq!(container(&task, "app")["exitCode"], 0);
+    assert_eq!(bench.lines(&arn, "app").await, ["ready", "bye"]);
+    bench.sandbox.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_without_its_log_stream_has_no_container() {
+    let bench = Bench::new().await;
+    let fault = json!({"operation": "CreateLogStream", "kind": "deny", "times": 1});
+    bench.own("faults", fault).await;
+    let app = bench.container("app", "echo never", json!({}));
+    let arn = bench.run_on_fargate(json!([app])).await;
+    let task = bench.until(&arn, "STOPPED").await;
+    assert_eq!(task["stopCode"], "TaskFailedToStart", "{task:#}");
+    let reason = task["stoppedReason"].as_str().unwrap();
+    let expected = "ResourceInitializationError: failed to validate logger args";
+    assert!(reason.starts_with(expected), "{reason}");
+    assert!(container(&task, "app")["runtimeId"].is_null(), "{task:#}");
+    assert!(bench.lines(&arn, "app").await.is_empty());
     bench.sandbox.finish().await;
 }
 
