@@ -221,6 +221,29 @@ fn a_step_with_a_sidecar_is_read_whole() {
 }
 
 #[test]
+fn steps_come_as_the_file_has_them_each_after_what_it_needs() {
+    let step = |needs: &str| format!("{{image: a, run: b, needs: [{needs}]}}");
+    let steps = [
+        ("last", "d, b"),
+        ("b", ""),
+        ("c", "b"),
+        ("d", "e"),
+        ("e", ""),
+    ];
+    let steps = steps.map(|(name, needs)| format!("  {name}: {}\n", step(needs)));
+    let pipeline = read(&format!(
+        "version: 1\nname: shop\nsteps:\n{}",
+        steps.concat()
+    ));
+    let order: Vec<&str> = pipeline
+        .steps_in_order()
+        .into_iter()
+        .map(StepName::as_str)
+        .collect();
+    assert_eq!(order, ["b", "c", "e", "d", "last"]);
+}
+
+#[test]
 fn values_keep_their_spelling() {
     let catalog = read(DEV_QA_PRODUCTION);
     let image = &catalog.images[&ImageName::parse("catalog").unwrap()];

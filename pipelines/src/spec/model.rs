@@ -10,6 +10,7 @@ use crate::id::{EnvironmentName, ImageName, ProjectName, ServiceName, StepName};
 use crate::secret::SecretRef;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// One project's pipeline: what starts it, what it builds, and where that goes.
@@ -331,6 +332,37 @@ pub enum Gate {
 }
 
 impl Pipeline {
+    /// The steps in an order that respects `needs`: again and again the first of the file that may come now. A
+    /// file that was checked has no circle; one that was not loses what is in it.
+    #[must_use]
+    pub fn steps_in_order(&self) -> Vec<&StepName> {
+        let mut missing: Vec<usize> = self.steps.values().map(|step| step.needs.len()).collect();
+        let mut needed_by = vec![vec![]; missing.len()];
+        for (index, step) in self.steps.values().enumerate() {
+            for need in step
+                .needs
+                .iter()
+                .filter_map(|name| self.steps.get_index_of(name))
+            {
+                needed_by[need].push(index);
+            }
+        }
+        let mut ready: BTreeSet<usize> = (0..missing.len())
+            .filter(|index| missing[*index] == 0)
+            .collect();
+        let mut ordered = vec![];
+        while let Some(index) = ready.pop_first() {
+            ordered.extend(self.steps.get_index(index).map(|(name, _)| name));
+            for next in &needed_by[index] {
+                missing[*next] -= 1;
+                if missing[*next] == 0 {
+                    ready.insert(*next);
+                }
+            }
+        }
+        ordered
+    }
+
     /// Whether a gate of any environment has `not_author`.
     #[must_use]
     pub fn asks_for_authors(&self) -> bool {

@@ -4,8 +4,11 @@
 //! exactly one attempt, and every report carries the fence. Nothing here decides what a report
 //! means: it becomes a fact of the run.
 
+mod assignment;
 mod secrets;
 mod sources;
+
+pub use assignment::steps_of;
 
 use super::App;
 use super::auth::{Then, bearer, new_secret};
@@ -18,10 +21,9 @@ use roadstead_pipelines::id::{ImageDigest, ImageName, StepName};
 use roadstead_pipelines::release::ImageRef;
 use roadstead_pipelines::report::Failure;
 use roadstead_pipelines::run::{AttemptOutcome, Run};
-use roadstead_pipelines::spec::{self, LeftOut, Pipeline};
 use roadstead_protocol as wire;
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -29,8 +31,6 @@ use subtle::ConstantTimeEq;
 
 /// Longest reason that is stored, in bytes.
 const LONGEST_REASON: usize = 4_096;
-/// A step without a timeout of its own may take one hour.
-const DEFAULT_TIMEOUT_SECONDS: u64 = 3_600;
 
 /// Every route of the protocol.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -245,7 +245,7 @@ async fn claim(
     let token = new_secret("rsa");
     let now = crate::clock::now();
     let can_do = move |run: &Run| {
-        let mut steps = steps_of_run(run).into_iter();
+        let mut steps = assignment::steps_of_run(run).into_iter();
         steps.all(|step| step.protocol_version() <= version)
     };
     let claiming = app
@@ -266,147 +266,8 @@ async fn claim(
         run: run.id.to_string(),
         commit: run.commit.to_string(),
         git_ref: run.git_ref.clone(),
-        steps: steps_of_run(&run),
+        steps: assignment::steps_of_run(&run),
     }))
-}
-
-/// The steps of a run whose job waits, or runs; none of one whose file was not read yet.
-fn steps_of_run(run: &Run) -> Vec<wire::Step> {
-    let (left_out, repositories) = (&run.left_out, &run.repositories);
-    let pipeline = run.pipeline.iter();
-    pipeline
-        .flat_map(|it| steps_of(it, left_out, repositories, run.commit.as_str()))
-        .collect()
-}
-
-/// The file's steps as a runner takes them, in an order that respects `needs`, without those that are
-/// `left_out`: what needs one of these needs what that one needs. Images are pushed to their repository of
-/// `repositories` and tagged with `commit`; one without a repository is not built.
-#[must_use]
-pub fn steps_of(
-    pipeline: &Pipeline,
-    left_out: &LeftOut,
-    repositories: &BTreeMap<ImageName, String>,
-    commit: &str,
-) -> Vec<wire::Step> {
-    let mut ordered: Vec<&StepName> = vec![];
-    // The file's order, each step after those that it needs: at most one pass per step.
-    while ordered.len() < pipeline.steps.len() {
-        let before = ordered.len();
-        for (name, step) in &pipeline.steps {
-            if !ordered.contains(&name) && step.needs.iter().all(|need| ordered.contains(&need)) {
-                ordered.push(name);
-            }
-        }
-        if ordered.len() == before {
-            break;
-        }
-    }
-    let step = |name: &StepName| {
-        let step = &pipeline.steps[name];
-        wire::Step {
-            name: name.to_string(),
-            needs: needs_of(step, pipeline, left_out)
-                .into_iter()
-                .map(ToString::to_string)
-                .collect(),
-            timeout_seconds: step.timeout.map_or(DEFAULT_TIMEOUT_SECONDS, |t| t.get()),
-            retry: step.retry,
-            action: action_of(&step.action, pipeline, repositories, commit),
-        }
-    };
-    ordered
-        .into_iter()
-        .filter(|name| !left_out.contains_key(*name))
-        .map(step)
-        .collect()
-}
-
-/// What a step needs of those that are not left out, each once.
-fn needs_of<'p>(
-    step: &'p spec::Step,
-    pipeline: &'p Pipeline,
-    left_out: &LeftOut,
-) -> BTreeSet<&'p StepName> {
-    let mut needed = BTreeSet::new();
-    let mut open: Vec<&StepName> = step.needs.iter().collect();
-    let mut seen: BTreeSet<&StepName> = open.iter().copied().collect();
-    while let Some(name) = open.pop() {
-        if !left_out.contains_key(name) {
-            needed.insert(name);
-            continue;
-        }
-        let further = pipeline.steps.get(name).map(|step| &step.needs);
-        open.extend(
-            further
-                .into_iter()
-                .flatten()
-                .filter(|need| seen.insert(need)),
-        );
-    }
-    needed
-}
-
-fn action_of(
-    action: &spec::StepAction,
-    pipeline: &Pipeline,
-    repositories: &BTreeMap<ImageName, String>,
-    commit: &str,
-) -> wire::StepAction {
-    let map = |from: &indexmap::IndexMap<String, String>| {
-        from.iter()
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect::<BTreeMap<_, _>>()
-    };
-    match action {
-        spec::StepAction::Run {
-            image,
-            run,
-            env,
-            sidecars,
-            secrets,
-        } => wire::StepAction::Run {
-            image: image.clone(),
-            run: run.clone(),
-            env: map(env),
-            sidecars: sidecars
-                .iter()
-                .map(|(name, s)| {
-                    let sidecar = wire::Sidecar {
-                        image: s.image.clone(),
-                        env: map(&s.env),
-                        command: s.command.clone(),
-                    };
-                    (name.clone(), sidecar)
-                })
-                .collect(),
-            secrets: secrets
-                .iter()
-                .map(|named| wire::StepSecret {
-                    secret: named.secret.to_string(),
-                    file: named.secret.file_name(),
-                    variable: named.variable.clone(),
-                })
-                .collect(),
-        },
-        spec::StepAction::Build { images } => wire::StepAction::Build {
-            images: images
-                .iter()
-                .filter_map(|name| {
-                    Some((name, pipeline.images.get(name)?, repositories.get(name)?))
-                })
-                .map(|(name, image, uri)| wire::ImageBuild {
-                    name: name.to_string(),
-                    repository_uri: uri.clone(),
-                    tag: format!("git-{commit}"),
-                    context: image.context.clone(),
-                    dockerfile: image.dockerfile.clone(),
-                    target: image.target.clone(),
-                    args: map(&image.args),
-                })
-                .collect(),
-        },
-    }
 }
 
 async fn heartbeat(

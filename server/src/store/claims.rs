@@ -13,7 +13,6 @@ use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::fact::{Change, RunFact};
 use roadstead_pipelines::id::{RunId, StepName};
 use roadstead_pipelines::run::{Run, RunState};
-use roadstead_pipelines::spec::Pipeline;
 use roadstead_protocol::{ACCEPT_SECONDS, AttemptRef, HEARTBEAT_SECONDS};
 use std::sync::Arc;
 
@@ -21,21 +20,6 @@ use std::sync::Arc;
 const MOST_TRIES: u32 = 16;
 /// Jobs that wait are looked at in portions of so many.
 const PORTION: i64 = 16;
-
-/// Steps in the file's order, each after those it needs.
-fn ordered_steps(pipeline: &Pipeline) -> Vec<&StepName> {
-    let mut ordered: Vec<&StepName> = vec![];
-    let mut left: Vec<_> = pipeline.steps.iter().collect();
-    while !left.is_empty() {
-        let ready = left
-            .iter()
-            .position(|(_, step)| step.needs.iter().all(|need| ordered.contains(&need)))
-            // A checked file has no circle; with one, the file's order is as good as any.
-            .unwrap_or(0);
-        ordered.push(left.remove(ready).0);
-    }
-    ordered
-}
 
 /// Visits the jobs that wait for a runner, the oldest first, until one visit gives something.
 fn visit_waiting<T>(
@@ -116,7 +100,8 @@ fn claim(
         .pipeline
         .as_ref()
         .map(|pipeline| {
-            ordered_steps(pipeline)
+            pipeline
+                .steps_in_order()
                 .into_iter()
                 .map(StepName::as_str)
                 .collect()

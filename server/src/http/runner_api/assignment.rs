@@ -1,0 +1,138 @@
+//! A run's job as a runner takes it: the pipeline file's steps in the protocol's words.
+//!
+//! Pure; knows of no request and no row.
+
+use roadstead_pipelines::id::{ImageName, StepName};
+use roadstead_pipelines::run::Run;
+use roadstead_pipelines::spec::{self, LeftOut, Pipeline};
+use roadstead_protocol as wire;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A step without a timeout of its own may take one hour.
+const DEFAULT_TIMEOUT_SECONDS: u64 = 3_600;
+
+/// The steps of a run whose job waits, or runs; none of one whose file was not read yet.
+pub(super) fn steps_of_run(run: &Run) -> Vec<wire::Step> {
+    let (left_out, repositories) = (&run.left_out, &run.repositories);
+    let pipeline = run.pipeline.iter();
+    pipeline
+        .flat_map(|it| steps_of(it, left_out, repositories, run.commit.as_str()))
+        .collect()
+}
+
+/// The file's steps as a runner takes them, in an order that respects `needs`, without those that are
+/// `left_out`: what needs one of these needs what that one needs. Images are pushed to their repository of
+/// `repositories` and tagged with `commit`; one without a repository is not built.
+#[must_use]
+pub fn steps_of(
+    pipeline: &Pipeline,
+    left_out: &LeftOut,
+    repositories: &BTreeMap<ImageName, String>,
+    commit: &str,
+) -> Vec<wire::Step> {
+    let step = |name: &StepName| {
+        let step = &pipeline.steps[name];
+        wire::Step {
+            name: name.to_string(),
+            needs: needs_of(step, pipeline, left_out)
+                .into_iter()
+                .map(ToString::to_string)
+                .collect(),
+            timeout_seconds: step.timeout.map_or(DEFAULT_TIMEOUT_SECONDS, |t| t.get()),
+            retry: step.retry,
+            action: action_of(&step.action, pipeline, repositories, commit),
+        }
+    };
+    let ordered = pipeline.steps_in_order().into_iter();
+    ordered
+        .filter(|name| !left_out.contains_key(*name))
+        .map(step)
+        .collect()
+}
+
+/// What a step needs of those that are not left out, each once.
+fn needs_of<'p>(
+    step: &'p spec::Step,
+    pipeline: &'p Pipeline,
+    left_out: &LeftOut,
+) -> BTreeSet<&'p StepName> {
+    let mut needed = BTreeSet::new();
+    let mut open: Vec<&StepName> = step.needs.iter().collect();
+    let mut seen: BTreeSet<&StepName> = open.iter().copied().collect();
+    while let Some(name) = open.pop() {
+        if !left_out.contains_key(name) {
+            needed.insert(name);
+            continue;
+        }
+        let further = pipeline.steps.get(name).map(|step| &step.needs);
+        open.extend(
+            further
+                .into_iter()
+                .flatten()
+                .filter(|need| seen.insert(need)),
+        );
+    }
+    needed
+}
+
+fn action_of(
+    action: &spec::StepAction,
+    pipeline: &Pipeline,
+    repositories: &BTreeMap<ImageName, String>,
+    commit: &str,
+) -> wire::StepAction {
+    let map = |from: &indexmap::IndexMap<String, String>| {
+        from.iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect::<BTreeMap<_, _>>()
+    };
+    match action {
+        spec::StepAction::Run {
+            image,
+            run,
+            env,
+            sidecars,
+            secrets,
+        } => wire::StepAction::Run {
+            image: image.clone(),
+            run: run.clone(),
+            env: map(env),
+            sidecars: sidecars
+                .iter()
+                .map(|(name, s)| {
+                    let sidecar = wire::Sidecar {
+                        image: s.image.clone(),
+                        env: map(&s.env),
+                        command: s.command.clone(),
+                    };
+                    (name.clone(), sidecar)
+                })
+                .collect(),
+            secrets: secrets
+                .iter()
+                .map(|named| wire::StepSecret {
+                    secret: named.secret.to_string(),
+                    file: named.secret.file_name(),
+                    variable: named.variable.clone(),
+                })
+                .collect(),
+        },
+        spec::StepAction::Build { images } => wire::StepAction::Build {
+            images: images
+                .iter()
+                .filter_map(|name| {
+                    Some((name, pipeline.images.get(name)?, repositories.get(name)?))
+                })
+                .map(|(name, image, uri)| wire::ImageBuild {
+                    name: name.to_string(),
+                    repository_uri: uri.clone(),
+                    tag: format!("git-{commit}"),
+                    context: image.context.clone(),
+                    dockerfile: image.dockerfile.clone(),
+                    target: image.target.clone(),
+                    args: map(&image.args),
+                })
+                .collect(),
+        },
+    }
+}
