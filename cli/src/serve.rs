@@ -32,6 +32,15 @@ pub(crate) struct RunnerArgs {
     /// How many attempts it runs at once.
     #[arg(long, default_value_t = 2)]
     slots: usize,
+    /// CPU units that a step may use, 1024 are one processor [default: all processors].
+    #[arg(long, value_name = "UNITS")]
+    step_cpu: Option<u32>,
+    /// Memory that a step may use, in MiB [default: nine tenths of the machine's].
+    #[arg(long, value_name = "MIB")]
+    step_memory: Option<u32>,
+    /// Processes and threads that a step may have.
+    #[arg(long, value_name = "N", default_value_t = roadstead_runner::STEP_PROCESSES)]
+    step_processes: u32,
 }
 
 /// For everything that is not the server or a runner.
@@ -110,6 +119,12 @@ pub(crate) fn runner(args: RunnerArgs) -> anyhow::Result<()> {
         slots: args.slots,
         docker_socket: None,
         disk_watermark_bytes: roadstead_runner::DISK_WATERMARK_BYTES,
+        disk_least_bytes: roadstead_runner::DISK_LEAST_BYTES,
+        step_most: roadstead_runner::StepMost {
+            cpu: args.step_cpu,
+            memory: args.step_memory,
+            processes: args.step_processes,
+        },
     };
     let token = roadstead_runner::CancellationToken::new();
     // One worker: a runner waits, Docker Engine works.

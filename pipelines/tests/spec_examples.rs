@@ -210,6 +210,7 @@ fn a_step_with_a_sidecar_is_read_whole() {
         env,
         sidecars,
         secrets: _,
+        limits: _,
     } = &step.action
     else {
         panic!("{step:?}");

@@ -32,7 +32,7 @@ use std::{collections::BTreeMap, fmt};
 /// | version | what came with it |
 /// |---|---|
 /// | 1 | |
-/// | 2 | secrets of steps ([`StepSecret`]), [`Step::retry`] |
+/// | 2 | secrets of steps ([`StepSecret`]), [`Step::retry`], limits of steps ([`StepLimits`]) |
 pub const PROTOCOL_VERSION: u32 = 2;
 /// The oldest version that a server speaks.
 pub const OLDEST_PROTOCOL_VERSION: u32 = 1;
@@ -184,11 +184,13 @@ impl Step {
     /// does not know.
     #[must_use]
     pub fn protocol_version(&self) -> u32 {
-        let has_secrets = match &self.action {
-            StepAction::Run { secrets, .. } => !secrets.is_empty(),
+        let asks_more = match &self.action {
+            StepAction::Run {
+                secrets, limits, ..
+            } => !secrets.is_empty() || !limits.is_silent(),
             StepAction::Build { .. } => false,
         };
-        if has_secrets || self.retry > 0 { 2 } else { 1 }
+        if asks_more || self.retry > 0 { 2 } else { 1 }
     }
 }
 
@@ -209,6 +211,9 @@ pub enum StepAction {
         /// The secrets that it gets, by name; their values are asked for.
         #[serde(default)]
         secrets: Vec<StepSecret>,
+        /// How much of the runner's machine it may use.
+        #[serde(default, skip_serializing_if = "StepLimits::is_silent")]
+        limits: StepLimits,
     },
     /// Builds images and pushes them.
     Build {
@@ -226,6 +231,24 @@ pub struct StepSecret {
     pub file: String,
     /// The variable of the step's shell that holds it, too.
     pub variable: Option<String>,
+}
+
+/// How much of a runner's machine a step's container may use; what is not said is the runner's to say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StepLimits {
+    /// CPU units: 1024 are one processor.
+    pub cpu: Option<u32>,
+    /// Memory in MiB.
+    pub memory: Option<u32>,
+}
+
+impl StepLimits {
+    /// Says nothing.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The secrets that the steps of an attempt name.

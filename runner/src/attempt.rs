@@ -133,6 +133,7 @@ async fn work(
         workspace,
         spool,
         stop: stop.clone(),
+        disk: runner.disk.clone(),
         side_by_side: runner.slots,
     });
     let job = Arc::new(Job {

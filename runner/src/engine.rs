@@ -5,7 +5,8 @@
 //! nothing of the server.
 
 use crate::{
-    limits::{Limits, StepEnd},
+    allowance::Allowance,
+    limits::{Interruption, Limits, StepEnd},
     logs::StepLog,
     registry::{self, RegistryTries},
     secrets::{self, Handover},
@@ -18,7 +19,7 @@ use bollard::{
     errors::Error as DockerError,
     models::{
         ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType,
-        NetworkingConfig,
+        NetworkingConfig, SystemInfo,
     },
     query_parameters::{
         AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, CreateImageOptionsBuilder,
@@ -33,7 +34,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
     path::Path,
-    pin::Pin,
+    pin::{Pin, pin},
     time::Duration,
 };
 use tokio::{
@@ -45,6 +46,20 @@ use tokio::{
 pub(crate) const ATTEMPT_LABEL: &str = "roadstead.attempt";
 /// Label with the runner's instance, which no other runner has.
 pub(crate) const RUNNER_LABEL: &str = "roadstead.runner";
+/// What is left to root in a step: to own and read all files of its container, as package managers do, to become
+/// somebody else, and to serve at any port. Not what Docker Engine gives besides: devices (`MKNOD`), raw packets
+/// on the network that it shares with its sidecars (`NET_RAW`), capabilities of files and processes (`SETFCAP`,
+/// `SETPCAP`), `SYS_CHROOT`, `AUDIT_WRITE`.
+const CAPABILITIES: [&str; 8] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETGID",
+    "SETUID",
+];
 /// Where a step finds its files.
 const WORKSPACE: &str = "/workspace";
 /// Calls with a context or a long build behind them answer late; steps have their own timeout.
@@ -62,6 +77,7 @@ const NOT_FOUND: u16 = 404;
 pub(crate) struct Engine {
     docker: Docker,
     instance: String,
+    allowance: Allowance,
 }
 
 /// What a step wants of a container.
@@ -74,6 +90,7 @@ pub(crate) struct StepContainer<'a> {
     pub(crate) env: &'a BTreeMap<String, String>,
     pub(crate) sidecars: &'a BTreeMap<String, Sidecar>,
     pub(crate) secrets: Option<&'a Handover>,
+    pub(crate) allowance: Allowance,
     pub(crate) workspace: &'a Path,
 }
 
@@ -97,11 +114,23 @@ impl Engine {
             .context(advice)
     }
 
-    pub(crate) fn new(docker: Docker, instance: &str) -> Self {
+    /// The machine that the engine runs on.
+    pub(crate) async fn machine(docker: &Docker) -> anyhow::Result<SystemInfo> {
+        let machine = docker.info().await;
+        machine.context("cannot ask Docker Engine for its machine")
+    }
+
+    pub(crate) fn new(docker: Docker, instance: &str, allowance: Allowance) -> Self {
         Self {
             docker,
             instance: instance.to_owned(),
+            allowance,
         }
+    }
+
+    /// What a step may use at most.
+    pub(crate) fn allowance(&self) -> Allowance {
+        self.allowance
     }
 
     pub(crate) fn docker(&self) -> &Docker {
@@ -191,13 +220,13 @@ impl Engine {
             return refused(error, "the step's container could not start");
         }
         let interrupted = tokio::select! {
-            interrupted = self.follow(name, output, limits, log) => interrupted?,
+            interrupted = self.follow(name, step.allowance, output, limits, log) => interrupted?,
             never = hand_over(step.secrets, input) => match never {},
         };
         if let Some(end) = interrupted {
             return Ok(end);
         }
-        let end = self.exit(name).await?;
+        let end = self.exit(name, step.allowance).await?;
         if end != StepEnd::Succeeded {
             self.show_sidecars(name, step, log).await?;
         }
@@ -270,6 +299,7 @@ impl Engine {
                 target: Some(WORKSPACE.to_owned()),
                 ..Default::default()
             }]);
+            step.allowance.bound(host);
             host.tmpfs = step
                 .secrets
                 .map(|_| HashMap::from([(secrets::FOLDER.to_owned(), secrets::MOUNT.to_owned())]));
@@ -290,19 +320,23 @@ impl Engine {
         };
         let log_options = (log_driver == "json-file")
             .then(|| HashMap::from([("max-size".to_owned(), "1m".to_owned())]));
+        let mut host = HostConfig {
+            network_mode: Some(network.to_owned()),
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            cap_add: Some(CAPABILITIES.map(String::from).to_vec()),
+            // A shell as process 1 would not hear SIGTERM.
+            init: Some(true),
+            log_config: Some(HostConfigLogConfig {
+                typ: Some(log_driver.to_owned()),
+                config: log_options,
+            }),
+            ..Default::default()
+        };
+        self.allowance.bound(&mut host);
         ContainerCreateBody {
             labels: Some(self.labels(attempt)),
-            host_config: Some(HostConfig {
-                network_mode: Some(network.to_owned()),
-                security_opt: Some(vec!["no-new-privileges".to_owned()]),
-                // A shell as process 1 would not hear SIGTERM.
-                init: Some(true),
-                log_config: Some(HostConfigLogConfig {
-                    typ: Some(log_driver.to_owned()),
-                    config: log_options,
-                }),
-                ..Default::default()
-            }),
+            host_config: Some(host),
             networking_config: Some(NetworkingConfig {
                 endpoints_config: Some(HashMap::from([(network.to_owned(), endpoint)])),
             }),
@@ -359,6 +393,7 @@ impl Engine {
     async fn follow(
         &self,
         name: &str,
+        allowance: Allowance,
         output: Pin<Box<dyn Stream<Item = Result<LogOutput, DockerError>> + Send>>,
         limits: &Limits,
         log: &StepLog,
@@ -368,6 +403,7 @@ impl Engine {
             .docker
             .wait_container(name, None::<WaitContainerOptions>)
             .boxed();
+        let mut crowded = pin!(self.has_too_many_processes(name, allowance));
         let mut interruption = None;
         let mut output_ended = false;
         let mut exited = false;
@@ -392,6 +428,11 @@ impl Engine {
                     kill_at = Instant::now() + Duration::from_secs(CANCEL_GRACE_SECONDS);
                     interruption = Some(why);
                 }
+                most = &mut crowded, if interruption.is_none() && !exited => {
+                    // Whoever multiplies without end heeds no signal.
+                    kill_at = Instant::now();
+                    interruption = Some(Interruption::TooManyProcesses { most });
+                }
                 () = tokio::time::sleep_until(kill_at), if interruption.is_some() && !killed => {
                     self.kill(name, "SIGKILL").await;
                     killed = true;
@@ -413,7 +454,7 @@ impl Engine {
         }
     }
 
-    async fn exit(&self, name: &str) -> anyhow::Result<StepEnd> {
+    async fn exit(&self, name: &str, allowance: Allowance) -> anyhow::Result<StepEnd> {
         let container = self
             .docker
             .inspect_container(name, None::<InspectContainerOptions>)
@@ -433,7 +474,10 @@ impl Engine {
             code => StepEnd::Failed {
                 exit_code: Some(code),
                 reason: if state.oom_killed == Some(true) {
-                    format!("the step ran out of memory and was killed (exit status {code})")
+                    format!(
+                        "the step ran out of the {} MiB of memory that it may use, and was killed (exit status {code})",
+                        allowance.mebibytes()
+                    )
                 } else {
                     format!("the step's commands ended with exit status {code}")
                 },

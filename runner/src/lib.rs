@@ -18,10 +18,12 @@
 //! | `build`, `logins` | contexts, BuildKit, pushes |
 //! | `logs` | logs on their way, with secrets taken out of them |
 //! | `secret`, `secrets` | what nobody is to see, and how a step gets it |
-//! | `state`, `sweep`, `disk` | what survives this process, and room for more |
+//! | `allowance`, `disk` | how much of the machine a step may use, and what is left of it |
+//! | `state`, `sweep` | what survives this process |
 //!
 //! Idle it needs little memory; give it a current-thread runtime or two workers.
 
+mod allowance;
 mod attempt;
 mod audience;
 mod board;
@@ -47,15 +49,18 @@ mod stop;
 mod sweep;
 mod workspace;
 
+pub use allowance::{STEP_PROCESSES, StepMost};
 pub use local::{LocalEnd, LocalRun, WorkingTree, run_local};
 pub use reqwest::Url;
 pub use secret::Secret;
 pub use tokio_util::sync::CancellationToken;
 
+use allowance::Allowance;
 use anyhow::{Context, bail};
 use board::Board;
 use build::ImageBuilder;
 use client::{Backoff, CallError, Client};
+use disk::Disk;
 use engine::Engine;
 use roadstead_protocol::{Register, Registered};
 use sources::Sources;
@@ -65,6 +70,8 @@ use workspace::Workspaces;
 
 /// Free bytes below which a runner takes no work, unless its [`Config`] says otherwise.
 pub const DISK_WATERMARK_BYTES: u64 = 2 << 30;
+/// Free bytes below which a runner stops its steps, unless its [`Config`] says otherwise.
+pub const DISK_LEAST_BYTES: u64 = 512 << 20;
 
 /// The label, as `key=value`, of everything that the runner with this data folder makes on Docker
 /// Engine; none before its first start.
@@ -95,6 +102,11 @@ pub struct Config {
     pub docker_socket: Option<PathBuf>,
     /// Free bytes in `data` below which no work is taken; see [`DISK_WATERMARK_BYTES`].
     pub disk_watermark_bytes: u64,
+    /// Free bytes below which steps are stopped, in `data` and where Docker Engine keeps containers; see
+    /// [`DISK_LEAST_BYTES`].
+    pub disk_least_bytes: u64,
+    /// What a step may use of the machine.
+    pub step_most: StepMost,
 }
 
 /// What the rooms share.
@@ -106,6 +118,7 @@ struct Runner {
     credential: Secret,
     client: Client,
     engine: Engine,
+    disk: Disk,
     builder: ImageBuilder,
     board: Board,
     sources: Sources,
@@ -153,7 +166,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let spools = Workspaces::new(state.subfolder("spool"));
     let docker = Engine::connect(config.docker_socket.as_deref()).await?;
 
-    let engine = Engine::new(docker, &state.instance()?);
+    let machine = Engine::machine(&docker).await?;
+    let allowance = Allowance::of(&machine, config.step_most)?;
+    let disk = Disk::of(&machine, &config.data, config.disk_least_bytes);
+    let engine = Engine::new(docker, &state.instance()?, allowance);
     let unfinished = sweep::at_start(&state, &engine, &[&workspaces, &spools]).await?;
 
     let identity = tokio::select! {
@@ -162,7 +178,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     };
     let runner_id = identity.runner_id.clone();
     let runner = Arc::new(assemble(
-        config, client, engine, state, identity, workspaces, spools,
+        config, client, engine, disk, state, identity, workspaces, spools,
     ));
     tracing::info!(runner = runner_id, slots = runner.slots, "polls for work");
     println!("runner ready");
@@ -183,6 +199,7 @@ fn assemble(
     config: Config,
     client: Client,
     engine: Engine,
+    disk: Disk,
     state: Arc<State>,
     identity: Identity,
     workspaces: Workspaces,
@@ -197,6 +214,7 @@ fn assemble(
         client,
         builder: ImageBuilder::new(engine.clone()),
         engine,
+        disk,
         board: Board::default(),
         sources: Sources::new(state.subfolder("sources")),
         workspaces,

@@ -1,5 +1,6 @@
 //! When a step must end before its work is done, and how steps end.
 
+use crate::disk::Disk;
 use crate::stop::{StopReason, StopSignal};
 use roadstead_protocol::StepState;
 use std::time::Duration;
@@ -13,21 +14,31 @@ const REASON_BYTES: usize = 3800;
 pub(crate) enum Interruption {
     TimedOut,
     Stopped(StopReason),
+    /// It has all the processes that it may have.
+    TooManyProcesses {
+        most: u32,
+    },
+    /// The machine's disk is nearly full, whoever fills it.
+    DiskIsFull {
+        free_bytes: u64,
+    },
 }
 
-/// A step's deadline and its attempt's stop signal.
+/// A step's deadline, its attempt's stop signal, and the disk of its machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     deadline: Instant,
     stop: StopSignal,
+    disk: Disk,
 }
 
 impl Limits {
     /// From now on, for `timeout`.
-    pub(crate) fn start(timeout: Duration, stop: StopSignal) -> Self {
+    pub(crate) fn start(timeout: Duration, stop: StopSignal, disk: Disk) -> Self {
         Self {
             deadline: Instant::now() + timeout,
             stop,
+            disk,
         }
     }
 
@@ -50,6 +61,7 @@ impl Limits {
             biased;
             reason = self.stop.stopped() => Interruption::Stopped(reason),
             () = tokio::time::sleep_until(self.deadline) => Interruption::TimedOut,
+            free_bytes = self.disk.runs_out() => Interruption::DiskIsFull { free_bytes },
         }
     }
 
@@ -115,6 +127,17 @@ impl From<Interruption> for StepEnd {
         match interruption {
             Interruption::TimedOut => Self::TimedOut,
             Interruption::Stopped(reason) => Self::Stopped(reason),
+            Interruption::TooManyProcesses { most } => Self::failed(format!(
+                "the step used up the {most} processes and threads that it may have at once, and was stopped; a program that starts others without end looks like this, and one that needs more \
+                 needs a runner with a larger `--step-processes`"
+            )),
+            // It may be another step's doing, and another runner has more.
+            Interruption::DiskIsFull { free_bytes } => Self::Errored {
+                reason: format!(
+                    "the step was stopped because the runner's disk is nearly full: {} MB are left",
+                    free_bytes / 1_000_000
+                ),
+            },
         }
     }
 }
@@ -138,13 +161,14 @@ mod tests {
     #[tokio::test]
     async fn a_stop_and_a_deadline_both_interrupt() {
         let stop = StopSignal::new();
-        let limits = Limits::start(Duration::ZERO, stop.clone());
+        let disk = Disk::default();
+        let limits = Limits::start(Duration::ZERO, stop.clone(), disk.clone());
         assert_eq!(
             limits.guard(std::future::pending::<()>()).await,
             Err(Interruption::TimedOut)
         );
         assert_eq!(limits.interruption(), Some(Interruption::TimedOut));
-        let limits = Limits::start(Duration::from_secs(600), stop.clone());
+        let limits = Limits::start(Duration::from_secs(600), stop.clone(), disk);
         assert_eq!(limits.interruption(), None);
         assert_eq!(limits.guard(async { 7 }).await, Ok(7));
         stop.stop(StopReason::Cancelled);

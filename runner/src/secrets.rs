@@ -252,6 +252,7 @@ mod tests {
                 run: "make".into(),
                 env: BTreeMap::new(),
                 sidecars: BTreeMap::new(),
+                limits: roadstead_protocol::StepLimits::default(),
                 secrets: vec![named("ONE", None)],
             },
         };

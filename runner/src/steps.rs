@@ -4,17 +4,21 @@
 //! step's log and state travel to their audience behind the work and never hold it up.
 
 use crate::{
+    allowance::Allowance,
     attempt::Job,
     audience::Audience,
     build::{BuildEnd, ImageBuilder},
     client::CallError,
+    disk::Disk,
     engine::{Engine, StepContainer},
     limits::{Limits, StepEnd, shorten},
     logs::StepLog,
     secrets::Handover,
     stop::{StopReason, StopSignal},
 };
-use roadstead_protocol::{BuiltImage, ImageBuild, Outcome, Step, StepAction, StepState, ordinal};
+use roadstead_protocol::{
+    BuiltImage, ImageBuild, Outcome, Step, StepAction, StepLimits, StepState, ordinal,
+};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
@@ -29,6 +33,7 @@ pub(crate) struct StepRoom {
     pub(crate) workspace: PathBuf,
     pub(crate) spool: PathBuf,
     pub(crate) stop: StopSignal,
+    pub(crate) disk: Disk,
     /// Most steps that run side by side.
     pub(crate) side_by_side: usize,
 }
@@ -255,12 +260,16 @@ async fn tries(
     reporter: &Reporter,
 ) -> (StepEnd, Vec<BuiltImage>) {
     let step = &job.steps[index];
-    let named = match &step.action {
-        StepAction::Run { secrets, .. } => secrets.as_slice(),
-        StepAction::Build { .. } => &[],
+    let (named, asked) = match &step.action {
+        StepAction::Run {
+            secrets, limits, ..
+        } => (secrets.as_slice(), *limits),
+        StepAction::Build { .. } => (&[][..], StepLimits::default()),
     };
-    let secrets = match job.secrets.of_step(named) {
-        Ok(secrets) => secrets,
+    let secrets = job.secrets.of_step(named);
+    let allowance = room.engine.allowance().granted(asked);
+    let given = match secrets.and_then(|secrets| Ok((secrets, allowance?))) {
+        Ok((secrets, allowance)) => Given { secrets, allowance },
         // No try: the next one would not get it either.
         Err(why) => {
             // A log that cannot take this line shows in `close`.
@@ -272,18 +281,12 @@ async fn tries(
     let mut number = 1;
     loop {
         let mut images = Vec::new();
-        let limits = Limits::start(Duration::from_secs(step.timeout_seconds), room.stop.clone());
-        let end = match perform(
-            room,
-            job,
-            index,
-            secrets.as_ref(),
-            &limits,
-            log,
-            &mut images,
-        )
-        .await
-        {
+        let limits = Limits::start(
+            Duration::from_secs(step.timeout_seconds),
+            room.stop.clone(),
+            room.disk.clone(),
+        );
+        let end = match perform(room, job, index, &given, &limits, log, &mut images).await {
             Ok(end) => end,
             Err(error) => {
                 let reason = format!("{error:#}");
@@ -304,11 +307,17 @@ async fn tries(
     }
 }
 
+/// What a step is given besides its files.
+struct Given {
+    secrets: Option<Handover>,
+    allowance: Allowance,
+}
+
 async fn perform(
     room: &StepRoom,
     job: &Job,
     index: usize,
-    secrets: Option<&Handover>,
+    given: &Given,
     limits: &Limits,
     log: &StepLog,
     images: &mut Vec<BuiltImage>,
@@ -330,7 +339,8 @@ async fn perform(
                 run,
                 env: &environment,
                 sidecars,
-                secrets,
+                secrets: given.secrets.as_ref(),
+                allowance: given.allowance,
                 workspace: &room.workspace,
             };
             room.engine.run_step(&container, limits, log).await

@@ -6,7 +6,8 @@
 use super::diagnostic::{At, Reporter};
 use super::fields::{self, Fields};
 use super::model::{
-    BeforeDeploy, Concurrency, Image, Pipeline, Service, Sidecar, Step, StepAction, Trigger, When,
+    BeforeDeploy, Concurrency, Image, Pipeline, Service, Sidecar, Step, StepAction, StepLimits,
+    Trigger, When,
 };
 use super::tree::{Entry, Node, Value};
 use super::{environments, keys, secrets, trigger, values};
@@ -20,6 +21,10 @@ const IMPLICIT_STEP: &str = "build";
 
 /// How often a step may be tried again.
 pub(super) const RETRIES: RangeInclusive<u32> = 1..=5;
+/// CPU units of a step: Docker Engine gives no container less than a hundredth of a processor.
+pub(super) const STEP_CPU: RangeInclusive<u32> = 16..=1_048_576;
+/// MiB of a step: Docker Engine gives no container less than 6.
+pub(super) const STEP_MEMORY: RangeInclusive<u32> = 8..=16_777_216;
 
 /// Reads the whole file.
 pub(super) fn pipeline(root: &Node, reporter: &mut Reporter<'_>) -> Option<Pipeline> {
@@ -185,6 +190,19 @@ fn step(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Step> 
     })
 }
 
+fn limits(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<StepLimits> {
+    let fields = Fields::read(&entry.value, None, entry.at, &keys::LIMITS, reporter)?;
+    let limits = StepLimits {
+        cpu: fields.number("cpu", STEP_CPU, reporter),
+        memory: fields.number("memory", STEP_MEMORY, reporter),
+    };
+    if matches!(&entry.value.value, Value::Map(entries) if entries.is_empty()) {
+        let help = "give it `cpu` or `memory`, or remove it";
+        reporter.error_with_help(entry.at, "`limits` says nothing", help);
+    }
+    Some(limits)
+}
+
 fn when(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<When> {
     let fields = Fields::read(&entry.value, None, entry.at, &keys::WHEN, reporter)?;
     let when = When {
@@ -200,7 +218,7 @@ fn when(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<When> {
 }
 
 fn build(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> StepAction {
-    for key in ["image", "run", "env", "sidecars", "secrets"] {
+    for key in ["image", "run", "env", "sidecars", "secrets", "limits"] {
         if let Some(entry) = fields.get(key, reporter) {
             reporter.error_with_help(
                 entry.at,
@@ -242,12 +260,16 @@ fn run(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> StepAction {
         }
     }
     let secrets = secrets::of_step(fields, &env, reporter);
+    let limits = fields
+        .get("limits", reporter)
+        .and_then(|entry| limits(entry, reporter));
     StepAction::Run {
         image: image.unwrap_or_default(),
         run: run.unwrap_or_default(),
         env,
         sidecars,
         secrets,
+        limits: limits.unwrap_or_default(),
     }
 }
 

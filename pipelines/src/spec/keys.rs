@@ -60,6 +60,7 @@ pub(super) const STEP: Keys = Keys {
     what: "step",
     known: &[
         "image", "run", "env", "secrets", "sidecars", "build", "needs", "when", "timeout", "retry",
+        "limits",
     ],
     later: &[
         "reports",
@@ -82,7 +83,17 @@ pub(super) const STEP: Keys = Keys {
         ("rules", "when"),
         ("retries", "retry"),
         ("attempts", "retry"),
+        ("resources", "limits"),
+        ("memory", "limits"),
+        ("cpu", "limits"),
     ],
+};
+
+pub(super) const LIMITS: Keys = Keys {
+    what: "limits",
+    known: &["cpu", "memory"],
+    later: &[],
+    elsewhere: &[("cpus", "cpu"), ("mem", "memory"), ("mem_limit", "memory")],
 };
 
 pub(super) const WHEN: Keys = Keys {
@@ -232,13 +243,14 @@ pub(super) mod tests {
 
     const DOCUMENTATION: &str = include_str!("../../../docs/pipeline-file.md");
 
-    const ALL: [&Keys; 20] = [
+    const ALL: [&Keys; 21] = [
         &FILE,
         &TRIGGER,
         &PUSH,
         &CONCURRENCY,
         &IMAGE,
         &STEP,
+        &LIMITS,
         &WHEN,
         &SIDECAR,
         &SERVICE,

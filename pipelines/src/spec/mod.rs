@@ -29,7 +29,8 @@ pub use fields::nearest;
 pub use model::{
     AfterRollback, BeforeDeploy, Concurrency, DeployMode, DoneWhen, EcsTarget, EcsTargetOverride,
     Environment, Gate, HttpProbe, Image, Pipeline, ResolvedTarget, Role, Rollback,
-    SERVICE_PLACEHOLDER, Service, Sidecar, Step, StepAction, StepSecret, Trigger, Verify, When,
+    SERVICE_PLACEHOLDER, Service, Sidecar, Step, StepAction, StepLimits, StepSecret, Trigger,
+    Verify, When,
 };
 pub(crate) use trigger::matches_patterns;
 pub use trigger::{Triggered, check_pattern, tag_is_unwanted, triggered_by};

@@ -84,6 +84,15 @@ pub struct Step {
     pub action: StepAction,
 }
 
+/// How much of a runner's machine a step's container may use; what is not said is the runner's to say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepLimits {
+    /// CPU units: 1024 are one processor.
+    pub cpu: Option<u32>,
+    /// Memory in MiB.
+    pub memory: Option<u32>,
+}
+
 /// Where a step runs. It says something.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct When {
@@ -112,6 +121,9 @@ pub enum StepAction {
         /// What it gets and nobody is to see.
         #[serde(default)]
         secrets: Vec<StepSecret>,
+        /// How much of the machine it may use.
+        #[serde(default)]
+        limits: StepLimits,
     },
     /// Builds images and pushes them.
     Build {

@@ -6,7 +6,7 @@
 //! pattern, and a test holds the two together. Nothing refers to anything (`$ref`), because editors show
 //! and complete such places less well. Compiled for tests alone: the product carries the result.
 
-use super::decode::RETRIES;
+use super::decode::{RETRIES, STEP_CPU, STEP_MEMORY};
 use super::environments::{
     AFTER_ROLLBACK, APPROVALS, CPU, DEPLOY, DONE_WHEN, MAX_PERCENT, MEMORY, MIN_HEALTHY_PERCENT,
     STATUS, TASKS,
@@ -110,6 +110,9 @@ fn value(of: &Keys, key: &str) -> Value {
         ("step", "needs") => list(&text(pattern::NAME), 0),
         ("step", "when") => mapping(&keys::WHEN),
         ("step", "retry") => number(&RETRIES),
+        ("step", "limits") => mapping(&keys::LIMITS),
+        ("limits", "cpu") => number(&STEP_CPU),
+        ("limits", "memory") => number(&STEP_MEMORY),
         ("when", "branches" | "tags" | "paths") => list(&text(pattern::GLOB), 1),
         ("step", "timeout") | ("environment", "rollout_timeout") => {
             text(pattern::POSITIVE_DURATION)
@@ -176,7 +179,7 @@ fn value(of: &Keys, key: &str) -> Value {
 fn together(of: &Keys) -> Value {
     match of.what {
         "step" => {
-            let of_run = ["image", "run", "env", "secrets", "sidecars"]
+            let of_run = ["image", "run", "env", "secrets", "sidecars", "limits"]
                 .map(|key| json!({"required": [key]}));
             json!({
                 "if": {"required": ["build"]},
@@ -184,7 +187,7 @@ fn together(of: &Keys) -> Value {
                 "else": {"required": ["image", "run"]},
             })
         }
-        "when" => json!({"minProperties": 1}),
+        "when" | "limits" => json!({"minProperties": 1}),
         "gate" => json!({"minProperties": 1, "maxProperties": 1}),
         "done_when" => json!({"required": ["serving"]}),
         _ => json!({}),

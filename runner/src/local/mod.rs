@@ -13,10 +13,12 @@ pub(crate) use terminal::Terminal;
 pub use tree::WorkingTree;
 
 use crate::{
-    CancellationToken, absolute,
+    CancellationToken, DISK_LEAST_BYTES, StepMost, absolute,
+    allowance::Allowance,
     attempt::Job,
     audience::Audience,
     build::ImageBuilder,
+    disk::Disk,
     engine::Engine,
     secrets::Secrets,
     state::State,
@@ -91,7 +93,10 @@ pub async fn run_local(
     let state = tokio::task::spawn_blocking(move || State::open(&data))
         .await?
         .context("this working tree is run by another process already")?;
-    let engine = Engine::new(docker, &state.instance()?);
+    let machine = Engine::machine(&docker).await?;
+    let allowance = Allowance::of(&machine, StepMost::default())?;
+    let disk = Disk::of(&machine, &run.data, DISK_LEAST_BYTES);
+    let engine = Engine::new(docker, &state.instance()?, allowance);
     let workspaces = Workspaces::new(state.subfolder("workspaces"));
     let spools = Workspaces::new(state.subfolder("spool"));
     let images = images_of(&run.steps);
@@ -108,7 +113,7 @@ pub async fn run_local(
             signal.stop(StopReason::Lost);
         }
     });
-    let end = steps_of(run, &engine, &workspaces, &spools, &signal).await;
+    let end = steps_of(run, &engine, disk, &workspaces, &spools, &signal).await;
     listening.abort();
     sweep::at_end(&engine).await;
     let removed = remove(&engine, &workspaces, &images).await;
@@ -121,6 +126,7 @@ pub async fn run_local(
 async fn steps_of(
     run: LocalRun,
     engine: &Engine,
+    disk: Disk,
     workspaces: &Workspaces,
     spools: &Workspaces,
     signal: &StopSignal,
@@ -146,6 +152,7 @@ async fn steps_of(
         workspace,
         spool,
         stop: signal.clone(),
+        disk,
         side_by_side: run.side_by_side,
     };
     let secrets = Secrets::withhold_all(&run.steps, "a run on this machine has none");

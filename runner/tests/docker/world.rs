@@ -3,7 +3,7 @@
 
 use crate::peer::{PATIENCE, Peer, REGISTRATION_TOKEN};
 use roadstead_protocol::*;
-use roadstead_runner::{CancellationToken, Config, Secret, Url};
+use roadstead_runner::{CancellationToken, Config, Secret, StepMost, Url};
 use std::{
     collections::BTreeMap,
     fs,
@@ -188,6 +188,7 @@ pub(crate) fn run_step(name: &str, needs: &[&str], image: &BaseImage, run: &str)
             env: BTreeMap::new(),
             sidecars: BTreeMap::new(),
             secrets: vec![],
+            limits: StepLimits::default(),
         },
     }
 }
@@ -262,6 +263,8 @@ pub(crate) fn config(peer: &Peer, data: &Path) -> Config {
         docker_socket: None,
         // The tests' machine may be nearly full; the watermark has a test of its own.
         disk_watermark_bytes: 1,
+        disk_least_bytes: 1,
+        step_most: StepMost::default(),
     }
 }
 

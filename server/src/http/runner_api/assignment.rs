@@ -93,6 +93,7 @@ fn action_of(
             env,
             sidecars,
             secrets,
+            limits,
         } => wire::StepAction::Run {
             image: image.clone(),
             run: run.clone(),
@@ -116,6 +117,10 @@ fn action_of(
                     variable: named.variable.clone(),
                 })
                 .collect(),
+            limits: wire::StepLimits {
+                cpu: limits.cpu,
+                memory: limits.memory,
+            },
         },
         spec::StepAction::Build { images } => wire::StepAction::Build {
             images: images
