@@ -107,6 +107,10 @@ pub struct When {
 /// What a step does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most steps are the large one, and a file has few of the other"
+)]
 pub enum StepAction {
     /// A script in a container.
     Run {
