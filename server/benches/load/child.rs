@@ -1,9 +1,10 @@
 //! The server under load: this very program, started again.
 
+use crate::fill;
 use anyhow::{Context, ensure};
 use roadstead_server::config::{Config, Project};
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -14,6 +15,8 @@ pub(crate) const SERVE: &str = "serve";
 pub(crate) const SECRET: &str = "the-benchmark's-webhook-secret";
 /// What its runners introduce themselves with.
 pub(crate) const REGISTRATION: &str = "the-benchmark's-registration-token";
+/// Of its administrator.
+const PASSWORD: &str = "a-long-password-for-nobody";
 /// How many projects share the load.
 pub(crate) const PROJECTS: usize = 8;
 /// How many steps the one job of each of them has.
@@ -49,7 +52,7 @@ pub(crate) async fn be_the_server(folder: &Path) -> anyhow::Result<()> {
     };
     config.http.listen.set_port(0);
     REGISTRATION.clone_into(&mut config.runners.registration_token);
-    "a-long-password-for-nobody".clone_into(&mut config.admin.password);
+    PASSWORD.clone_into(&mut config.admin.password);
     config.projects = (0..PROJECTS)
         .map(|number| Project {
             name: project(number),
@@ -83,11 +86,19 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Where its database is, in its folder.
+    pub(crate) const DATABASE: &str = "data/roadstead.db";
+
     pub(crate) fn start() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let commits = (0..PROJECTS)
             .map(|number| repository(folder.path(), &project(number)))
             .collect::<anyhow::Result<_>>()?;
+        Self::again(folder, commits)
+    }
+
+    /// Started on what is there.
+    pub(crate) fn again(folder: TempDir, commits: Vec<String>) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(SERVE)
             .arg(folder.path())
@@ -108,6 +119,35 @@ impl Server {
             folder,
             commits,
         })
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.path().join(Self::DATABASE)
+    }
+
+    /// Waits until its database answers a query so.
+    pub(crate) async fn until(&self, sql: &str, expected: &str) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let found = fill::query(&self.database(), sql)?;
+            if found == [expected] {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "{sql}: {found:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Signs its administrator in; the cookie that says so.
+    pub(crate) async fn sign_in(&self, client: &reqwest::Client) -> anyhow::Result<String> {
+        let fields = [("user", "admin"), ("password", PASSWORD)];
+        let url = format!("{}/login", self.address);
+        let answer = client.post(url).form(&fields).send().await?;
+        let cookies = answer.headers().get_all("set-cookie");
+        let mut cookies = cookies.iter().filter_map(|cookie| cookie.to_str().ok());
+        let session = cookies.find(|cookie| cookie.starts_with("roadstead_session="));
+        let session = session.with_context(|| format!("no session: {}", answer.status()))?;
+        Ok(session.split(';').next().unwrap_or_default().to_owned())
     }
 
     /// Seconds of processor time that the server has used.
@@ -132,11 +172,11 @@ impl Server {
     }
 
     /// Ends it as SIGKILL does: what was acknowledged has to be there.
-    pub(crate) fn kill(mut self) -> anyhow::Result<TempDir> {
+    pub(crate) fn kill(mut self) -> anyhow::Result<(TempDir, Vec<String>)> {
         self.child.kill()?;
         self.child.wait()?;
         let folder = std::mem::replace(&mut self.folder, tempfile::tempdir()?);
-        Ok(folder)
+        Ok((folder, std::mem::take(&mut self.commits)))
     }
 }
 

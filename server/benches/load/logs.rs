@@ -2,114 +2,19 @@
 //! floods, and small ones, as of steps that trickle. Every log is sealed with its length and SHA-256,
 //! which the server compares with what it stored.
 
-use crate::child::{self, PROJECTS, REGISTRATION, SECRET, STEPS, Server};
+use crate::child::{self, PROJECTS, STEPS, Server};
 use crate::floors;
+use crate::quantiles::Quantiles;
+use crate::runners::{self, Attempt};
 use anyhow::{Context, ensure};
-use hmac::{Hmac, KeyInit, Mac};
-use reqwest::{Client, RequestBuilder, StatusCode};
+use reqwest::StatusCode;
 use roadstead_protocol as wire;
-use serde::de::DeserializeOwned;
-use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::time::{Duration, Instant};
 
 /// Bytes of each log in the two loads, and of each piece that it is sent in.
 const FLOOD: (usize, usize) = (20_000_000, wire::LOG_CHUNK_BYTES);
 const TRICKLE: (usize, usize) = (400_000, 2_000);
-/// Bounds a failure.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// One attempt and what its calls need.
-#[derive(Clone)]
-struct Attempt {
-    client: Client,
-    address: String,
-    assignment: wire::Assignment,
-}
-
-impl Attempt {
-    fn call(&self, method: reqwest::Method, rest: &str) -> RequestBuilder {
-        let id = &self.assignment.attempt.attempt;
-        let url = format!("{}/runner/v1/attempts/{id}/{rest}", self.address);
-        self.client
-            .request(method, url)
-            .bearer_auth(&self.assignment.token)
-    }
-}
-
-async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> anyhow::Result<T> {
-    Ok(request.send().await?.error_for_status()?.json().await?)
-}
-
-/// Pushes to every project and takes the jobs that come of it, one runner for each.
-async fn attempts(server: &Server) -> anyhow::Result<Vec<Attempt>> {
-    let client = Client::builder().tcp_nodelay(true).build()?;
-    let mut taken = vec![];
-    for (number, commit) in server.commits.iter().enumerate() {
-        let body = json!({"ref": "refs/heads/main", "after": commit}).to_string();
-        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())?;
-        mac.update(body.as_bytes());
-        let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
-        let url = format!("{}/webhooks/git/{}", server.address, child::project(number));
-        let push = client.post(url).header("x-hub-signature-256", signature);
-        push.body(body).send().await?.error_for_status()?;
-
-        let introduction = wire::Register {
-            registration_token: REGISTRATION.to_owned(),
-            name: format!("load-{number}"),
-            labels: vec![],
-        };
-        let url = format!("{}/runner/v1/register", server.address);
-        let registered: wire::Registered = answer(client.post(url).json(&introduction)).await?;
-        let poll = wire::Poll {
-            protocol_version: wire::PROTOCOL_VERSION,
-            labels: vec![],
-            free_slots: 1,
-            disk_free_bytes: 1 << 40,
-            running: vec![],
-        };
-        let begun = Instant::now();
-        let assignment = loop {
-            let url = format!("{}/runner/v1/poll", server.address);
-            let ask = client.post(url).bearer_auth(&registered.credential);
-            let reply: wire::PollReply = answer(ask.json(&poll)).await?;
-            if let Some(assignment) = reply.assign {
-                break assignment;
-            }
-            ensure!(begun.elapsed() < PATIENCE, "no job came of a push");
-        };
-        let attempt = Attempt {
-            client: client.clone(),
-            address: server.address.clone(),
-            assignment,
-        };
-        let accept = attempt.call(reqwest::Method::POST, "accept");
-        accept.send().await?.error_for_status()?;
-        tokio::spawn(heartbeats(attempt.clone(), registered.credential));
-        taken.push(attempt);
-    }
-    Ok(taken)
-}
-
-/// Keeps the lease until the server is gone.
-async fn heartbeats(attempt: Attempt, credential: String) {
-    let beat = wire::Heartbeat {
-        running: vec![attempt.assignment.attempt.clone()],
-    };
-    let url = format!("{}/runner/v1/heartbeat", attempt.address);
-    loop {
-        let sent = attempt
-            .client
-            .post(&url)
-            .bearer_auth(&credential)
-            .json(&beat)
-            .send();
-        if sent.await.is_err() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_secs(wire::HEARTBEAT_SECONDS)).await;
-    }
-}
 
 /// What one log's pieces took to be acknowledged.
 struct Sent {
@@ -118,7 +23,7 @@ struct Sent {
 }
 
 /// Text that looks like a build's: it compresses about as such text does.
-fn text(seed: usize, bytes: usize) -> Vec<u8> {
+pub(crate) fn text(seed: usize, bytes: usize) -> Vec<u8> {
     let mut text = Vec::with_capacity(bytes + 200);
     let mut number = seed as u64 + 1;
     while text.len() < bytes {
@@ -135,6 +40,21 @@ fn text(seed: usize, bytes: usize) -> Vec<u8> {
 }
 
 async fn send(attempt: Attempt, step: String, text: Vec<u8>, piece: usize) -> anyhow::Result<Sent> {
+    let latencies = append(&attempt, &step, &text, piece).await?;
+    let sealed_in = seal(&attempt, &step, &text).await?;
+    Ok(Sent {
+        latencies,
+        sealed_in,
+    })
+}
+
+/// Sends a log in pieces; how long each took to be acknowledged.
+pub(crate) async fn append(
+    attempt: &Attempt,
+    step: &str,
+    text: &[u8],
+    piece: usize,
+) -> anyhow::Result<Vec<Duration>> {
     let mut latencies = vec![];
     for (number, bytes) in text.chunks(piece).enumerate() {
         let rest = format!("steps/{step}/log?offset={}", number * piece);
@@ -146,10 +66,15 @@ async fn send(attempt: Attempt, step: String, text: Vec<u8>, piece: usize) -> an
         latencies.push(begun.elapsed());
         ensure!(status == StatusCode::NO_CONTENT, "a log answered {status}");
     }
+    Ok(latencies)
+}
+
+/// Says that a log ends here; how long that took.
+pub(crate) async fn seal(attempt: &Attempt, step: &str, text: &[u8]) -> anyhow::Result<Duration> {
     let seal = wire::LogSeal {
         fence: attempt.assignment.attempt.fence,
         length: text.len() as u64,
-        sha256: hex::encode(Sha256::digest(&text)),
+        sha256: hex::encode(Sha256::digest(text)),
     };
     let begun = Instant::now();
     let seal = attempt
@@ -157,10 +82,7 @@ async fn send(attempt: Attempt, step: String, text: Vec<u8>, piece: usize) -> an
         .json(&seal);
     let status = seal.send().await?.status();
     ensure!(status == StatusCode::NO_CONTENT, "a seal answered {status}");
-    Ok(Sent {
-        latencies,
-        sealed_in: begun.elapsed(),
-    })
+    Ok(begun.elapsed())
 }
 
 pub(crate) async fn measure() -> anyhow::Result<()> {
@@ -176,7 +98,7 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
     );
     for (bytes, piece) in [FLOOD, TRICKLE] {
         let server = Server::start()?;
-        let attempts = attempts(&server).await?;
+        let attempts = runners::attempts(&server).await?;
         let texts: Vec<_> = (0..PROJECTS * STEPS)
             .map(|seed| text(seed, bytes))
             .collect();
@@ -199,22 +121,14 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
             seals.push(sent.sealed_in);
         }
         let seconds = begun.elapsed().as_secs_f64();
-        all.sort();
-        let at = |part: f64| -> anyhow::Result<f64> {
-            let found = all
-                .get((all.len() as f64 * part) as usize)
-                .context("none")?;
-            Ok(found.as_secs_f64() * 1e3)
-        };
         let used = (server.processor_seconds()? - before) / seconds;
         let (resident, own) = server.memory()?;
         let megabytes = (bytes * PROJECTS * STEPS) as f64 / 1e6;
         println!(
-            "  roadstead, pieces of {piece} bytes: {:.0} MB/s, {:.0} pieces/s, p50 {:.1} ms, p99 {:.1} ms, longest seal {:.0} ms",
+            "  roadstead, pieces of {piece} bytes: {:.0} MB/s, {:.0} pieces/s, {}, longest seal {:.0} ms",
             megabytes / seconds,
             all.len() as f64 / seconds,
-            at(0.5)?,
-            at(0.99)?,
+            Quantiles::of(all),
             seals.iter().max().context("none")?.as_secs_f64() * 1e3
         );
         println!(

@@ -1,34 +1,72 @@
-//! What one server takes: webhooks that are acknowledged only once they are on the disk, and the logs
-//! of many steps at once; each beside the floor of this machine, measured in the same run.
+//! What one server takes: webhooks that are acknowledged only once they are on the disk, the logs of many
+//! steps at once, jobs that many runners ask for, viewers of a log, and pages after a million runs; beside
+//! the floors of this machine, measured in the same run.
 //!
 //! Every part starts a server of its own in a process of its own, on a new database in a folder that
 //! goes with it, and talks to it over TCP. Load comes from this process, on the same processors, so
 //! that the figures are those of a server and its callers together.
 //!
-//! `cargo bench --package roadstead-server --bench load -- [webhooks] [logs] [--seconds N] [--rate N]`
+//! `cargo bench --package roadstead-server --bench load -- [PART…] [--seconds N] [--rate N] [--runs N]`, where a
+//! part is `webhooks` (`--seconds`, `--rate`), `logs`, `claims`, `tail` or `pages` (`--runs`); without one, all.
 
 mod child;
+mod claims;
+mod fill;
 mod floors;
 mod logs;
+mod pages;
+mod quantiles;
+mod runners;
+mod tail;
 mod webhooks;
 
 use std::time::Duration;
 
-/// What is measured, and how long.
+/// What is measured.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    Webhooks,
+    Logs,
+    Claims,
+    Tail,
+    Pages,
+}
+
+impl Part {
+    const ALL: [Self; 5] = [
+        Self::Webhooks,
+        Self::Logs,
+        Self::Claims,
+        Self::Tail,
+        Self::Pages,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Webhooks => "webhooks",
+            Self::Logs => "logs",
+            Self::Claims => "claims",
+            Self::Tail => "tail",
+            Self::Pages => "pages",
+        }
+    }
+}
+
+/// What is measured, and how much of it.
 struct Arguments {
-    webhooks: bool,
-    logs: bool,
+    parts: Vec<Part>,
     seconds: u64,
     rate: u64,
+    runs: u64,
 }
 
 impl Arguments {
     fn parse(given: &[String]) -> anyhow::Result<Self> {
         let mut arguments = Self {
-            webhooks: false,
-            logs: false,
+            parts: vec![],
             seconds: 60,
             rate: 5_000,
+            runs: 1_000_000,
         };
         let mut given = given.iter().map(String::as_str);
         while let Some(word) = given.next() {
@@ -38,19 +76,22 @@ impl Arguments {
                     .map_err(|_| anyhow::anyhow!("{word} takes a number, not `{text}`"))
             };
             match word {
-                "webhooks" => arguments.webhooks = true,
-                "logs" => arguments.logs = true,
                 "--seconds" => arguments.seconds = number()?,
                 "--rate" => arguments.rate = number()?,
+                "--runs" => arguments.runs = number()?,
                 // cargo's own.
                 "--bench" => {}
-                other => {
-                    anyhow::bail!("`{other}` is none of webhooks, logs, --seconds N, --rate N")
-                }
+                other => match Part::ALL.iter().find(|part| part.word() == other) {
+                    Some(part) => arguments.parts.push(*part),
+                    None => anyhow::bail!(
+                        "`{other}` is none of {}, --seconds N, --rate N, --runs N",
+                        Part::ALL.map(Part::word).join(", ")
+                    ),
+                },
             }
         }
-        if !arguments.webhooks && !arguments.logs {
-            (arguments.webhooks, arguments.logs) = (true, true);
+        if arguments.parts.is_empty() {
+            arguments.parts = Part::ALL.to_vec();
         }
         Ok(arguments)
     }
@@ -68,12 +109,19 @@ fn main() -> anyhow::Result<()> {
         return runtime.block_on(child::be_the_server(folder.as_ref()));
     }
     let arguments = Arguments::parse(&given)?;
-    if arguments.webhooks {
-        let length = Duration::from_secs(arguments.seconds);
-        runtime.block_on(webhooks::measure(arguments.rate, length))?;
-    }
-    if arguments.logs {
-        runtime.block_on(logs::measure())?;
-    }
-    Ok(())
+    runtime.block_on(async {
+        for part in &arguments.parts {
+            match part {
+                Part::Webhooks => {
+                    let length = Duration::from_secs(arguments.seconds);
+                    webhooks::measure(arguments.rate, length).await?;
+                }
+                Part::Logs => logs::measure().await?,
+                Part::Claims => claims::measure().await?,
+                Part::Tail => tail::measure().await?,
+                Part::Pages => pages::measure(arguments.runs).await?,
+            }
+        }
+        Ok(())
+    })
 }

@@ -2,8 +2,9 @@
 //! what was acknowledged is looked for in its database.
 
 use crate::child::{self, PROJECTS, SECRET, Server};
-use crate::floors;
-use anyhow::{Context, ensure};
+use crate::quantiles::Quantiles;
+use crate::{fill, floors};
+use anyhow::ensure;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use http_body_util::{BodyExt, Full};
@@ -13,7 +14,6 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use sha2::Sha256;
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -46,13 +46,8 @@ impl Load {
         self.acknowledged().count() as f64 / self.seconds
     }
 
-    /// The latency that this part of the pushes did not exceed, in milliseconds.
-    fn quantile(&self, part: f64) -> f64 {
-        let mut all: Vec<_> = self.sent.iter().map(|sent| sent.took).collect();
-        all.sort();
-        let at = ((all.len() as f64 * part) as usize).min(all.len().saturating_sub(1));
-        all.get(at)
-            .map_or(f64::NAN, |took| took.as_secs_f64() * 1e3)
+    fn latencies(&self) -> Quantiles {
+        Quantiles::of(self.sent.iter().map(|sent| sent.took).collect())
     }
 }
 
@@ -195,18 +190,6 @@ fn push(number: u64) -> anyhow::Result<Request<Full<Bytes>>> {
         .body(Full::new(Bytes::from(body)))?)
 }
 
-/// The ids of the deliveries that a database holds, each as often as it is there.
-fn stored(database: &Path) -> anyhow::Result<Vec<String>> {
-    let output = std::process::Command::new("python3")
-        .args(["-c", "import sqlite3,sys\nfor row in sqlite3.connect(sys.argv[1]).execute('select delivery_id from deliveries'): print(row[0])"])
-        .arg(database)
-        .output()
-        .context("python3 reads the database from outside")?;
-    ensure!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout)?;
-    Ok(text.lines().map(str::to_owned).collect())
-}
-
 pub(crate) async fn measure(rate: u64, length: Duration) -> anyhow::Result<()> {
     let size = body(0).len();
     println!(
@@ -235,8 +218,9 @@ pub(crate) async fn measure(rate: u64, length: Duration) -> anyhow::Result<()> {
         resident as f64 / 1e6,
         own as f64 / 1e6
     );
-    let folder = server.kill()?;
-    let stored = stored(&folder.path().join("data/roadstead.db"))?;
+    let (folder, _) = server.kill()?;
+    let database = folder.path().join(Server::DATABASE);
+    let stored = fill::query(&database, "select delivery_id from deliveries")?;
     let distinct: BTreeSet<&str> = stored.iter().map(String::as_str).collect();
     let lost = load
         .acknowledged()
@@ -258,10 +242,8 @@ pub(crate) async fn measure(rate: u64, length: Duration) -> anyhow::Result<()> {
 fn tell(who: &str, load: &Load) {
     let refused = load.sent.len() - load.acknowledged().count();
     println!(
-        "  {who}: {:.0}/s acknowledged, p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms, {refused} refused",
+        "  {who}: {:.0}/s acknowledged, {}, {refused} refused",
         load.rate(),
-        load.quantile(0.5),
-        load.quantile(0.99),
-        load.quantile(1.0)
+        load.latencies()
     );
 }
