@@ -55,7 +55,50 @@ pub enum Effect {
     },
 }
 
+/// Who an effect has to wait for. One that does not answer is to hold up what waits for it, and nothing
+/// else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Counterpart {
+    /// The project's repository.
+    Forge,
+    /// Where images are.
+    Registry,
+    /// Where services are.
+    Ecs,
+}
+
+impl Counterpart {
+    /// Every one there is, the one first whose effects matter most to what runs.
+    pub const ALL: [Self; 3] = [Self::Ecs, Self::Registry, Self::Forge];
+
+    /// The word for rows and messages.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Forge => "forge",
+            Self::Registry => "registry",
+            Self::Ecs => "ecs",
+        }
+    }
+}
+
 impl Effect {
+    /// Who it has to wait for; the forge, if there are several.
+    #[must_use]
+    pub fn counterpart(&self) -> Counterpart {
+        match self {
+            // The second one asks the registry, and then the repository for what comes after its commit.
+            Self::ReadSources { .. } | Self::ConfirmImages { .. } => Counterpart::Forge,
+            Self::PrepareRegistry { .. } => Counterpart::Registry,
+            Self::RegisterTaskDefinition { .. }
+            | Self::StartBeforeDeploy { .. }
+            | Self::WatchBeforeDeploy { .. }
+            | Self::StopBeforeDeploy { .. }
+            | Self::UpdateService { .. }
+            | Self::StopRollout { .. } => Counterpart::Ecs,
+        }
+    }
+
     /// The word for rows, metrics and messages.
     #[must_use]
     pub fn word(&self) -> &'static str {

@@ -9,28 +9,28 @@ mod before_deploy;
 mod deployments;
 mod registry;
 mod sources;
+mod turns;
 
 use crate::adapters::aws::AwsError;
 use crate::adapters::cluster::Cluster;
 use crate::adapters::registry::Registry;
 use crate::adapters::sources::{Remote, Sources, SourcesError};
 use crate::clock::Clock;
-use crate::store::{EffectRow, Store, StoreError};
+use crate::store::{EffectRow, Store, StoreError, Wanted};
 use crate::wake::Bell;
 use jiff::SignedDuration;
 use rand::RngExt as _;
-use roadstead_pipelines::effect::Effect;
+use roadstead_pipelines::effect::{Counterpart, Effect};
 use roadstead_pipelines::fact::{Change, DeploymentFact, RunFact};
 use roadstead_pipelines::id::{DeploymentId, ProjectName, RunId};
 use roadstead_pipelines::report::Failure;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use turns::Turns;
 
-/// Effects that are performed at the same time.
-const AT_ONCE: usize = 8;
 /// How long a lease lasts; after a crash this is how long others wait. Work that takes longer has its
 /// lease prolonged.
 const LEASE: Duration = Duration::from_secs(20);
@@ -223,21 +223,11 @@ impl Executor {
     pub async fn run(self, stop: CancellationToken) {
         let mut heard = self.bell.listen();
         let mut working = JoinSet::new();
-        let mut under_way: BTreeMap<String, AbortHandle> = BTreeMap::new();
+        let mut turns = Turns::default();
         loop {
-            under_way.retain(|_, work| !work.is_finished());
-            self.prolong(&mut under_way).await;
-            let free = AT_ONCE.saturating_sub(under_way.len());
-            if free > 0 {
-                for row in self.lease(free, under_way.is_empty()).await {
-                    let (key, executor) = (row.key.clone(), self.clone());
-                    let work = working.spawn(async move { executor.perform(&row).await });
-                    // Leased here although it is under way here: the lease was lost in between.
-                    if let Some(lost) = under_way.insert(key, work) {
-                        lost.abort();
-                    }
-                }
-            }
+            turns.free_finished();
+            self.prolong(&mut turns).await;
+            self.begin(&mut turns, &mut working).await;
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(done) = working.join_next() => match done {
@@ -253,12 +243,12 @@ impl Executor {
 
     /// Prolongs the leases of what is under way, when it is time to. What another server has by now is
     /// broken off here, and everything when the store could not be reached for too long.
-    async fn prolong(&self, under_way: &mut BTreeMap<String, AbortHandle>) {
-        if under_way.is_empty() || self.prolonged.since() < PROLONGED {
+    async fn prolong(&self, turns: &mut Turns) {
+        if turns.is_empty() || self.prolonged.since() < PROLONGED {
             return;
         }
         let now = Instant::now();
-        let keys: Vec<String> = under_way.keys().cloned().collect();
+        let keys = turns.keys();
         // A store that does not answer at all is not to hold up what ends when it cannot be reached.
         let left = HELD.saturating_sub(self.prolonged.since());
         let prolonging = self.store.prolong_effects(keys, self.clock.now() + LEASE);
@@ -273,38 +263,57 @@ impl Executor {
             }
             Ok(Err(_)) | Err(_) => {
                 tracing::warn!("leases of effects could not be prolonged in time");
-                under_way.keys().cloned().collect()
+                turns.keys()
             }
         };
         for key in lost {
-            if let Some(work) = under_way.remove(&key)
-                && !work.is_finished()
-            {
+            if turns.break_off(&key) {
                 tracing::warn!(effect = key, "an effect is left to another server");
-                work.abort();
             }
         }
     }
 
-    /// Leases what is due. `first` says that nothing else is leased here.
-    async fn lease(&self, limit: usize, first: bool) -> Vec<EffectRow> {
+    /// Leases and begins what is due, as far as there are turns for it.
+    async fn begin(&self, turns: &mut Turns, working: &mut JoinSet<()>) {
+        let until = Instant::now() + LONGEST_LEASING;
+        for counterpart in Counterpart::ALL {
+            while let Some(wanted) = turns.wanted(counterpart) {
+                let limit = wanted.limit;
+                let Some(rows) = self.lease(wanted, turns.is_empty(), until).await else {
+                    return;
+                };
+                let is_last = rows.len() < limit as usize;
+                for row in rows {
+                    let (executor, performed) = (self.clone(), row.clone());
+                    let work = working.spawn(async move { executor.perform(&performed).await });
+                    turns.begin(&row, work);
+                }
+                if is_last {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Leases what is wanted, unless that fails or takes too long. `first` says that nothing else is leased
+    /// here.
+    async fn lease(&self, wanted: Wanted, first: bool, until: Instant) -> Option<Vec<EffectRow>> {
         let (now, began) = (self.clock.now(), Instant::now());
-        let limit = u32::try_from(limit).unwrap_or(1);
-        let leasing = self.store.lease_effects(limit, now, now + LEASE);
+        let leasing = self.store.lease_effects(wanted, now, now + LEASE);
         // What is leased after all by a store that took longer is due again when the lease runs out.
-        let leased = tokio::time::timeout(LONGEST_LEASING, leasing).await;
+        let leased = tokio::time::timeout_at(until.into(), leasing).await;
         if first {
             self.prolonged.set(began);
         }
         match leased {
-            Ok(Ok(rows)) => rows,
+            Ok(Ok(rows)) => Some(rows),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "effects could not be leased");
-                vec![]
+                None
             }
             Err(_) => {
                 tracing::warn!("effects could not be leased in time");
-                vec![]
+                None
             }
         }
     }

@@ -8,7 +8,7 @@ use super::schema::effects;
 use super::{EffectRow, EffectState, Result, Store, StoreError, lane};
 use diesel::prelude::*;
 use jiff::Timestamp;
-use roadstead_pipelines::effect::Effect;
+use roadstead_pipelines::effect::{Counterpart, Effect};
 use roadstead_pipelines::fact::Change;
 use roadstead_pipelines::id::ProjectName;
 use std::collections::HashSet;
@@ -26,10 +26,11 @@ type Record = (
     i64,
     Option<i64>,
     Option<String>,
+    String,
 );
 
 fn read(record: Record) -> Result<EffectRow> {
-    let (key, project, _, effect, state, attempts, not_before, _, last_error, created_at, _, _) =
+    let (key, project, _, effect, state, attempts, not_before, _, last_error, created_at, _, _, _) =
         record;
     let row = Row("effect", &key);
     let state = match state.as_str() {
@@ -96,6 +97,7 @@ pub(super) fn store_new(
                 effects::attempts.eq(0),
                 effects::not_before.eq(micros(now)),
                 effects::created_at.eq(micros(now)),
+                effects::counterpart.eq(effect.counterpart().word()),
             ))
             .execute(connection)?;
         stored.insert(key);
@@ -124,19 +126,50 @@ pub(super) fn release_leases(connection: &mut AnyConnection) -> Result<()> {
     Ok(())
 }
 
+/// What of the effects that are due is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// At most so many.
+    pub limit: u32,
+    /// Those that wait for one of these.
+    pub of: Vec<Counterpart>,
+    /// None of these projects.
+    pub not_of: Vec<ProjectName>,
+}
+
+impl From<u32> for Wanted {
+    /// At most so many, whatever they are.
+    fn from(limit: u32) -> Self {
+        Self {
+            limit,
+            of: Counterpart::ALL.to_vec(),
+            not_of: vec![],
+        }
+    }
+}
+
+/// The effects that are due and wanted. A macro, because a query's type cannot be written down.
+macro_rules! wanted {
+    ($wanted:expr, $now:expr) => {
+        effects::table
+            .filter(effects::finished_at.is_null())
+            .filter(effects::not_before.le(micros($now)))
+            .filter(
+                effects::leased_until
+                    .is_null()
+                    .or(effects::leased_until.lt(micros($now))),
+            )
+            .filter(effects::counterpart.eq_any($wanted.of.iter().map(|it| it.word())))
+            .filter(effects::project.ne_all($wanted.not_of.iter().map(ProjectName::as_str)))
+    };
+}
+
 /// Keys of effects that are due, the longest due first; on PostgreSQL they are locked, and those
 /// that another server has locked are left to it.
-fn due(connection: &mut AnyConnection, limit: u32, now: Timestamp) -> Result<Vec<String>> {
-    let query = effects::table
-        .filter(effects::finished_at.is_null())
-        .filter(effects::not_before.le(micros(now)))
-        .filter(
-            effects::leased_until
-                .is_null()
-                .or(effects::leased_until.lt(micros(now))),
-        )
+fn due(connection: &mut AnyConnection, wanted: &Wanted, now: Timestamp) -> Result<Vec<String>> {
+    let query = wanted!(wanted, now)
         .order((effects::not_before, effects::key))
-        .limit(i64::from(limit))
+        .limit(i64::from(wanted.limit))
         .select(effects::key);
     Ok(match connection {
         AnyConnection::Sqlite(c) => query.load(c)?,
@@ -205,28 +238,23 @@ impl Store {
         .await
     }
 
-    /// At most `limit` effects that are due, leased by this server until `until`. One whose lease ran
-    /// out is due.
+    /// Effects that are due, as many as are wanted, leased by this server until `until`. One whose lease
+    /// ran out is due.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn lease_effects(
         &self,
-        limit: u32,
+        wanted: impl Into<Wanted>,
         now: Timestamp,
         until: Timestamp,
     ) -> Result<Vec<EffectRow>> {
+        let wanted = wanted.into();
+        let looked_for = wanted.clone();
         // Mostly nothing is due: looking is not to wait for the writer.
         let any = self
             .read(move |c| {
-                let earliest: Option<i64> = effects::table
-                    .filter(effects::finished_at.is_null())
-                    .filter(effects::not_before.le(micros(now)))
-                    .filter(
-                        effects::leased_until
-                            .is_null()
-                            .or(effects::leased_until.lt(micros(now))),
-                    )
+                let earliest: Option<i64> = wanted!(looked_for, now)
                     .select(effects::not_before)
                     .first(c)
                     .optional()?;
@@ -239,7 +267,7 @@ impl Store {
         let holder = self.id().to_owned();
         self.write(move |c| {
             let mut leased = vec![];
-            for key in due(c, limit, now)? {
+            for key in due(c, &wanted, now)? {
                 diesel::update(effects::table.find(&key))
                     .set((
                         effects::state.eq("leased"),

@@ -52,6 +52,7 @@ use tokio::sync::Semaphore;
 use writer::Writer;
 
 pub use conn::AnyConnection;
+pub use effects::Wanted;
 pub use error::StoreError;
 pub use projects::LaneMark;
 pub use runners::A_NAME_IS_HELD_FOR;

@@ -164,6 +164,7 @@ diesel::table! {
         created_at -> BigInt,
         finished_at -> Nullable<BigInt>,
         leased_by -> Nullable<Text>,
+        counterpart -> Text,
     }
 }
 

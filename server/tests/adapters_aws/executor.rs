@@ -54,7 +54,7 @@ pub(crate) struct Server {
     stop: CancellationToken,
     rooms: Vec<JoinHandle<()>>,
     database: String,
-    remotes: BTreeMap<ProjectName, Remote>,
+    pub(crate) remotes: BTreeMap<ProjectName, Remote>,
     folder: TempDir,
 }
 
@@ -121,14 +121,14 @@ impl Server {
     }
 
     /// Ends at once what it does, whatever that is, as a kill does; [`Self::start_again`] goes on.
-    async fn die(&mut self) {
+    pub(crate) async fn die(&mut self) {
         for room in std::mem::take(&mut self.rooms) {
             room.abort();
             let _ = room.await;
         }
     }
 
-    async fn start_again(&mut self, aws: Aws) {
+    pub(crate) async fn start_again(&mut self, aws: Aws) {
         self.store = Store::open(&self.database).await.unwrap();
         self.act(aws);
     }

@@ -8,3 +8,4 @@ mod executor;
 mod pushes;
 mod registry;
 mod support;
+mod turns;

@@ -10,6 +10,7 @@ mod backup;
 #[expect(dead_code, reason = "tests of servers use more of it")]
 #[path = "../support/databases.rs"]
 mod databases;
+mod effects;
 mod intake;
 mod people;
 #[path = "../support/psql.rs"]
