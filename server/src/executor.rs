@@ -47,6 +47,10 @@ const AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// The first wait before another try, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// That a service is not there is believed on this try at the earliest, and only of two in a row that were told
+/// so: ECS's answers are eventually consistent, and what is given up for one of them may be under way there.
+const TRIES_ABSENT: u32 = 3;
+
 /// Between two looks at something that takes its time.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -128,10 +132,11 @@ enum Interrupted {
 }
 
 impl Interrupted {
-    fn is_transient(&self) -> bool {
+    /// Whether another try of this effect may end otherwise.
+    fn is_transient(&self, row: &EffectRow) -> bool {
         match self {
             Self::Store(_) | Self::Late => true,
-            Self::Aws(error) => error.is_transient(),
+            Self::Aws(error) => may_pass(error, row),
             Self::Sources(error) => error.is_transient(),
         }
     }
@@ -155,6 +160,13 @@ impl Interrupted {
             }
         }
     }
+}
+
+/// The same of an error of AWS.
+fn may_pass(error: &AwsError, row: &EffectRow) -> bool {
+    let is_told_again = row.last_error.as_ref() == Some(&error.to_string());
+    let is_believed = is_told_again && row.attempts >= TRIES_ABSENT;
+    error.is_transient() || (error.is_absence() && !is_believed)
 }
 
 type Tried = Result<Outcome, Interrupted>;
@@ -331,7 +343,7 @@ impl Executor {
     pub async fn perform(&self, row: &EffectRow) {
         let outcome = match self.attempt(row).await {
             Ok(outcome) => outcome,
-            Err(error) if error.is_transient() => Outcome::Later {
+            Err(error) if error.is_transient(row) => Outcome::Later {
                 error: error.to_string(),
             },
             Err(error) => refused(&row.effect, error.failure()),
@@ -385,7 +397,7 @@ impl Executor {
             Effect::UpdateService { deployment } => {
                 self.update_service(deployment, row.attempts > 1).await
             }
-            Effect::StopRollout { deployment } => self.stop_rollout(deployment).await,
+            Effect::StopRollout { deployment } => self.stop_rollout(deployment, row).await,
         }
     }
 }
@@ -418,6 +430,8 @@ fn backoff(attempts: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::EffectState;
+    use jiff::Timestamp;
 
     #[test]
     fn waits_grow_up_to_a_limit() {
@@ -431,6 +445,23 @@ mod tests {
         }
     }
 
+    fn row(attempts: u32, last_error: Option<&str>) -> EffectRow {
+        let project = ProjectName::parse("shop").unwrap();
+        let effect = Effect::StopRollout {
+            deployment: DeploymentId::new(&project, 1),
+        };
+        EffectRow {
+            key: effect.key(),
+            project,
+            effect,
+            state: EffectState::Leased,
+            attempts,
+            not_before: Timestamp::UNIX_EPOCH,
+            last_error: last_error.map(str::to_owned),
+            created_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
     #[test]
     fn what_people_have_to_repair_is_not_tried_again() {
         let cluster = AwsError::UnknownCluster {
@@ -438,16 +469,30 @@ mod tests {
             region: "r".into(),
         };
         let cluster = Interrupted::from(cluster);
-        assert!(!cluster.is_transient());
+        assert!(!cluster.is_transient(&row(1, None)));
         assert!(cluster.failure().message.contains("no cluster `c` in r"));
         let throttled = AwsError::Throttled {
             action: "ecs:X",
             message: "slow down".into(),
         };
-        assert!(Interrupted::from(throttled).is_transient());
+        assert!(Interrupted::from(throttled).is_transient(&row(9, None)));
         let gone = SourcesError::Unreachable {
             reason: "no route".into(),
         };
-        assert!(Interrupted::from(gone).is_transient());
+        assert!(Interrupted::from(gone).is_transient(&row(9, None)));
+    }
+
+    #[test]
+    fn a_service_that_is_missing_is_looked_for_again() {
+        let missing = Interrupted::from(AwsError::UnknownService {
+            cluster: "c".into(),
+            service: "s".into(),
+            region: "r".into(),
+        });
+        let told = missing.to_string();
+        let before = [None, Some(told.as_str()), Some("slow down"), Some(&told)];
+        let again = (1..).zip(before);
+        let again = again.map(|(attempts, last)| missing.is_transient(&row(attempts, last)));
+        assert_eq!(again.collect::<Vec<_>>(), [true, true, true, false]);
     }
 }

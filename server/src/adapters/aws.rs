@@ -84,6 +84,11 @@ impl AwsError {
         }
     }
 
+    /// Whether AWS says that something is not there, which it may say of what it does not show yet.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(self, Self::UnknownService { .. })
+    }
+
     /// What the error of `action` means.
     pub(super) fn of<E>(action: &'static str, error: &SdkError<E>) -> Self
     where

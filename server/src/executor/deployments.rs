@@ -1,9 +1,10 @@
 //! Brings a release to a service: registers its task definition, updates the service, and asks ECS to
 //! take a rollout back.
 
-use super::{Executor, Interrupted, Outcome, Tried};
+use super::{Executor, Interrupted, Outcome, Tried, may_pass};
 use crate::adapters::aws::AwsError;
 use crate::adapters::cluster::{ServiceAddress, Stopping};
+use crate::store::EffectRow;
 use jiff::SignedDuration;
 use roadstead_pipelines::deployment::{Deployment, DeploymentState, Kind, Rollout, TakenBackBy};
 use roadstead_pipelines::fact::DeploymentFact;
@@ -164,7 +165,7 @@ impl Executor {
         ))
     }
 
-    pub(super) async fn stop_rollout(&self, id: &DeploymentId) -> Tried {
+    pub(super) async fn stop_rollout(&self, id: &DeploymentId, row: &EffectRow) -> Tried {
         let deployment = self.store.get_deployment(id).await?.deployment;
         let DeploymentState::RollingBack {
             failure,
@@ -186,7 +187,7 @@ impl Executor {
         self.check_leases()?;
         let stopped = match self.cluster.stop_rollout(&address, ecs).await {
             Ok(stopped) => stopped,
-            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(error) if may_pass(&error, row) => return Err(error.into()),
             Err(error) => Stopping::Impossible {
                 reason: error.to_string(),
             },
