@@ -1,49 +1,22 @@
 //! The executor dies at every single call that it makes: before it, after it took effect, and with the
-//! reply lost. The cases are made from what the effects call in a story without faults; which story that
+//! reply lost; or is told that what it asked for is not there. The cases are made from what the effects call in a story without faults; which story that
 //! is, a `match` without a wildcard says, so a new effect does not compile until it has one.
+//!
+//! Whoever tries again looks first, with calls that a story without faults never has. So what each case's
+//! second try calls is recorded, too, and where that is news, each of those calls is cut in its turn.
 
 use crate::checks::{Trail, check_trail};
 use crate::databases;
-use crate::stage::{Stage, pipeline};
-use crate::wire::{At, Call, MOMENTS, Moment};
+use crate::stage::Stage;
+use crate::stories::{STORIES, Story, WITHOUT_CALLS};
+use crate::wire::{At, Call, MOMENTS, Moment, Try};
 use futures_util::{StreamExt, stream};
-use roadstead_pipelines::deployment::{Deployment, DeploymentState};
 use roadstead_pipelines::effect::Effect;
-use roadstead_pipelines::fact::Change;
-use roadstead_pipelines::id::{CommitSha, ImageDigest, ImageName, ReleaseId, RunId};
 use roadstead_pipelines::planner;
-use roadstead_pipelines::release::{ImageRef, Release, Variables};
-use roadstead_pipelines::run::{AttemptOutcome, RunState};
-use roadstead_sandbox::BackendKind;
-use roadstead_server::adapters::registry::Registry;
-use roadstead_server::adapters::sources::{Remote, Sources};
-use roadstead_server::store::hash_secret;
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Cases that are played at the same time.
 const AT_ONCE: usize = 6;
-
-/// What happens, in which some effects are performed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Story {
-    /// A commit is pushed, built and released.
-    Pushed,
-    /// A release is deployed, with a task before it.
-    Migrated,
-    /// That task does not end.
-    Hung,
-    /// A release whose tasks exit follows a good one.
-    TakenBack,
-}
-
-const STORIES: [Story; 4] = [
-    Story::Pushed,
-    Story::Migrated,
-    Story::Hung,
-    Story::TakenBack,
-];
 
 macro_rules! told_in {
     ($($effect:ident: $story:ident,)*) => {
@@ -71,313 +44,11 @@ told_in! {
     StopRollout: TakenBack,
 }
 
-/// The only effect that calls nobody: its repository is a folder here, and at a forge git's own.
-const WITHOUT_CALLS: &str = "read_sources";
-
 /// The variant's name of an effect's word.
 fn variant(word: &str) -> String {
     let parts = word.split('_');
     let capital = |part: &str| part[..1].to_uppercase() + &part[1..];
     parts.map(capital).collect()
-}
-
-const FILE: &str = "\
-version: 1
-name: shop
-images:
-  app: { repository: shop/app }
-services:
-  web: { image: app, container: app }
-environments:
-  staging:
-    ecs: { cluster: staging, service: web }
-";
-
-/// Two containers: the one that serves, and one that does what is to be done before.
-fn containers(end_of_tool: &str) -> Value {
-    json!([
-        {"name": "app", "image": "app:1", "essential": true, "memory": 64,
-         "healthCheck": {"command": ["CMD-SHELL", "true"], "interval": 5}},
-        {"name": "tool", "image": "app:1", "essential": false, "memory": 64,
-         "dockerLabels": {"simulate.exit": end_of_tool}},
-    ])
-}
-
-fn release(stage: &Stage, number: u64, image: &str) -> Release {
-    let digest = format!("sha256:{number:064x}");
-    let image = ImageRef {
-        repository_uri: format!("registry.example.org/{image}"),
-        digest: ImageDigest::parse(&digest).unwrap(),
-    };
-    Release {
-        id: ReleaseId::new(&stage.project, number),
-        run: None,
-        commit: CommitSha::parse(&format!("{number:040x}")).unwrap(),
-        descendants: BTreeSet::new(),
-        message: "Change".into(),
-        author: "Ada Lovelace".into(),
-        authorship: None,
-        images: BTreeMap::from([(ImageName::parse("app").unwrap(), image)]),
-        variables: Variables::new(),
-        created_at: stage.now(),
-    }
-}
-
-/// How a deployment ended.
-async fn ended(stage: &mut Stage, number: usize) -> Deployment {
-    let over = async |stage: &Stage| {
-        let found = stage.deployments().await.into_iter().nth(number - 1);
-        found.filter(|deployment| deployment.state.is_over())
-    };
-    stage.until("the deployment to end", over).await
-}
-
-async fn bring(stage: &Stage, release: Release, file: &str) {
-    let pipeline = pipeline(file);
-    let changes = vec![
-        Change::AdoptPipeline { pipeline },
-        Change::MakeRelease { release },
-    ];
-    stage.record(changes).await;
-}
-
-/// How often an operation took effect.
-fn effective(stage: &Stage, operation: &str) -> usize {
-    let calls = stage.calls();
-    let of_it = calls
-        .iter()
-        .filter(|it| it["operation"] == operation && it["effective"] == true);
-    of_it.count()
-}
-
-impl Story {
-    fn backend(self) -> BackendKind {
-        match self {
-            // Nothing runs there: it has the registry, which the simulated one has not.
-            Self::Pushed => BackendKind::Docker,
-            Self::Migrated | Self::Hung | Self::TakenBack => BackendKind::Simulated,
-        }
-    }
-
-    /// Plays it to its end, and holds that against what is expected, whatever was cut.
-    async fn play(self, stage: &mut Stage, sources: Option<Moment>) {
-        match self {
-            Self::Pushed => pushed(stage, sources).await,
-            Self::Migrated => migrated(stage).await,
-            Self::Hung => hung(stage).await,
-            Self::TakenBack => taken_back(stage).await,
-        }
-    }
-}
-
-async fn migrated(stage: &mut Stage) {
-    stage.service("staging", &containers("0@20s")).await;
-    let file = FILE.replace(
-        "container: app",
-        "container: tool, before_deploy: ./migrate",
-    );
-    let release = release(stage, 1, "shop/app");
-    bring(stage, release, &file).await;
-    let deployment = ended(stage, 1).await;
-    let DeploymentState::Deployed {
-        task_definition, ..
-    } = &deployment.state
-    else {
-        panic!("{deployment:?}")
-    };
-    runs(stage, task_definition).await;
-    // The one that was there, the service's own, and that of the task beside it.
-    let made = ["RegisterTaskDefinition", "RunTask", "UpdateService"];
-    assert_eq!(made.map(|it| effective(stage, it)), [3, 1, 1]);
-}
-
-async fn hung(stage: &mut Stage) {
-    stage.service("staging", &containers("0@10h")).await;
-    let before = "container: tool, before_deploy: { command: ./migrate, timeout: 30s }";
-    let file = FILE.replace("container: app", before);
-    let release = release(stage, 1, "shop/app");
-    bring(stage, release, &file).await;
-    let deployment = ended(stage, 1).await;
-    assert_eq!(deployment.state.word(), "failed", "{deployment:?}");
-    let made = ["RegisterTaskDefinition", "RunTask", "UpdateService"];
-    assert_eq!(made.map(|it| effective(stage, it)), [3, 1, 0]);
-    let running = json!({"cluster": "staging", "family": "web-staging-before-deploy"});
-    let running = stage.ecs("ListTasks", running).await;
-    assert_eq!(running["taskArns"], json!([]), "it was stopped");
-}
-
-async fn taken_back(stage: &mut Stage) {
-    stage.service("staging", &containers("0@10h")).await;
-    let good = release(stage, 1, "simulated:healthy-5s");
-    bring(stage, good, FILE).await;
-    let good = ended(stage, 1).await;
-    let DeploymentState::Deployed {
-        task_definition, ..
-    } = &good.state
-    else {
-        panic!("{good:?}")
-    };
-    let bad = release(stage, 2, "simulated:healthy-10m_exit-1-50s");
-    bring(stage, bad, FILE).await;
-    let bad = ended(stage, 2).await;
-    assert_eq!(bad.state.word(), "rolled_back", "{bad:?}");
-    runs(stage, task_definition).await;
-    let made = [
-        "RegisterTaskDefinition",
-        "UpdateService",
-        "StopServiceDeployment",
-    ];
-    assert_eq!(made.map(|it| effective(stage, it)), [3, 2, 1]);
-}
-
-/// The service runs that definition, and nothing else.
-async fn runs(stage: &mut Stage, task_definition: &str) {
-    let wanted = json!({"cluster": "staging", "services": ["web"]});
-    let settled = async |stage: &Stage| {
-        let described = stage.ecs("DescribeServices", wanted.clone()).await;
-        let service = &described["services"][0];
-        let alone = service["deployments"].as_array().map(Vec::len) == Some(1);
-        (alone && service["runningCount"] == 2).then(|| service["taskDefinition"].clone())
-    };
-    let found = stage.until("the service to settle", settled).await;
-    assert_eq!(found, json!(task_definition));
-}
-
-async fn pushed(stage: &mut Stage, sources: Option<Moment>) {
-    let commit = commit(stage);
-    let asked = stage.store.ask_for_run(
-        &stage.project,
-        commit.clone(),
-        "refs/heads/main".into(),
-        "Ada",
-        stage.now(),
-    );
-    let run = asked.await.unwrap();
-    if let Some(moment) = sources {
-        cut_sources(stage, &commit, moment).await;
-    }
-    state(stage, &run, "queued").await;
-    let image = push_image(stage).await;
-    let store = stage.store.clone();
-    let claim = store.claim_job("r1", hash_secret("one"), stage.now()).await;
-    let claim = claim.unwrap().unwrap();
-    store
-        .accept_attempt(&claim.attempt, stage.now())
-        .await
-        .unwrap();
-    let images = BTreeMap::from([(ImageName::parse("app").unwrap(), image.clone())]);
-    let outcome = AttemptOutcome::Succeeded { images };
-    let fence = u64::from(claim.number);
-    store
-        .end_attempt(&claim.attempt, fence, outcome, stage.now())
-        .await
-        .unwrap();
-    state(stage, &run, "succeeded").await;
-    let world = stage.store.load_world(&stage.project).await.unwrap();
-    let releases: Vec<_> = world.releases.values().collect();
-    assert_eq!(releases.len(), 1);
-    assert_eq!(releases[0].images.values().collect::<Vec<_>>(), [&image]);
-    assert_eq!(effective(stage, "CreateRepository"), 1);
-}
-
-async fn state(stage: &mut Stage, run: &RunId, word: &str) {
-    let reached = async |stage: &Stage| {
-        let state = stage.store.get_run(run).await.unwrap().run.state;
-        assert!(!matches!(state, RunState::Failed { .. }), "{state:?}");
-        (state.word() == word).then_some(())
-    };
-    stage.until(word, reached).await;
-}
-
-/// A commit of the pipeline file on main. Nothing is deployed by itself.
-fn commit(stage: &Stage) -> CommitSha {
-    let origin = git2::Repository::init_bare(stage.origin()).unwrap();
-    let file = FILE.replace("    ecs", "    deploy: manual\n    ecs");
-    let blob = origin.blob(file.as_bytes()).unwrap();
-    let mut folder = origin.treebuilder(None).unwrap();
-    let (plain, tree) = (git2::FileMode::Blob.into(), git2::FileMode::Tree.into());
-    folder.insert("pipeline.yml", blob, plain).unwrap();
-    let mut root = origin.treebuilder(None).unwrap();
-    root.insert(".roadstead", folder.write().unwrap(), tree)
-        .unwrap();
-    let root = origin.find_tree(root.write().unwrap()).unwrap();
-    let ada = git2::Signature::now("Ada Lovelace", "ada@example.org").unwrap();
-    let id = origin.commit(Some("refs/heads/main"), &ada, &ada, "Change", &root, &[]);
-    CommitSha::parse(&id.unwrap().to_string()).unwrap()
-}
-
-/// The same moments for what is no call on the wire.
-async fn cut_sources(stage: &mut Stage, commit: &CommitSha, moment: Moment) {
-    stage.reconcile().await;
-    match moment {
-        // Leased, and then it dies.
-        Moment::Before | Moment::After => {
-            let now = stage.now();
-            let until = now + jiff::SignedDuration::from_secs(20);
-            let leased = stage.store.lease_effects(1, now, until).await.unwrap();
-            assert_eq!(leased[0].effect.word(), WITHOUT_CALLS);
-            if moment == Moment::After {
-                let remote = Remote {
-                    address: stage.origin().display().to_string(),
-                    username: None,
-                    password: None,
-                };
-                let sources = Sources::new(stage.folder.path());
-                let fetched = sources
-                    .fetch(&stage.project, &remote, commit, "refs/heads/main")
-                    .await;
-                fetched.unwrap();
-            }
-            stage.restart().await;
-        }
-        Moment::ReplyLost => {
-            let away = stage.folder.path().join("away.git");
-            std::fs::rename(stage.origin(), &away).unwrap();
-            stage.act().await;
-            std::fs::rename(&away, stage.origin()).unwrap();
-        }
-    }
-}
-
-/// Pushes an image of no layers, as a runner does.
-async fn push_image(stage: &Stage) -> ImageRef {
-    let digest = |bytes: &[u8]| format!("sha256:{}", hex::encode(Sha256::digest(bytes)));
-    let registry = Registry::new(stage.aws());
-    let login = registry.push_credentials().await.unwrap();
-    let http = reqwest::Client::new();
-    let base = format!("http://{}/v2/shop/app", login.registry);
-    let secret = Some(&login.password);
-    let configuration =
-        br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
-    let begin = http
-        .post(format!("{base}/blobs/uploads/"))
-        .basic_auth(&login.username, secret);
-    let begun = begin.send().await.unwrap();
-    let place = begun.headers()["location"].to_str().unwrap().to_owned();
-    let place = url::Url::parse(&base).unwrap().join(&place).unwrap();
-    let upload = http.put(place).query(&[("digest", digest(configuration))]);
-    let upload = upload.basic_auth(&login.username, secret);
-    let upload = upload.body(configuration.to_vec()).send().await.unwrap();
-    assert_eq!(upload.status().as_u16(), 201);
-    let kind = "application/vnd.docker.distribution.manifest.v2+json";
-    let manifest = json!({
-        "schemaVersion": 2, "mediaType": kind, "layers": [],
-        "config": {
-            "mediaType": "application/vnd.docker.container.image.v1+json",
-            "size": configuration.len(), "digest": digest(configuration),
-        },
-    });
-    let manifest = manifest.to_string();
-    let push = http
-        .put(format!("{base}/manifests/git-1"))
-        .header("content-type", kind);
-    let push = push.basic_auth(&login.username, secret);
-    let push = push.body(manifest.clone()).send().await.unwrap();
-    assert_eq!(push.status().as_u16(), 201);
-    ImageRef {
-        repository_uri: format!("{}/shop/app", login.registry),
-        digest: ImageDigest::parse(&digest(manifest.as_bytes())).unwrap(),
-    }
 }
 
 /// Everything is over: no row waits, no effect is open, and the history is whole.
@@ -394,11 +65,22 @@ async fn quiet(stage: &mut Stage) -> Trail {
     check_trail(stage).await.unwrap()
 }
 
-/// One way for a story to go.
+/// What happens to a story.
 #[derive(Debug, Clone)]
 enum Cut {
     Call(Call, Moment),
     Sources(Moment),
+    /// What it cuts by itself.
+    Own,
+}
+
+/// One way for a story to go.
+#[derive(Debug, Clone)]
+struct Case {
+    story: Story,
+    cut: Cut,
+    /// What is cut of the second try.
+    then: Option<(Call, Moment)>,
 }
 
 enum Database {
@@ -415,24 +97,38 @@ impl Database {
     }
 }
 
-async fn case(url: Option<String>, story: Story, cut: Cut) {
-    let mut stage = Stage::start(url, story.backend(), 7).await;
-    let sources = match cut {
+/// Plays it to its end; what the second try of the effect called that was cut, if there was one.
+async fn play(url: Option<String>, case: Case) -> Option<Try> {
+    let mut stage = Stage::start(url, case.story.backend(), 7).await;
+    let sources = match case.cut {
         Cut::Call(call, moment) => {
             stage.wire.cut(At::Call(call), moment);
             None
         }
         Cut::Sources(moment) => Some(moment),
+        Cut::Own => None,
     };
-    story.play(&mut stage, sources).await;
+    if let Some((call, moment)) = case.then {
+        stage.wire.then_cut(call, moment);
+    }
+    case.story.play(&mut stage, sources).await;
     assert!(!stage.wire.heal(), "the call was not made");
+    let second = stage.wire.second_try();
     quiet(&mut stage).await;
     stage.stop().await;
+    second
+}
+
+/// The cases of first tries, and every try there was without faults.
+struct Recorded {
+    cases: Vec<Case>,
+    tries: BTreeSet<Try>,
 }
 
 /// Plays every story without faults, and makes the cases from what its effects called.
-async fn cases(database: &Database) -> Vec<(Story, Cut)> {
+async fn record(database: &Database) -> Recorded {
     let (mut cases, mut performed) = (vec![], BTreeSet::new());
+    let mut tries = BTreeSet::new();
     for story in STORIES {
         let mut stage = Stage::start(database.url(), story.backend(), 7).await;
         stage.is_watched = true;
@@ -440,6 +136,7 @@ async fn cases(database: &Database) -> Vec<(Story, Cut)> {
         story.play(&mut stage, None).await;
         let trail = quiet(&mut stage).await;
         assert!(!trail.entries.is_empty());
+        tries.extend(stage.wire.tries());
         let own = stage.wire.seen();
         // Whatever changed something was a call of an effect; the rest was the story's own doing.
         let calls = stage.calls();
@@ -461,11 +158,16 @@ async fn cases(database: &Database) -> Vec<(Story, Cut)> {
                 "{effect:?}"
             );
             for moment in MOMENTS {
-                let of_calls = calls.iter().map(|it| Cut::Call((*it).clone(), moment));
-                cases.extend(of_calls.map(|cut| (story, cut)));
-                if calls.is_empty() {
-                    cases.push((story, Cut::Sources(moment)));
+                let cut = calls.iter().filter(|it| moment.is_of(&it.operation));
+                let mut cuts: Vec<_> = cut.map(|it| Cut::Call((*it).clone(), moment)).collect();
+                if calls.is_empty() && moment != Moment::Missing {
+                    cuts.push(Cut::Sources(moment));
                 }
+                cases.extend(cuts.into_iter().map(|cut| Case {
+                    story,
+                    cut,
+                    then: None,
+                }));
             }
         }
         stage.stop().await;
@@ -473,29 +175,74 @@ async fn cases(database: &Database) -> Vec<(Story, Cut)> {
     for effect in EFFECTS {
         assert!(performed.contains(*effect), "no story performs {effect}");
     }
-    cases
+    let given_up = Case {
+        story: Story::GivenUp,
+        cut: Cut::Own,
+        then: None,
+    };
+    cases.push(given_up);
+    Recorded { cases, tries }
 }
 
-async fn every_case(database: Database) {
-    let cases = cases(&database).await;
+/// Plays all of them, and gives each one's second try.
+async fn play_all(database: &Database, cases: Vec<Case>) -> Vec<(Case, Option<Try>)> {
     let count = cases.len();
-    let played = cases.into_iter().map(|(story, cut)| {
-        let (url, told) = (database.url(), format!("{story:?}, {cut:?}"));
+    let played = cases.into_iter().map(|case| {
+        let (url, told) = (database.url(), case.clone());
         let runtime = tokio::runtime::Handle::current();
-        let case = move || runtime.block_on(case(url, story, cut));
-        async move { (told, tokio::task::spawn_blocking(case).await) }
+        let play = move || runtime.block_on(play(url, case));
+        async move { (told, tokio::task::spawn_blocking(play).await) }
     });
-    let played: Vec<_> = stream::iter(played)
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
+    let played: Vec<_> = stream::iter(played).buffered(AT_ONCE).collect().await;
     let failed: Vec<_> = played.iter().filter(|(_, ended)| ended.is_err()).collect();
     assert!(
         failed.is_empty(),
         "{} of {count}: {failed:#?}",
         failed.len()
     );
-    println!("{count} cases");
+    let played = played.into_iter();
+    played.map(|(case, ended)| (case, ended.unwrap())).collect()
+}
+
+/// The cases of second tries: of those that call what none before them called.
+fn second_cases(played: Vec<(Case, Option<Try>)>, mut known: BTreeSet<Try>) -> Vec<Case> {
+    let mut cases = vec![];
+    for (case, second) in played {
+        let Some(second) = second.filter(|second| known.insert(second.clone())) else {
+            continue;
+        };
+        for (index, operation) in second.calls.iter().enumerate() {
+            let moments = MOMENTS.into_iter().filter(|moment| moment.is_of(operation));
+            cases.extend(moments.map(|moment| {
+                let call = Call {
+                    effect: second.effect.clone(),
+                    index,
+                    operation: operation.clone(),
+                };
+                Case {
+                    then: Some((call, moment)),
+                    ..case.clone()
+                }
+            }));
+        }
+    }
+    cases
+}
+
+async fn every_case(database: Database) {
+    let Recorded { cases, tries } = record(&database).await;
+    let firsts = cases.len();
+    let played = play_all(&database, cases).await;
+    let again: BTreeSet<_> = played.iter().filter_map(|(_, it)| it.as_ref()).collect();
+    for first in tries.iter().filter(|it| !it.calls.is_empty()) {
+        let is_again = again.iter().any(|it| it.effect == first.effect);
+        assert!(is_again, "nobody tries {} again", first.effect);
+    }
+    let cases = second_cases(played, tries);
+    let seconds = cases.len();
+    assert_ne!(seconds, 0, "second tries call what first ones do");
+    play_all(&database, cases).await;
+    println!("{firsts} cases of first tries, {seconds} of second ones");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

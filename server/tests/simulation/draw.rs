@@ -1,7 +1,7 @@
 //! What a seed says: one thing after the other that people, forges, AWS and processes do. What an action
 //! picks is a number that is taken modulo what there is when its time comes.
 
-use crate::wire::{MOMENTS, Moment};
+use crate::wire::Moment;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -50,6 +50,9 @@ const FAULTS: [&str; 6] = [
     "stale",
     "partial_failure",
 ];
+
+/// What cuts a call; what an answer lacks is a fault of its own.
+const CUTS: [Moment; 3] = [Moment::Before, Moment::After, Moment::ReplyLost];
 
 /// What people press.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +144,7 @@ fn action(random: &mut StdRng, before_deploy: bool) -> Action {
         },
         58..70 => Action::Cut {
             call: random.random_range(0..7),
-            moment: one_of(random, MOMENTS),
+            moment: one_of(random, CUTS),
         },
         _ => Action::Wait {
             rounds: random.random_range(1..6),

@@ -22,4 +22,5 @@ mod databases;
 mod draw;
 mod seeds;
 mod stage;
+mod stories;
 mod wire;

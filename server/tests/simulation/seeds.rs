@@ -9,6 +9,7 @@ use crate::draw::{Action, Button, Drawn, draw};
 use crate::stage::{Stage, pipeline};
 use crate::wire::At;
 use futures_util::{StreamExt, stream};
+use jiff::SignedDuration;
 use roadstead_pipelines::action::{self, Actor, Refusal};
 use roadstead_pipelines::fact::Change;
 use roadstead_pipelines::id::{
@@ -25,9 +26,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// Stories of a run, unless the environment's `SEEDS` says otherwise.
-const SEEDS: u64 = 32;
+const SEEDS: u64 = 200;
 /// The first one's.
 const FIRST: u64 = 1;
+/// What passes between two rounds once nothing goes wrong any more: it is only waited for then.
+const WELL: SignedDuration = SignedDuration::from_secs(15);
 /// Stories that are told at the same time.
 const AT_ONCE: usize = 6;
 
@@ -266,17 +269,23 @@ impl Story {
         self.stage.forget_faults().await;
         let last = self.release(good, false).await;
         for _ in 0..150 {
+            let (world, now) = (self.world().await, self.stage.now());
+            let arrived = |in_production| self.is_verified(&world, in_production, &last);
+            if arrived(false) && arrived(true) {
+                let deployments = self.stage.deployments().await;
+                if deployments.iter().all(|it| it.state.is_over()) {
+                    break;
+                }
+            }
+            let mut changes = vec![];
             for in_production in [false, true] {
                 let place = place(in_production);
-                let world = self.world().await;
-                let now = self.stage.now();
                 let state = world.place(&place);
-                let mut changes = vec![];
                 if state.hold.is_some() {
                     changes.extend(action::resume(&world, &place, &ada()).unwrap());
                 }
-                let is_proved = self.is_verified(&world, false, &last);
-                if in_production && is_proved && state.approvals.iter().all(|a| a.release != last) {
+                let is_approved = state.approvals.iter().any(|a| a.release == last);
+                if in_production && arrived(false) && !is_approved {
                     let approved = action::approve(&world, &place, &last, &ada(), now);
                     changes.extend(approved.unwrap());
                     // By hand where nothing goes by itself, and where somebody went past it.
@@ -284,24 +293,14 @@ impl Story {
                         changes.extend(promoted);
                     }
                 }
-                if !changes.is_empty() {
-                    self.stage.record(changes).await;
-                }
             }
-            self.stage.round().await;
-            let world = self.world().await;
-            let arrived = [false, true]
-                .iter()
-                .all(|p| self.is_verified(&world, *p, &last));
-            let deployments = self.stage.deployments().await;
-            if arrived && deployments.iter().all(|it| it.state.is_over()) {
-                break;
+            if !changes.is_empty() {
+                self.stage.record(changes).await;
             }
+            self.stage.round_of(WELL).await;
         }
         // ECS takes away what it replaced.
-        for _ in 0..3 {
-            self.stage.round().await;
-        }
+        self.stage.round_of(WELL).await;
         last
     }
 

@@ -1,6 +1,10 @@
 //! A server without its HTTP, a sandbox, and the time that passes for both.
 
-use crate::wire::Wire;
+use crate::wire::{Http, Wire, http};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::http::request::Builder;
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::deployment::Deployment;
 use roadstead_pipelines::effect::Effect;
@@ -23,8 +27,8 @@ use roadstead_server::wake::Bell;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -59,7 +63,7 @@ fn folder() -> TempDir {
 
 struct Sandbox {
     endpoint: String,
-    http: reqwest::Client,
+    http: Http,
     backend: BackendKind,
     stop: CancellationToken,
     serving: Option<JoinHandle<anyhow::Result<()>>>,
@@ -96,24 +100,26 @@ impl Sandbox {
         };
         Self {
             endpoint,
-            http: reqwest::Client::new(),
+            http: http(),
             backend,
             stop,
             serving: Some(serving),
         }
     }
 
+    /// Asks for this, and is answered well.
+    async fn ask(&self, request: Builder, body: String) -> Bytes {
+        let request = request.body(Full::from(body)).unwrap();
+        let told = request.uri().clone();
+        let (head, answer) = self.http.request(request).await.unwrap().into_parts();
+        let answer = answer.collect().await.unwrap().to_bytes();
+        assert!(head.status.is_success(), "{told}: {answer:?}");
+        answer
+    }
+
     async fn own(&self, path: &str, body: &Value) {
-        let request = self
-            .http
-            .post(format!("{}/_sandbox/{path}", self.endpoint))
-            .body(body.to_string());
-        let answer = request.send().await.unwrap();
-        assert!(
-            answer.status().is_success(),
-            "{path} {body}: {}",
-            answer.text().await.unwrap()
-        );
+        let request = Request::post(format!("{}/_sandbox/{path}", self.endpoint));
+        self.ask(request, body.to_string()).await;
     }
 }
 
@@ -128,11 +134,26 @@ pub(crate) struct Stage {
     pub(crate) is_watched: bool,
     /// What was performed so far.
     pub(crate) performed: BTreeSet<Effect>,
+    /// How long nobody is there when an executor has died: at least until its leases have run out.
+    pub(crate) away: SignedDuration,
     sandbox: Sandbox,
     url: String,
     time: Arc<AtomicI64>,
+    outside: Outside,
     executor: Executor,
     observer: Observer,
+}
+
+/// Nobody asks them anything here; they keep no connections.
+static PROBES: LazyLock<Probes> = LazyLock::new(|| Probes::new().unwrap());
+
+/// How a server reaches what is outside. A new server gets the same: what it costs is to set TLS up.
+struct Outside {
+    /// Through the wire.
+    by_effects: Aws,
+    /// Past it.
+    by_looks: Aws,
+    probes: Probes,
 }
 
 impl Stage {
@@ -156,18 +177,25 @@ impl Stage {
         );
         added.await.unwrap();
         let clock = clock(&time);
+        let outside = Outside {
+            by_effects: aws(&wire.endpoint),
+            by_looks: aws(&sandbox.endpoint),
+            probes: PROBES.clone(),
+        };
         Self {
-            executor: executor(&project, &store, &wire, folder.path(), clock.clone()),
-            observer: observer(&store, &sandbox.endpoint, clock),
+            executor: executor(&project, &store, &outside, folder.path(), clock.clone()),
+            observer: observer(&store, &outside, clock),
             project,
             store,
             wire,
             folder,
             is_watched: false,
             performed: BTreeSet::new(),
+            away: LEASE + SignedDuration::from_secs(1),
             sandbox,
             url,
             time,
+            outside,
         }
     }
 
@@ -177,7 +205,7 @@ impl Stage {
 
     /// AWS without anything in between.
     pub(crate) fn aws(&self) -> Aws {
-        aws(&self.sandbox.endpoint)
+        self.outside.by_looks.clone()
     }
 
     /// The bare repository that the project is fetched from.
@@ -188,14 +216,11 @@ impl Stage {
     /// Calls ECS as it is spoken on the wire, past the executor's.
     pub(crate) async fn ecs(&self, operation: &str, body: Value) -> Value {
         let target = format!("AmazonEC2ContainerServiceV20141113.{operation}");
-        let request = self.sandbox.http.post(&self.sandbox.endpoint);
-        let request = request
+        let request = Request::post(&self.sandbox.endpoint)
             .header("x-amz-target", target)
             .header("content-type", "application/x-amz-json-1.1");
-        let answer = request.body(body.to_string()).send().await.unwrap();
-        let (status, answer) = (answer.status(), answer.json().await.unwrap());
-        assert!(status.is_success(), "{operation}: {answer}");
-        answer
+        let answer = self.sandbox.ask(request, body.to_string()).await;
+        serde_json::from_slice(&answer).unwrap()
     }
 
     /// The next `times` calls of an operation go wrong.
@@ -207,8 +232,9 @@ impl Stage {
     /// No call goes wrong any more.
     pub(crate) async fn forget_faults(&self) {
         let faults = format!("{}/_sandbox/faults", self.sandbox.endpoint);
-        let answer = self.sandbox.http.delete(faults).send().await.unwrap();
-        assert!(answer.status().is_success());
+        self.sandbox
+            .ask(Request::delete(faults), String::new())
+            .await;
     }
 
     /// A cluster with the service `web`, two tasks of which run `containers`.
@@ -311,20 +337,14 @@ impl Stage {
         true
     }
 
-    /// Another server on the same database: the old one's leases run out first.
+    /// Another server on the same database, after a while.
     pub(crate) async fn restart(&mut self) {
-        self.pass(LEASE + SignedDuration::from_secs(1)).await;
+        self.pass(self.away).await;
         self.store = Store::open(&self.url).await.unwrap();
-        let clock = clock(&self.time);
-        let folder = self.folder.path();
-        self.executor = executor(
-            &self.project,
-            &self.store,
-            &self.wire,
-            folder,
-            clock.clone(),
-        );
-        self.observer = observer(&self.store, &self.sandbox.endpoint, clock);
+        let (clock, folder) = (clock(&self.time), self.folder.path());
+        let (store, outside) = (&self.store, &self.outside);
+        self.executor = executor(&self.project, store, outside, folder, clock.clone());
+        self.observer = observer(store, outside, clock);
     }
 
     pub(crate) async fn look(&self) {
@@ -333,10 +353,15 @@ impl Stage {
 
     /// Everybody has a turn, and time passes.
     pub(crate) async fn round(&mut self) {
+        self.round_of(TICK).await;
+    }
+
+    /// The same, and so much of it passes.
+    pub(crate) async fn round_of(&mut self, time: SignedDuration) {
         self.reconcile().await;
         self.act().await;
         self.look().await;
-        self.pass(TICK).await;
+        self.pass(time).await;
     }
 
     /// Rounds until there is an answer.
@@ -397,11 +422,11 @@ fn origin(folder: &Path) -> PathBuf {
 fn executor(
     project: &ProjectName,
     store: &Store,
-    wire: &Wire,
+    outside: &Outside,
     folder: &Path,
     clock: Clock,
 ) -> Executor {
-    let aws = aws(&wire.endpoint);
+    let aws = outside.by_effects.clone();
     let remote = Remote {
         address: origin(folder).display().to_string(),
         username: None,
@@ -418,9 +443,9 @@ fn executor(
     executor.with_clock(clock)
 }
 
-fn observer(store: &Store, endpoint: &str, clock: Clock) -> Observer {
-    let cluster = Cluster::new(aws(endpoint));
-    let probes = Probes::new().unwrap();
+fn observer(store: &Store, outside: &Outside, clock: Clock) -> Observer {
+    let cluster = Cluster::new(outside.by_looks.clone());
+    let probes = outside.probes.clone();
     Observer::new(store.clone(), cluster, probes, Bell::default()).with_clock(clock)
 }
 

@@ -4,14 +4,25 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper::{Request, Response, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+
+/// A client without TLS: to set that up takes longer than all that many a story calls.
+pub(crate) type Http = Client<HttpConnector, Full<Bytes>>;
+
+/// A new one, for one runtime.
+pub(crate) fn http() -> Http {
+    Client::builder(TokioExecutor::new()).build_http()
+}
 
 /// When the executor dies, or what it never hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,10 +33,27 @@ pub(crate) enum Moment {
     After,
     /// The call takes effect, the connection closes without an answer, and the executor lives on.
     ReplyLost,
+    /// ECS says that what it was asked to describe is not there, as it may when it does not show all at once.
+    Missing,
+}
+
+impl Moment {
+    /// Whether a call of this operation can meet it.
+    pub(crate) fn is_of(self, operation: &str) -> bool {
+        match self {
+            Self::Before | Self::After | Self::ReplyLost => true,
+            Self::Missing => ["DescribeServices", "DescribeTasks"].contains(&operation),
+        }
+    }
 }
 
 /// Every moment.
-pub(crate) const MOMENTS: [Moment; 3] = [Moment::Before, Moment::After, Moment::ReplyLost];
+pub(crate) const MOMENTS: [Moment; 4] = [
+    Moment::Before,
+    Moment::After,
+    Moment::ReplyLost,
+    Moment::Missing,
+];
 
 /// One call of an effect.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,12 +74,28 @@ pub(crate) enum At {
     Next(usize),
 }
 
+/// The calls of one try of an effect, in their order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Try {
+    /// The effect's word.
+    pub(crate) effect: String,
+    /// AWS's names of them.
+    pub(crate) calls: Vec<String>,
+}
+
 #[derive(Default)]
 struct Turn {
     effect: Option<String>,
     calls: Vec<String>,
     seen: BTreeSet<Call>,
+    tries: Vec<Try>,
     cut: Option<(At, Moment)>,
+    /// What is cut in a later try, once that is.
+    then: Option<(At, Moment)>,
+    /// A call of this try was cut just now: `then` is not for this one.
+    was_cut: bool,
+    /// The effect whose call was cut first, and how many tries had ended then.
+    first_cut: Option<(String, usize)>,
 }
 
 impl Turn {
@@ -65,21 +109,30 @@ impl Turn {
         };
         self.calls.push(operation.to_owned());
         let is_it = match &self.cut {
+            _ if self.was_cut => false,
             Some((At::Call(at), _)) => *at == call,
             Some((At::Next(index), _)) => *index == call.index,
             None => false,
         };
-        self.seen.insert(call);
         if is_it {
-            return self.cut.take().map(|(_, moment)| moment);
+            self.was_cut = true;
+            let tries = self.tries.len();
+            self.first_cut
+                .get_or_insert_with(|| (call.effect.clone(), tries));
         }
-        None
+        self.seen.insert(call);
+        if !is_it {
+            return None;
+        }
+        let next = self.then.take();
+        let cut = std::mem::replace(&mut self.cut, next);
+        cut.map(|(_, moment)| moment)
     }
 }
 
 struct Inner {
-    upstream: String,
-    http: reqwest::Client,
+    upstream: Uri,
+    http: Http,
     turn: Mutex<Turn>,
     died: Notify,
 }
@@ -97,8 +150,8 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let inner = Arc::new(Inner {
-            upstream: upstream.to_owned(),
-            http: reqwest::Client::new(),
+            upstream: upstream.parse().unwrap(),
+            http: http(),
             turn: Mutex::default(),
             died: Notify::new(),
         });
@@ -134,13 +187,18 @@ impl Wire {
         let mut turn = self.turn();
         turn.effect = Some(effect.to_owned());
         turn.calls.clear();
+        turn.was_cut = false;
     }
 
     /// That try is over; the operations that it called.
     pub(crate) fn end(&self) -> Vec<String> {
         let mut turn = self.turn();
-        turn.effect = None;
-        std::mem::take(&mut turn.calls)
+        let calls = std::mem::take(&mut turn.calls);
+        if let Some(effect) = turn.effect.take() {
+            let calls = calls.clone();
+            turn.tries.push(Try { effect, calls });
+        }
+        calls
     }
 
     /// Cuts one call.
@@ -148,9 +206,29 @@ impl Wire {
         self.turn().cut = Some((at, moment));
     }
 
+    /// Cuts another call in a later try, once the first one was cut.
+    pub(crate) fn then_cut(&self, call: Call, moment: Moment) {
+        self.turn().then = Some((At::Call(call), moment));
+    }
+
     /// Cuts nothing any more; whether there was still something to cut.
     pub(crate) fn heal(&self) -> bool {
-        self.turn().cut.take().is_some()
+        let mut turn = self.turn();
+        let (first, second) = (turn.cut.take(), turn.then.take());
+        first.is_some() || second.is_some()
+    }
+
+    /// Every try so far.
+    pub(crate) fn tries(&self) -> Vec<Try> {
+        self.turn().tries.clone()
+    }
+
+    /// The try that came after the one that was cut first, if there was one.
+    pub(crate) fn second_try(&self) -> Option<Try> {
+        let turn = self.turn();
+        let (effect, before) = turn.first_cut.as_ref()?;
+        let mut after = turn.tries.iter().skip(before + 1);
+        after.find(|it| it.effect == *effect).cloned()
     }
 
     /// Every call that effects made so far.
@@ -187,26 +265,34 @@ impl Inner {
         if cut == Some(Moment::Before) {
             return self.die().await;
         }
-        let mut headers = head.headers;
+        if cut == Some(Moment::Missing) {
+            let fault = json!({"operation": operation, "kind": "partial_failure"});
+            let asked = Request::post(format!("{}_sandbox/faults", self.upstream));
+            let asked = asked.body(Full::from(fault.to_string()));
+            let asked = asked.map_err(io::Error::other)?;
+            self.http.request(asked).await.map_err(io::Error::other)?;
+        }
+        let mut asked = Request::new(Full::new(body));
+        *asked.method_mut() = head.method;
+        *asked.uri_mut() = self.upstream.clone();
+        *asked.headers_mut() = head.headers;
         for own in ["host", "content-length", "transfer-encoding"] {
-            headers.remove(own);
+            asked.headers_mut().remove(own);
         }
-        let asked = self.http.request(head.method, &self.upstream);
-        let answer = asked.headers(headers).body(body).send().await;
-        let answer = answer.map_err(io::Error::other)?;
-        let (status, mut headers) = (answer.status(), answer.headers().clone());
-        for own in ["content-length", "transfer-encoding", "connection"] {
-            headers.remove(own);
-        }
-        let body = answer.bytes().await.map_err(io::Error::other)?;
+        let answer = self.http.request(asked).await.map_err(io::Error::other)?;
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         match cut {
             Some(Moment::After) => return self.die().await,
             Some(Moment::ReplyLost) => return Err(io::Error::other("the reply is lost")),
-            Some(Moment::Before) | None => {}
+            Some(Moment::Before | Moment::Missing) | None => {}
         }
         let mut response = Response::new(Full::new(body));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        for own in ["content-length", "transfer-encoding", "connection"] {
+            response.headers_mut().remove(own);
+        }
         Ok(response)
     }
 
