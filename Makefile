@@ -1,7 +1,7 @@
 # Everything a developer types. `setup` comes first by itself and is quick when nothing is missing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup teardown demo test test-clients check schema bench bench-load chaos mutants
+.PHONY: help setup teardown demo test test-clients check schema bench bench-load chaos seeds mutants
 # check and test would wait for each other's lock on the target directory anyway.
 .NOTPARALLEL:
 
@@ -44,6 +44,9 @@ bench-load: ## what one server takes, beside its floors; about ten minutes once 
 
 chaos: setup ## kills, stops, cuts and throttles the real parts for minutes; ARGS="--minutes 30 --seed 7 --database sqlite"
 	cargo bench --profile dev --package roadstead-cli --bench chaos-run -- $(ARGS)
+
+seeds: ## simulated stories by the thousand, against the promises; ARGS=2000 says how many
+	SEEDS=$(or $(ARGS),1000) cargo nextest run --cargo-profile seeds --package roadstead-server --test simulation -E 'test(every_seed)' --no-capture
 
 mutants: setup ## breaks one promise after the other in a copy and expects a test to notice; ARGS="i05-no-fence" for some
 	scripts/mutants.sh $(ARGS)
