@@ -10,6 +10,7 @@
 
 pub mod action;
 pub mod authorship;
+pub mod commit_status;
 pub mod deployment;
 pub mod durations;
 pub mod effect;
