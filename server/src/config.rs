@@ -3,10 +3,14 @@
 //! One struct per concern; unknown keys are errors. Nothing else in the server reads the
 //! environment.
 
+mod statuses;
+
 use roadstead_pipelines::retention::Policy;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+pub use statuses::{Statuses, Token, ToldForge};
 
 /// Everything that the server may be told.
 #[derive(Debug, Clone, Deserialize)]
@@ -100,6 +104,18 @@ pub struct Http {
     pub behind_proxy: bool,
 }
 
+impl Http {
+    /// How people and forges reach it, without a slash at the end.
+    #[must_use]
+    pub fn public_url(&self) -> String {
+        let given = self.public_url.as_ref();
+        given.map_or_else(
+            || format!("http://{}", self.listen),
+            |url| url.trim_end_matches('/').to_owned(),
+        )
+    }
+}
+
 /// A boolean of the file, or its word in a variable.
 fn flag<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     #[derive(Deserialize)]
@@ -185,6 +201,9 @@ pub struct Project {
     /// Password or token for fetching over https.
     #[serde(default)]
     pub password: Option<String>,
+    /// What its forge is told of runs; nothing without it.
+    #[serde(default)]
+    pub statuses: Option<Statuses>,
 }
 
 impl Default for Config {
@@ -343,6 +362,9 @@ impl Config {
             if twice {
                 return Err(format!("project `{}` stands twice", project.name));
             }
+            project
+                .told_forge()
+                .map_err(|error| format!("project `{}`, statuses: {error}", project.name))?;
         }
         let token = &self.runners.registration_token;
         if !token.is_empty() && token.len() < 16 {

@@ -3,10 +3,11 @@
 use crate::adapters;
 use crate::adapters::aws::{Aws, AwsError};
 use crate::adapters::cluster::Cluster;
+use crate::adapters::forges::Forges;
 use crate::adapters::probes::Probes;
 use crate::adapters::registry::Registry;
 use crate::adapters::sources::{Remote, Sources};
-use crate::config::Config;
+use crate::config::{self, Config, ToldForge};
 use crate::executor::Executor;
 use crate::gap_filler::GapFiller;
 use crate::http::{self, App, people};
@@ -19,9 +20,10 @@ use crate::retention::Retention;
 use crate::secrets::Keys;
 use crate::store::Store;
 use crate::store::backup::{Place, place_of};
+use crate::teller::Teller;
 use crate::wake::Bell;
 use anyhow::{Context, bail};
-use roadstead_pipelines::id::ProjectName;
+use roadstead_pipelines::id::{CommitSha, ProjectName};
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::future::Future;
@@ -57,7 +59,11 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     let store = Store::open(&database)
         .await
         .context("cannot open the database")?;
-    let (webhook_secrets, remotes) = set_up_projects(&config, &store).await?;
+    let Projects {
+        webhook_secrets,
+        remotes,
+        told,
+    } = set_up_projects(&config, &store).await?;
     set_up_admin(&config, &store).await?;
 
     let bell = Bell::default();
@@ -89,6 +95,13 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         bell.clone(),
     );
     let gap_filler = GapFiller::new(store.clone(), sources.clone(), bell.clone());
+    let teller = Teller::new(
+        store.clone(),
+        Forges::new()?,
+        told,
+        config.http.public_url(),
+        bell.clone(),
+    );
     let observer = Observer::new(store.clone(), cluster, Probes::new()?, bell.clone());
     let logs = LogStore::new(&config.logs_folder()).context("cannot make the logs' folder")?;
 
@@ -140,6 +153,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         tokio::spawn(observer.run(stop.clone())),
         tokio::spawn(retention.run(stop.clone())),
         tokio::spawn(gap_filler.run(watched, stop.clone())),
+        tokio::spawn(teller.run(stop.clone())),
     ];
     println!("server ready on http://{address}");
     tokio::select! {
@@ -208,10 +222,19 @@ fn alone(config: &Config) -> anyhow::Result<Vec<File>> {
     Ok(held)
 }
 
-type Projects = (BTreeMap<ProjectName, String>, BTreeMap<ProjectName, Remote>);
+/// What is known of the projects beside their rows.
+struct Projects {
+    webhook_secrets: BTreeMap<ProjectName, String>,
+    remotes: BTreeMap<ProjectName, Remote>,
+    told: BTreeMap<ProjectName, ToldForge>,
+}
 
 async fn set_up_projects(config: &Config, store: &Store) -> anyhow::Result<Projects> {
-    let (mut secrets, mut remotes) = (BTreeMap::new(), BTreeMap::new());
+    let mut projects = Projects {
+        webhook_secrets: BTreeMap::new(),
+        remotes: BTreeMap::new(),
+        told: BTreeMap::new(),
+    };
     for project in &config.projects {
         let name = ProjectName::parse(&project.name)?;
         let (repository, secret) = (project.repository.clone(), project.webhook_secret.clone());
@@ -223,10 +246,14 @@ async fn set_up_projects(config: &Config, store: &Store) -> anyhow::Result<Proje
                 crate::clock::now(),
             )
             .await?;
-        secrets.insert(name.clone(), secret);
-        remotes.insert(name, Remote::from(project));
+        let told = project.told_forge().map_err(anyhow::Error::msg)?;
+        let forge = told.as_ref().map(|told| told.forge);
+        store.set_told_forge(&name, forge).await?;
+        projects.webhook_secrets.insert(name.clone(), secret);
+        projects.remotes.insert(name.clone(), Remote::from(project));
+        projects.told.extend(told.map(|told| (name, told)));
     }
-    Ok((secrets, remotes))
+    Ok(projects)
 }
 
 /// The first administrator.
@@ -301,10 +328,14 @@ pub async fn check(config: &Config) -> Vec<Finding> {
             continue;
         };
         let heads = sources.branch_heads(&name, &Remote::from(project)).await;
-        let seen = heads
-            .map(|heads| format!("{} branches", heads.len()))
-            .map_err(|e| e.to_string());
+        let seen = match &heads {
+            Ok(heads) => Ok(format!("{} branches", heads.len())),
+            Err(error) => Err(error.to_string()),
+        };
         find(format!("repository of {name}"), seen);
+        let commit = heads.ok().and_then(|heads| heads.into_values().next());
+        let seen = check_statuses(config, project, commit).await;
+        find(format!("commit statuses of {name}"), seen);
     }
     let registry = Registry::new(Aws::new(&config.aws));
     let login = registry.push_credentials().await;
@@ -322,4 +353,30 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     });
     find("registry".into(), seen);
     findings
+}
+
+/// Whether a project's forge can be told how runs went, as far as that shows without telling it anything.
+async fn check_statuses(
+    config: &Config,
+    project: &config::Project,
+    commit: Option<CommitSha>,
+) -> Result<String, String> {
+    let Some(told) = project.told_forge()? else {
+        return Ok("none are told: `statuses` of the project would say with which token".into());
+    };
+    let token = told.token()?;
+    if config.http.public_url.is_none() {
+        return Err("they would lead to this machine: set `http.public_url`".into());
+    }
+    let place = format!("{} at {}", told.repository_path(), told.api);
+    let Some(commit) = commit else {
+        return Ok(format!("not tried: no commit is known of {place}"));
+    };
+    let forges = Forges::new().map_err(|error| error.to_string())?;
+    match forges.look(&told, &token, &commit).await {
+        Ok(()) => Ok(format!(
+            "{place} shows its statuses to the token; whether that may write them shows with the first one"
+        )),
+        Err(error) => Err(format!("{place}: {error}")),
+    }
 }

@@ -207,6 +207,7 @@ fn what_others_wrote_is_escaped() {
     run.run.commit.url = Some(format!("javascript:{HOSTILE}"));
     run.run.reason = HOSTILE.into();
     run.run.project = HOSTILE.into();
+    run.untold.as_mut().unwrap().reason = HOSTILE.into();
     for step in &mut run.steps {
         step.name = HOSTILE.into();
         step.summary = HOSTILE.into();
@@ -352,6 +353,18 @@ fn failures_come_first_and_running_logs_are_followed() {
         running.contains(&format!("data-log-events=\"{events}\"")),
         "{events}"
     );
+}
+
+#[test]
+fn a_status_that_the_forge_does_not_show_says_why() {
+    let mut run = runs::run_failed();
+    let waits = render(&run).unwrap();
+    assert!(waits.contains("the forge answered 401: the token is wrong"));
+    assert!(waits.contains("The next try is <time"), "{waits}");
+    run.untold.as_mut().unwrap().next = None;
+    assert!(render(&run).unwrap().contains("It is not tried any more."));
+    run.untold = None;
+    assert!(!render(&run).unwrap().contains("at its forge"));
 }
 
 #[test]

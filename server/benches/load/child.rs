@@ -60,6 +60,7 @@ pub(crate) async fn be_the_server(folder: &Path) -> anyhow::Result<()> {
             webhook_secret: SECRET.to_owned(),
             username: None,
             password: None,
+            statuses: None,
         })
         .collect();
     let (end, ended) = tokio::sync::oneshot::channel::<()>();

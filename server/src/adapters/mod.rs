@@ -1,4 +1,5 @@
-//! The server's hands in the world outside: git, the registry, ECS, and HTTP probes.
+//! The server's hands in the world outside: git, the registry, ECS, HTTP probes, and what forges
+//! are told.
 //!
 //! Each adapter does one thing when asked and keeps no state that matters: what it remembers only
 //! saves calls. They know nothing of the store, of plans or of pages. Errors say whether asking again
@@ -6,6 +7,7 @@
 
 pub mod aws;
 pub mod cluster;
+pub mod forges;
 pub mod probes;
 pub mod registry;
 pub mod sources;

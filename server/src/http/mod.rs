@@ -68,11 +68,7 @@ impl App {
     /// How people reach the server.
     #[must_use]
     pub fn public_url(&self) -> String {
-        let given = self.config.http.public_url.as_ref();
-        given.map_or_else(
-            || format!("http://{}", self.config.http.listen),
-            |url| url.trim_end_matches('/').to_owned(),
-        )
+        self.config.http.public_url()
     }
 }
 

@@ -5,7 +5,7 @@ use super::events::{self, Line};
 use super::world::{self, OpenRuns, PlaceChange};
 use super::{
     Committed, Recorded, Result, Store, StoreError, attempts, audit, deployments, effects, lane,
-    releases, runs,
+    releases, runs, statuses,
 };
 use jiff::Timestamp;
 use roadstead_pipelines::action::Refusal;
@@ -42,6 +42,7 @@ pub(super) fn apply(
             let before = found.state.word();
             let next = found.apply(fact, by.now)?;
             runs::save(connection, &next)?;
+            statuses::note(connection, &next, by.now)?;
             attempts::close_other_than_current(connection, &next, by.now)?;
             (json!(before), json!(next.state.word()))
         }

@@ -36,6 +36,7 @@ mod runs;
 mod schema;
 mod secrets;
 mod servers;
+mod statuses;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -57,6 +58,7 @@ pub use error::StoreError;
 pub use projects::LaneMark;
 pub use runners::A_NAME_IS_HELD_FOR;
 pub use servers::Carrier;
+pub use statuses::DueStatus;
 pub use types::*;
 
 /// What every call answers.
@@ -156,6 +158,7 @@ impl Store {
                 // On SQLite no other server can be at work: what was leased was left behind.
                 if let Address::Sqlite(_) = &address {
                     effects::release_leases(c)?;
+                    statuses::release_leases(c)?;
                 }
                 Ok(())
             })?;

@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use roadstead_pipelines::id::ProjectName;
 use serde_json::{Value, json};
 
-type Record = (String, String, String, i64, Option<i64>);
+type Record = (String, String, String, i64, Option<i64>, Option<String>);
 
-fn read((name, repository, webhook_secret, created_at, compared): Record) -> Result<Project> {
+fn read((name, repository, webhook_secret, created_at, compared, _): Record) -> Result<Project> {
     let row = Row("project", &name);
     Ok(Project {
         name: row.word("name", &name)?,

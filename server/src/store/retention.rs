@@ -1,7 +1,7 @@
 //! Takes away what a policy lets go, in small transactions. What may go is read first, so that nothing
 //! that stays ever waits for the writer; each transaction looks again before it removes.
 //!
-//! A run goes with its attempts, steps, effects and the release that it made, if that is neither listed
+//! A run goes with its attempts, steps, effects, what its forge was told and the release that it made, if that is neither listed
 //! nor named. Deployments, and the history, stay.
 
 use super::codec::{Row, micros};
@@ -12,7 +12,7 @@ use super::schema::{
     steps,
 };
 use super::world::NEWEST_RELEASES;
-use super::{Gone, Result, Store, audit, lane};
+use super::{Gone, Result, Store, audit, lane, statuses};
 use diesel::prelude::*;
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::git_ref::GitRef;
@@ -160,6 +160,7 @@ fn remove_run(
     diesel::delete(attempts::table.filter(attempts::run.eq(run))).execute(connection)?;
     diesel::delete(effects::table.filter(effects::subject.eq(run))).execute(connection)?;
     diesel::delete(removed_logs::table.find(run)).execute(connection)?;
+    statuses::forget(connection, run)?;
     if let Some(release) = release {
         diesel::delete(releases::table.find(release.as_str())).execute(connection)?;
     }

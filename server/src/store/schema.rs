@@ -7,6 +7,7 @@ diesel::table! {
         webhook_secret -> Text,
         created_at -> BigInt,
         heads_compared_at -> Nullable<BigInt>,
+        told_forge -> Nullable<Text>,
     }
 }
 
@@ -15,6 +16,19 @@ diesel::table! {
         project -> Text,
         git_ref -> Text,
         commit_sha -> Text,
+    }
+}
+
+diesel::table! {
+    commit_statuses (project, commit_sha, git_ref) {
+        project -> Text,
+        commit_sha -> Text,
+        git_ref -> Text,
+        run -> Text,
+        telling -> Text,
+        due_at -> Nullable<BigInt>,
+        leased_by -> Nullable<Text>,
+        leased_until -> Nullable<BigInt>,
     }
 }
 
@@ -281,6 +295,7 @@ diesel::table! {
 diesel::allow_tables_to_appear_in_same_query!(
     projects,
     branch_heads,
+    commit_statuses,
     lanes,
     runs,
     deliveries,

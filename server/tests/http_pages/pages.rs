@@ -2,12 +2,15 @@
 
 use crate::site::{ADMIN, DEPLOYER, Site, VIEWER, Who, cookie, location};
 use crate::story::place;
+use jiff::SignedDuration;
 use reqwest::{Method, StatusCode};
+use roadstead_pipelines::commit_status::Answer;
 use roadstead_pipelines::fact::{Change, RunFact};
 use roadstead_pipelines::id::StepName;
 use roadstead_pipelines::report::Failure;
 use roadstead_pipelines::run::AttemptOutcome;
 use roadstead_protocol::StepState;
+use roadstead_server::forge::Forge;
 use roadstead_server::store::hash_secret;
 use roadstead_web::assets;
 use std::collections::BTreeMap;
@@ -42,6 +45,45 @@ async fn steps_that_are_left_out_or_tried_again_say_so() {
         html.contains("no release: step image, which builds images"),
         "{html}"
     );
+    site.stop().await;
+}
+
+/// A run's page says why its forge does not show how it went.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forge_that_could_not_be_told_is_said() {
+    let mut site = Site::start().await;
+    let (store, shop) = (site.story.store.clone(), site.story.shop.clone());
+    let setting = store.set_told_forge(&shop, Some(Forge::Github));
+    setting.await.unwrap();
+    let run = site.story.push().await;
+    let page = format!("/runs/{run}");
+    let quiet = "status at its forge is not up to date";
+    assert!(!site.page(VIEWER, &page).await.contains(quiet));
+    let (now, until) = (
+        site.story.now,
+        site.story.now + SignedDuration::from_secs(60),
+    );
+    let due = store
+        .lease_status(&shop, now, until)
+        .await
+        .unwrap()
+        .unwrap();
+    let mend = Answer::Mend {
+        reason: "the forge answered 401: the token is wrong".into(),
+    };
+    store.status_answered(&due, mend, now).await.unwrap();
+    let html = site.page(VIEWER, &page).await;
+    for wanted in [quiet, "401: the token is wrong", "The next try is"] {
+        assert!(html.contains(wanted), "{wanted}: {html}");
+    }
+    let due = store
+        .lease_status(&shop, until, until)
+        .await
+        .unwrap()
+        .unwrap();
+    let taken = store.status_answered(&due, Answer::Taken, until);
+    taken.await.unwrap();
+    assert!(!site.page(VIEWER, &page).await.contains(quiet));
     site.stop().await;
 }
 

@@ -19,6 +19,8 @@ pub struct RunPage {
     pub run: RunSummary,
     /// What it waits for, when nothing of it is moving.
     pub waiting: Option<Waiting>,
+    /// Why its forge does not show how it went, when it could not be told.
+    pub untold: Option<Untold>,
     /// Errors in the pipeline file, with excerpts.
     pub diagnostics: Vec<Diagnostic>,
     /// All steps, in the order of the file; the page groups them by state.
@@ -33,6 +35,15 @@ pub struct RunPage {
     pub cancel: Permission,
     /// Whether the viewer may run the failed jobs again.
     pub retry: Permission,
+}
+
+/// A commit status that the forge does not show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Untold {
+    /// Why: `the forge answered 401: the token is wrong, or has expired`.
+    pub reason: String,
+    /// When it is tried next; `None` when it is not tried any more.
+    pub next: Option<Time>,
 }
 
 /// One step, by its newest attempt.

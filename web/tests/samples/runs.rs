@@ -2,7 +2,7 @@
 
 use roadstead_web::view::{
     Diagnostic, LogLine, LogPanel, Paging, Permission, ProjectPage, Release, ReleaseImage, RunPage,
-    RunState, RunSummary, Step, StepState, Time, Tone, Waiting, WebhookHelp,
+    RunState, RunSummary, Step, StepState, Time, Tone, Untold, Waiting, WebhookHelp,
 };
 
 use super::releases::{deployments, matrix_shop};
@@ -223,6 +223,10 @@ pub(crate) fn run_failed() -> RunPage {
         frame: frame(),
         run,
         waiting: None,
+        untold: Some(Untold {
+            reason: "the forge answered 401: the token is wrong, or has expired (it said: Bad credentials)".into(),
+            next: Some(ago(-240)),
+        }),
         diagnostics: Vec::new(),
         steps: vec![
             step(
@@ -288,6 +292,7 @@ pub(crate) fn run_running() -> RunPage {
         ),
         run,
         waiting: None,
+        untold: None,
         diagnostics: Vec::new(),
         steps: vec![
             step(
@@ -356,6 +361,7 @@ pub(crate) fn run_broken_file() -> RunPage {
             until: None,
             who: "whoever pushes to main".into(),
         }),
+        untold: None,
         diagnostics: vec![
             Diagnostic {
                 file: ".roadstead/pipeline.yml".into(),

@@ -9,10 +9,11 @@ use super::{frame, log, project_of};
 use crate::store::{DeploymentFilter, GAP_FILLER, RunDetail};
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
+use roadstead_pipelines::commit_status::Standing;
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_pipelines::spec::Role;
 use roadstead_web::view::{
-    DeploymentSummary, LogPanel, Permission, Release, RunPage, RunSummary, Step, StepState,
+    DeploymentSummary, LogPanel, Permission, Release, RunPage, RunSummary, Step, StepState, Untold,
 };
 use serde::Deserialize;
 
@@ -52,6 +53,7 @@ pub(super) async fn show(
         frame: frame::of(&app, &who.actor, &request).await?,
         run: summary(&app, &scene, &detail).await?,
         waiting: scene.run_waits(&id),
+        untold: untold(&app, &detail.run).await?,
         diagnostics: view_of::diagnostics(&detail),
         log: open_log(&app, &detail, &steps, &who.sent).await?,
         steps,
@@ -65,6 +67,23 @@ pub(super) async fn show(
         retry: if over { deployer } else { Permission::Absent },
     };
     frame::send(&request, StatusCode::OK, &page)
+}
+
+/// Why the forge does not show how a run went.
+async fn untold(app: &App, run: &Run) -> Result<Option<Untold>, HttpError> {
+    let telling = app.store.status_of_run(&run.id).await?;
+    Ok(match telling.map(|telling| telling.standing) {
+        Some(Standing::Untold {
+            failed: Some(reason),
+            not_before,
+            ..
+        }) => Some(Untold {
+            reason,
+            next: Some(view_of::time(not_before)),
+        }),
+        Some(Standing::GivenUp { reason, .. }) => Some(Untold { reason, next: None }),
+        Some(Standing::Untold { failed: None, .. } | Standing::Told { .. }) | None => None,
+    })
 }
 
 fn is_confirming(run: &Run) -> bool {

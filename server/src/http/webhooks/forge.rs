@@ -3,6 +3,7 @@
 
 use super::payload::{BadPayload, Wish};
 use super::{bitbucket, github, gitlab};
+use crate::forge::Forge;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -10,21 +11,6 @@ use subtle::ConstantTimeEq;
 
 /// The event of a push, whatever a forge calls it: a push that is told twice is one by its event, too.
 pub(super) const PUSH: &str = "push";
-
-/// The kinds of sender.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Forge {
-    /// GitHub.
-    Github,
-    /// GitLab.
-    Gitlab,
-    /// Gitea and Forgejo.
-    Gitea,
-    /// Bitbucket Cloud.
-    Bitbucket,
-    /// A `post-receive` hook with curl, and the gap filler.
-    Git,
-}
 
 /// The value of a header by its name in small letters.
 pub(super) type Header<'a> = &'a dyn Fn(&str) -> Option<&'a str>;
@@ -39,33 +25,6 @@ pub(super) struct Call {
 }
 
 impl Forge {
-    /// All that have an address.
-    pub(super) const ALL: [Self; 5] = [
-        Self::Github,
-        Self::Gitlab,
-        Self::Gitea,
-        Self::Bitbucket,
-        Self::Git,
-    ];
-
-    /// From the address; `None` for others.
-    #[must_use]
-    pub(super) fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|forge| forge.word() == word)
-    }
-
-    /// The word in the address.
-    #[must_use]
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Github => "github",
-            Self::Gitlab => "gitlab",
-            Self::Gitea => "gitea",
-            Self::Bitbucket => "bitbucket",
-            Self::Git => "git",
-        }
-    }
-
     /// Whether the sender knows the secret: a signature of the body with it, or the secret itself where the
     /// forge sends that; in constant time.
     ///

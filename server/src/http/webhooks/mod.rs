@@ -10,12 +10,12 @@ mod github;
 mod gitlab;
 mod payload;
 
-use forge::Forge;
 pub use payload::BadPayload;
 use payload::{Push, Wish};
 
 use super::App;
 use super::error::HttpError;
+use crate::forge::Forge;
 use crate::store::{Accepted, Decision, Delivery, NewDelivery};
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
