@@ -178,7 +178,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     };
     let runner_id = identity.runner_id.clone();
     let runner = Arc::new(assemble(
-        config, client, engine, disk, state, identity, workspaces, spools,
+        config,
+        client,
+        Machine { engine, disk },
+        state,
+        identity,
+        workspaces,
+        spools,
     ));
     tracing::info!(runner = runner_id, slots = runner.slots, "polls for work");
     println!("runner ready");
@@ -195,11 +201,16 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     end
 }
 
+/// Where steps run.
+struct Machine {
+    engine: Engine,
+    disk: Disk,
+}
+
 fn assemble(
     config: Config,
     client: Client,
-    engine: Engine,
-    disk: Disk,
+    Machine { engine, disk }: Machine,
     state: Arc<State>,
     identity: Identity,
     workspaces: Workspaces,

@@ -117,11 +117,11 @@ async fn end_the_first(server: &Server, busy: &mut [Busy]) -> anyhow::Result<()>
 async fn latency(server: &Server, runners: &[Runner]) -> anyhow::Result<()> {
     let taken = Arc::new(AtomicU64::new(0));
     let mut waiting = vec![];
-    for runner in runners.iter().cloned() {
-        let taken = Arc::clone(&taken);
+    for runner in runners {
+        let (runner, taken) = (runner.clone(), Arc::clone(&taken));
         waiting.push(tokio::spawn(async move {
             while taken.load(Ordering::Relaxed) < ASKED {
-                if let Some(Attempt { .. }) = runner.poll(1, &[]).await? {
+                if runner.poll(1, &[]).await?.is_some() {
                     taken.fetch_add(1, Ordering::Relaxed);
                 }
             }

@@ -36,7 +36,7 @@ pub(crate) async fn measure(total: u64) -> anyhow::Result<()> {
     let (address, handle) = floors::bare_handler().await?;
     tell(
         "floor: a bare actix handler",
-        ask(&client, &format!("{address}/"), "", TIMES).await?,
+        &ask(&client, &format!("{address}/"), "", TIMES).await?,
     );
     handle.stop(false).await;
     let middle = format!("{}.{}", project(0), there / PROJECTS as u64 / 2);
@@ -53,7 +53,7 @@ pub(crate) async fn measure(total: u64) -> anyhow::Result<()> {
         format!("/api/v1/runs/{middle}"),
     ] {
         let url = format!("{}{path}", server.address);
-        tell(&path, ask(&client, &url, &login, TIMES).await?);
+        tell(&path, &ask(&client, &url, &login, TIMES).await?);
     }
     let (resident, own) = server.memory()?;
     println!(
@@ -86,6 +86,6 @@ async fn ask(client: &Client, url: &str, login: &str, times: usize) -> anyhow::R
     Ok(Quantiles::of(took))
 }
 
-fn tell(what: &str, took: Quantiles) {
+fn tell(what: &str, took: &Quantiles) {
     println!("  {what}: {took}");
 }

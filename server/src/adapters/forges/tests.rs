@@ -110,7 +110,8 @@ fn a_forge_that_asks_to_wait_is_understood() {
     let said = json!({"message": "API rate limit exceeded for user ID 1."});
     let left = ("x-ratelimit-remaining", "0");
     let reset = |at| ("x-ratelimit-reset", at);
-    let cases: [(u16, &[(&'static str, &'static str)], Option<i64>); 7] = [
+    type Case<'c> = (u16, &'c [(&'static str, &'static str)], Option<i64>);
+    let cases: [Case<'_>; 7] = [
         (403, &[("retry-after", "60")], Some(60)),
         (429, &[("retry-after", "60"), left, reset("1200")], Some(60)),
         (403, &[left, reset("1200")], Some(201)),
