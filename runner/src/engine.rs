@@ -8,7 +8,7 @@ use crate::{
     allowance::Allowance,
     limits::{Interruption, Limits, StepEnd},
     logs::StepLog,
-    registry::{self, RegistryTries},
+    registry,
     secrets::{self, Handover},
     stop::StopReason,
 };
@@ -22,13 +22,12 @@ use bollard::{
         NetworkingConfig, SystemInfo,
     },
     query_parameters::{
-        AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, CreateImageOptionsBuilder,
-        InspectContainerOptions, KillContainerOptionsBuilder, LogsOptionsBuilder,
-        RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, StartContainerOptions,
-        WaitContainerOptions,
+        AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
+        KillContainerOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+        StartContainerOptions, WaitContainerOptions,
     },
 };
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt};
 use roadstead_protocol::{CANCEL_GRACE_SECONDS, Sidecar};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -70,7 +69,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 const SIDECAR_LINES: &str = "20";
 /// Frames of output that are written to the log at once.
 const FRAMES_AT_ONCE: usize = 256;
-const NOT_FOUND: u16 = 404;
+pub(crate) const NOT_FOUND: u16 = 404;
 
 /// Docker Engine, on behalf of one runner.
 #[derive(Clone)]
@@ -233,21 +232,6 @@ impl Engine {
         Ok(end)
     }
 
-    /// Pulls what the step's containers need.
-    async fn ensure_images(
-        &self,
-        step: &StepContainer<'_>,
-        log: &StepLog,
-    ) -> anyhow::Result<Option<StepEnd>> {
-        let sidecar_images = step.sidecars.values().map(|sidecar| sidecar.image.as_str());
-        for image in std::iter::once(step.image).chain(sidecar_images) {
-            if let Some(end) = self.ensure_image(image, log).await? {
-                return Ok(Some(end));
-            }
-        }
-        Ok(None)
-    }
-
     /// Makes network, sidecars and the step's container; a [`StepEnd`] when the user's part of
     /// that cannot be.
     async fn prepare(
@@ -353,39 +337,6 @@ impl Engine {
         match self.docker.create_container(Some(options), body).await {
             Ok(_) => Ok(None),
             Err(error) => refused(error, "the container could not be made").map(Some),
-        }
-    }
-
-    /// Pulls `image` when it is not here.
-    async fn ensure_image(&self, image: &str, log: &StepLog) -> anyhow::Result<Option<StepEnd>> {
-        let reference = registry::with_tag(image);
-        match self.docker.inspect_image(&reference).await {
-            Ok(_) => return Ok(None),
-            Err(error) if status(&error) == Some(NOT_FOUND) => {}
-            Err(error) => return Err(error).context("cannot ask Docker Engine for an image"),
-        }
-        log.line(&format!("pulling image {reference}")).await?;
-        let what = format!("image {reference} could not be pulled");
-        let mut tries = RegistryTries::new();
-        loop {
-            let options = CreateImageOptionsBuilder::new()
-                .from_image(&reference)
-                .build();
-            let pulled: Result<Vec<_>, _> = self
-                .docker
-                .create_image(Some(options), None, None)
-                .try_collect()
-                .await;
-            let message = match pulled {
-                Ok(_) => return Ok(None),
-                Err(error) => words(&error).with_context(|| what.clone())?,
-            };
-            if !registry::is_transient(&message) {
-                return Ok(Some(StepEnd::failed(format!("{what}: {message}"))));
-            }
-            if !tries.again(log, &what, &message).await? {
-                bail!("{what}: {message}");
-            }
         }
     }
 
@@ -515,23 +466,6 @@ impl Engine {
             .build();
         absent_is_fine(self.docker.remove_container(name, Some(options)).await)
             .with_context(|| format!("cannot remove container {name}"))
-    }
-
-    /// The repository whose tags hold images while they are built and pushed.
-    pub(crate) fn build_repository(&self) -> String {
-        format!("roadstead-build-{}", self.instance)
-    }
-
-    /// Removes a tag; layers stay in the build cache.
-    pub(crate) async fn remove_tag(&self, tag: &str) -> anyhow::Result<()> {
-        let options = RemoveImageOptionsBuilder::new().build();
-        absent_is_fine(
-            self.docker
-                .remove_image(tag, Some(options), None)
-                .await
-                .map(drop),
-        )
-        .with_context(|| format!("cannot remove image tag {tag}"))
     }
 }
 

@@ -14,7 +14,7 @@
 //! | `audience` | who hears how they go |
 //! | `local` | a job without a server: a working tree, a terminal |
 //! | `sources`, `checkout`, `workspace` | files of a commit |
-//! | `engine`, `network`, `registry` | containers, networks, images |
+//! | `engine`, `network`, `images`, `registry` | containers, networks, images |
 //! | `build`, `logins` | contexts, BuildKit, pushes |
 //! | `logs` | logs on their way, with secrets taken out of them |
 //! | `secret`, `secrets` | what nobody is to see, and how a step gets it |
@@ -33,6 +33,7 @@ mod client;
 mod disk;
 mod engine;
 mod heartbeat;
+mod images;
 mod limits;
 mod local;
 mod logins;
