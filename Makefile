@@ -46,7 +46,7 @@ chaos: setup ## kills, stops, cuts and throttles the real parts for minutes; ARG
 	cargo bench --profile dev --package roadstead-cli --bench chaos-run -- $(ARGS)
 
 seeds: ## simulated stories by the thousand, against the promises; ARGS=2000 says how many
-	SEEDS=$(or $(ARGS),1000) cargo nextest run --cargo-profile seeds --package roadstead-server --test simulation -E 'test(every_seed)' --no-capture
+	SEEDS=$(or $(ARGS),1000) cargo nextest run --profile seeds --cargo-profile seeds --package roadstead-server --test simulation -E 'test(every_seed)' --no-capture
 
 mutants: setup ## breaks one promise after the other in a copy and expects a test to notice; ARGS="i05-no-fence" for some
 	scripts/mutants.sh $(ARGS)

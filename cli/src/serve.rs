@@ -33,13 +33,14 @@ pub(crate) struct RunnerArgs {
     #[arg(long, default_value_t = 2)]
     slots: usize,
     /// CPU units that a step may use, 1024 are one processor [default: all processors].
-    #[arg(long, value_name = "UNITS")]
+    #[arg(long, value_name = "UNITS", value_parser = clap::value_parser!(u32).range(16..))]
     step_cpu: Option<u32>,
     /// Memory that a step may use, in MiB [default: nine tenths of the machine's].
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(8..))]
     step_memory: Option<u32>,
     /// Processes and threads that a step may have.
-    #[arg(long, value_name = "N", default_value_t = roadstead_runner::STEP_PROCESSES)]
+    #[arg(long, value_name = "N", default_value_t = roadstead_runner::STEP_PROCESSES,
+        value_parser = clap::value_parser!(u32).range(16..))]
     step_processes: u32,
 }
 

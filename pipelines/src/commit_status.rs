@@ -5,6 +5,7 @@
 //! an older one that was not told yet. What was sent without an answer may arrive at the forge later than what
 //! was sent after it; so once the last word is told it is told again, when nothing older can be under way.
 
+use crate::git_ref::GitRef;
 use crate::id::RunId;
 use crate::report::{Failure, FailureKind};
 use crate::run::{MOST_ATTEMPTS, Run, RunState};
@@ -59,6 +60,9 @@ impl Status {
     /// something was checked, and pending would stay for ever.
     #[must_use]
     pub fn of(run: &Run) -> Option<Self> {
+        if run.pipeline.is_none() && !matches!(GitRef::of(&run.git_ref), GitRef::Branch(_)) {
+            return None;
+        }
         let (state, description) = match &run.state {
             RunState::Fetching | RunState::Skipped { .. } => return None,
             RunState::Preparing => (State::Pending, "prepares the registry".to_owned()),
@@ -288,14 +292,15 @@ impl Telling {
         asked: Option<SignedDuration>,
         now: Timestamp,
     ) {
-        if now >= self.since + GIVEN_UP_AFTER {
-            let days = GIVEN_UP_AFTER.as_hours() / 24;
-            return self.give_up(&format!("not told within {days} days: {reason}"), now);
-        }
         let tries = match &self.standing {
             Standing::Untold { tries, .. } => *tries,
             Standing::Told { .. } | Standing::GivenUp { .. } => 0,
         };
+        // A server that was away for as long has not tried yet.
+        if tries > 0 && now >= self.since + GIVEN_UP_AFTER {
+            let days = GIVEN_UP_AFTER.as_hours() / 24;
+            return self.give_up(&format!("not told within {days} days: {reason}"), now);
+        }
         let own = LONGEST_WAIT.min(first.saturating_mul(1 << tries.min(16)));
         let asked = asked.unwrap_or_default().min(LONGEST_ASKED_WAIT);
         self.standing = Standing::Untold {

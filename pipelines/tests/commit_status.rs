@@ -46,6 +46,18 @@ fn failed(kind: FailureKind, message: &str) -> RunState {
 }
 
 #[test]
+fn a_tag_that_was_not_read_is_no_commit_yet() {
+    let pushed = CommitSha::parse(&"1".repeat(40)).unwrap();
+    let of_ref = |git_ref: &str| {
+        let mut run = Run::asked_for(id(1), pushed.clone(), git_ref.into(), BEGIN);
+        run.state = failed(FailureKind::Failed, "the pipeline file has 2 errors");
+        Status::of(&run)
+    };
+    assert_eq!(of_ref("refs/tags/v1"), None);
+    assert!(of_ref("refs/heads/main").is_some());
+}
+
+#[test]
 fn every_state_of_a_run_has_a_status_with_its_reason() {
     let (since, at) = (BEGIN, BEGIN);
     let runner = || "harbour".to_owned();

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// Processes and threads that a step may have, unless the runner's [`crate::Config`] says otherwise.
 pub const STEP_PROCESSES: u32 = 4096;
+/// With fewer not even the shell, its first command and what watches over them can be.
+const LEAST_PROCESSES: u32 = 16;
 /// CPU units of one processor.
 const UNITS: u64 = 1024;
 /// Of the machine's memory a step gets so many tenths, unless the runner is told otherwise: the rest is for the
@@ -48,6 +50,8 @@ impl Default for StepMost {
 /// What one container may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Allowance {
+    /// Every processor of the machine, in CPU units.
+    all_cpu: u64,
     cpu: u64,
     mebibytes: u64,
     processes: u32,
@@ -75,7 +79,25 @@ impl Allowance {
         if mebibytes > all_mebibytes {
             bail!("a step cannot get {mebibytes} MiB of memory: this machine has {all_mebibytes}");
         }
+        if most.processes < LEAST_PROCESSES || cpu == 0 || mebibytes == 0 {
+            bail!(
+                "a step needs a part of a processor, memory, and {LEAST_PROCESSES} processes at least"
+            );
+        }
+        for (can, what) in [
+            (machine.memory_limit, "memory"),
+            (machine.swap_limit, "swap"),
+            (machine.cpu_cfs_quota, "processors"),
+            (machine.pids_limit, "processes"),
+        ] {
+            if can == Some(false) {
+                tracing::warn!(
+                    "Docker Engine cannot limit {what} on this machine: steps are not bounded by it"
+                );
+            }
+        }
         Ok(Self {
+            all_cpu: all_units,
             cpu,
             mebibytes,
             processes: most.processes,
@@ -110,9 +132,22 @@ impl Allowance {
         })
     }
 
+    /// What a step asks for, or as much of it as there is: for a machine that the file was not written for.
+    pub(crate) fn at_most(self, limits: StepLimits) -> StepLimits {
+        let most = |asked: Option<u32>, there: u64| {
+            asked.map(|asked| u32::try_from(there).map_or(asked, |there| asked.min(there)))
+        };
+        StepLimits {
+            cpu: most(limits.cpu, self.cpu),
+            memory: most(limits.memory, self.mebibytes),
+        }
+    }
+
     /// Tells the engine.
     pub(crate) fn bound(self, host: &mut HostConfig) {
-        host.nano_cpus = Some((self.cpu * 1_000_000_000 / UNITS).cast_signed());
+        // An engine that cannot limit processors refuses to be told to.
+        host.nano_cpus =
+            (self.cpu < self.all_cpu).then(|| (self.cpu * 1_000_000_000 / UNITS).cast_signed());
         let bytes = (self.mebibytes << 20).cast_signed();
         host.memory = Some(bytes);
         // The same: no swap beside it, which would make the machine slow for everybody.
@@ -173,6 +208,12 @@ mod tests {
         assert_eq!(all.granted(StepLimits::default()), Ok(all));
         assert_eq!((all.cpu, all.mebibytes), (4096, 14_745));
         let asked = |cpu, memory| all.granted(StepLimits { cpu, memory });
+        let large = StepLimits {
+            cpu: Some(64),
+            memory: Some(1 << 20),
+        };
+        let fitting = all.at_most(large);
+        assert_eq!((fitting.cpu, fitting.memory), (Some(64), Some(14_745)));
         let granted = asked(Some(512), Some(64)).unwrap();
         assert_eq!((granted.cpu, granted.mebibytes), (512, 64));
         let refused = asked(Some(4097), None).unwrap_err();
@@ -192,7 +233,7 @@ mod tests {
         let most = |cpu, memory| StepMost {
             cpu,
             memory,
-            processes: 9,
+            processes: 64,
         };
         let allowed = machine(most(Some(1024), Some(16_384))).unwrap();
         let mut host = HostConfig::default();
@@ -202,7 +243,11 @@ mod tests {
             (host.memory, host.memory_swap),
             (Some(16 << 30), Some(16 << 30))
         );
-        assert_eq!(host.pids_limit, Some(9));
+        assert_eq!(host.pids_limit, Some(64));
+        let mut host = HostConfig::default();
+        machine(most(None, None)).unwrap().bound(&mut host);
+        assert_eq!(host.nano_cpus, None);
+        assert!(machine(most(Some(0), None)).is_err());
         assert!(machine(most(Some(4097), None)).is_err());
         assert!(machine(most(None, Some(16_385))).is_err());
     }

@@ -34,11 +34,18 @@ impl Disk {
         }
     }
 
+    /// What is left where least is left; none where nothing is looked at.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        self.folders
+            .iter()
+            .filter_map(|it| free_bytes(it).ok())
+            .min()
+    }
+
     /// Waits until less than the least is left somewhere; how much that is, in bytes.
     pub(crate) async fn runs_out(&self) -> u64 {
         loop {
-            let free = self.folders.iter().filter_map(|it| free_bytes(it).ok());
-            if let Some(free) = free.min().filter(|free| *free < self.least_bytes) {
+            if let Some(free) = self.free_bytes().filter(|free| *free < self.least_bytes) {
                 return free;
             }
             tokio::time::sleep(LOOK).await;

@@ -128,7 +128,7 @@ impl From<Interruption> for StepEnd {
             Interruption::TimedOut => Self::TimedOut,
             Interruption::Stopped(reason) => Self::Stopped(reason),
             Interruption::TooManyProcesses { most } => Self::failed(format!(
-                "the step used up the {most} processes and threads that it may have at once, and was stopped; a program that starts others without end looks like this, and one that needs more \
+                "the step had nearly all of the {most} processes and threads that it may have at once, and was stopped; a program that starts others without end looks like this, and one that needs more \
                  needs a runner with a larger `--step-processes`"
             )),
             // It may be another step's doing, and another runner has more.

@@ -162,10 +162,12 @@ impl Drop for BoardEntry {
 }
 
 impl Runner {
+    /// Where it works or where the engine keeps containers, whichever has less.
     fn free_bytes(&self) -> u64 {
-        disk::free_bytes(&self.data).unwrap_or_else(|error| {
+        let free = disk::free_bytes(&self.data).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot tell the free disk space; takes no work");
             0
-        })
+        });
+        self.disk.free_bytes().map_or(free, |least| free.min(least))
     }
 }

@@ -1,4 +1,4 @@
-//! Tells forges how runs went: one call at a time for each project, the longest due first.
+//! Tells forges how runs went: one call at a time for each project and server, the longest due first.
 //!
 //! What is to be told is a row that the change of the run left; what follows from an answer is decided by
 //! [`roadstead_pipelines::commit_status`]. Runs and deployments never wait for this, and a forge that is away
@@ -27,8 +27,9 @@ const LATEST_CALL: SignedDuration = SignedDuration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(2);
 /// Between two calls for one project: GitHub asks for a second between two that write.
 const REST: Duration = Duration::from_secs(1);
-/// Rest of a project after a call that failed, at most, unless its forge asks for more.
-const LONGEST_REST: SignedDuration = SignedDuration::from_secs(30);
+/// Rest of a project after a call that failed, at most, unless its forge asks for more. Short: a few commits that
+/// the forge does not know are not to hold up the others.
+const LONGEST_REST: SignedDuration = SignedDuration::from_secs(5);
 
 /// What tells forges. Cheap to clone.
 #[derive(Clone)]
@@ -196,11 +197,13 @@ fn rest(due: &DueStatus, answer: &Answer, told: Option<&Telling>, now: Timestamp
         Some(Standing::Told { .. } | Standing::GivenUp { .. }) | None => SignedDuration::ZERO,
     };
     // Another commit's may well be taken; but what a forge asks for holds for all.
-    let asked = match answer {
-        Answer::Later { after: Some(_), .. } => own,
-        _ => own.min(LONGEST_REST),
+    let most = match answer {
+        Answer::Later {
+            after: Some(asked), ..
+        } => LONGEST_REST.max(*asked),
+        _ => LONGEST_REST,
     };
-    REST.max(Duration::try_from(asked).unwrap_or(REST))
+    REST.max(Duration::try_from(own.min(most)).unwrap_or(REST))
 }
 
 const _: () = assert!(TIMEOUT.as_secs() + 20 <= LATEST_CALL.as_secs().unsigned_abs());

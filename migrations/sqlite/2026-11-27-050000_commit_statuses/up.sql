@@ -12,7 +12,7 @@ CREATE TABLE commit_statuses (
     leased_until BIGINT,
     PRIMARY KEY (project, commit_sha, git_ref)
 );
-CREATE INDEX commit_statuses_due ON commit_statuses (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX commit_statuses_due ON commit_statuses (project, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX commit_statuses_of_run ON commit_statuses (run);
 -- The forge that is told of the project's runs, as the configuration says; NULL when none is.
 ALTER TABLE projects ADD COLUMN told_forge TEXT;

@@ -81,7 +81,7 @@ pub struct LocalEnd {
 /// A data folder in use, files that cannot be copied, no Docker Engine, or something that could not be
 /// removed again. That a step failed is the outcome.
 pub async fn run_local(
-    run: LocalRun,
+    mut run: LocalRun,
     stop: CancellationToken,
     kill: CancellationToken,
 ) -> anyhow::Result<LocalEnd> {
@@ -96,6 +96,11 @@ pub async fn run_local(
     let machine = Engine::machine(&docker).await?;
     let allowance = Allowance::of(&machine, StepMost::default())?;
     let disk = Disk::of(&machine, &run.data, DISK_LEAST_BYTES);
+    for step in &mut run.steps {
+        if let StepAction::Run { limits, .. } = &mut step.action {
+            *limits = allowance.at_most(*limits);
+        }
+    }
     let engine = Engine::new(docker, &state.instance()?, allowance);
     let workspaces = Workspaces::new(state.subfolder("workspaces"));
     let spools = Workspaces::new(state.subfolder("spool"));

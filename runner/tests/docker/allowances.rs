@@ -100,19 +100,19 @@ async fn a_step_with_all_the_processes_that_it_may_have_is_stopped() {
 #[tokio::test]
 async fn a_step_that_fills_the_disk_is_stopped_before_it_is_full() {
     // Three gigabytes at most, should nobody stop it.
-    let fill = "for piece in $(seq 60); do dd if=/dev/zero of=piece.$piece bs=1M count=50 2>/dev/null\n\
+    let fill = "echo begun; for piece in $(seq 60); do dd if=/dev/zero of=piece.$piece bs=1M count=50 2>/dev/null\n\
                 sleep 0.2; done; echo never stopped";
     let seen = run(
         |image| vec![run_step("test", &[], image, fill)],
         |config| {
             let disk = rustix::fs::statvfs(&config.data).unwrap();
-            config.disk_least_bytes = disk.f_bavail * disk.f_frsize - 200_000_000;
+            config.disk_least_bytes = (disk.f_bavail * disk.f_frsize).saturating_sub(200_000_000);
         },
     )
     .await;
     let reason = reason(&seen);
     assert!(
-        reason.contains("disk is nearly full"),
+        reason.contains("disk is nearly full") && seen.log("test").contains("begun"),
         "{reason}: {}",
         seen.log("test")
     );

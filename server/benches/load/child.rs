@@ -140,7 +140,11 @@ impl Server {
     }
 
     /// Signs its administrator in; the cookie that says so.
-    pub(crate) async fn sign_in(&self, client: &reqwest::Client) -> anyhow::Result<String> {
+    pub(crate) async fn sign_in(&self) -> anyhow::Result<String> {
+        // The answer with the cookie leads on.
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
         let fields = [("user", "admin"), ("password", PASSWORD)];
         let url = format!("{}/login", self.address);
         let answer = client.post(url).form(&fields).send().await?;

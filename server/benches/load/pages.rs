@@ -32,7 +32,7 @@ pub(crate) async fn measure(total: u64) -> anyhow::Result<()> {
     println!("  ready in {:.2} s", begun.elapsed().as_secs_f64());
 
     let client = Client::builder().tcp_nodelay(true).build()?;
-    let login = server.sign_in(&client).await?;
+    let login = server.sign_in().await?;
     let (address, handle) = floors::bare_handler().await?;
     tell(
         "floor: a bare actix handler",
@@ -44,12 +44,12 @@ pub(crate) async fn measure(total: u64) -> anyhow::Result<()> {
         "/".to_owned(),
         format!("/projects/{}", project(0)),
         format!("/projects/{}?page=2", project(0)),
-        format!("/projects/{}?page=1000", project(0)),
+        format!("/projects/{}?page=100", project(0)),
         format!("/runs/{middle}"),
         "/deliveries".to_owned(),
-        "/deliveries?page=1000".to_owned(),
+        "/deliveries?page=100".to_owned(),
         "/runners".to_owned(),
-        format!("/api/v1/runs?project={}", project(0)),
+        format!("/api/v1/projects/{}/runs", project(0)),
         format!("/api/v1/runs/{middle}"),
     ] {
         let url = format!("{}{path}", server.address);

@@ -30,6 +30,13 @@ impl Attempt {
             .bearer_auth(&self.assignment.token)
     }
 
+    /// Says that its runner works on it.
+    pub(crate) async fn accept(&self) -> anyhow::Result<()> {
+        let accept = self.call(reqwest::Method::POST, "accept");
+        accept.send().await?.error_for_status()?;
+        Ok(())
+    }
+
     /// Says that every step of it succeeded.
     pub(crate) async fn succeed(&self) -> anyhow::Result<()> {
         let result = wire::AttemptResult {
@@ -109,8 +116,7 @@ impl Runner {
         let begun = Instant::now();
         loop {
             if let Some(attempt) = self.poll(1, running).await? {
-                let accept = attempt.call(reqwest::Method::POST, "accept");
-                accept.send().await?.error_for_status()?;
+                attempt.accept().await?;
                 return Ok(attempt);
             }
             ensure!(begun.elapsed() < PATIENCE, "no job came of a push");

@@ -20,13 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn measure() -> anyhow::Result<()> {
     println!(
-        "tail: {LINES} lines, {} a second, with 64 logs open",
+        "tail: {LINES} lines, {} a second, to 64 viewers",
         1000 / APART.as_millis()
     );
     let server = Server::start()?;
     let attempts = runners::attempts(&server).await?;
     let client = Client::builder().tcp_nodelay(true).build()?;
-    let login = server.sign_in(&client).await?;
+    let login = server.sign_in().await?;
     let attempt = attempts.first().context("no attempt")?;
     live(&server, &client, &login, attempt).await?;
     long(&server, &client, &login, attempt).await
@@ -114,7 +114,7 @@ async fn long(
     attempt: &Attempt,
 ) -> anyhow::Result<()> {
     let step = child::step(1);
-    let mut text = logs::text(7, MANY * 72);
+    let mut text = logs::text(7, MANY * 76);
     text.push(b'\n');
     let lines = text.iter().filter(|byte| **byte == b'\n').count();
     logs::append(attempt, &step, &text, wire::LOG_CHUNK_BYTES).await?;

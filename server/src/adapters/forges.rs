@@ -76,11 +76,25 @@ impl Call {
 struct Reply {
     status: StatusCode,
     headers: HeaderMap,
+    /// Where it is instead, for people.
+    moved: Option<String>,
     /// What it said, for people.
     said: String,
 }
 
 impl Reply {
+    /// An answer to a call with this token, which is in none of its texts.
+    fn read(status: StatusCode, headers: HeaderMap, body: &[u8], token: &str) -> Self {
+        let shown = |text: &str| clipped(&text.replace(token, "***"));
+        let moved = headers.get("location").and_then(|to| to.to_str().ok());
+        Self {
+            status,
+            moved: moved.map(shown),
+            said: shown(&said(body)),
+            headers,
+        }
+    }
+
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -184,12 +198,7 @@ impl Forges {
                 break;
             }
         }
-        let said = said(&body).replace(token.reveal(), "***");
-        Ok(Reply {
-            status,
-            headers,
-            said: clipped(&said),
-        })
+        Ok(Reply::read(status, headers, &body, token.reveal()))
     }
 }
 
@@ -265,11 +274,8 @@ fn asked_to_wait(reply: &Reply, now: Timestamp) -> Option<SignedDuration> {
 fn in_words(reply: &Reply) -> String {
     let status = reply.status.as_u16();
     let hint = match status {
-        300..=399 => match reply.header("location") {
-            Some(to) => format!(
-                ", it is at {} now: set the project's `statuses`",
-                clipped(to)
-            ),
+        300..=399 => match &reply.moved {
+            Some(to) => format!(", it is at {to} now: set the project's `statuses`"),
             None => ", it is elsewhere now: set the project's `statuses`".to_owned(),
         },
         401 => ": the token is wrong, or has expired".to_owned(),

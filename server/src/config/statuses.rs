@@ -111,8 +111,11 @@ fn read(path: &Path) -> Result<Zeroizing<String>, String> {
         return Err("others than its owner may read it: `chmod 600` it".into());
     }
     let mut text = Zeroizing::new(String::new());
-    let reading = file.take(LONGEST_TOKEN).read_to_string(&mut text);
+    let reading = file.take(LONGEST_TOKEN + 1).read_to_string(&mut text);
     reading.map_err(|error| error.to_string())?;
+    if text.len() as u64 > LONGEST_TOKEN {
+        return Err("it is too long for a token".into());
+    }
     Ok(text)
 }
 
@@ -219,7 +222,16 @@ fn api_of(given: &str) -> Result<Url, String> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err("`api` holds a user or a password: the token has a setting of its own".into());
     }
-    if plain { Ok(url) } else { Err(wrong()) }
+    if !plain {
+        return Err(wrong());
+    }
+    let here = matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
+    if url.scheme() == "http" && !here {
+        return Err(format!(
+            "`api` has to begin with `https://`: {given} would be sent the token in the clear"
+        ));
+    }
+    Ok(url)
 }
 
 fn repository_of(forge: Forge, path: &str) -> Result<Vec<String>, String> {
@@ -361,6 +373,11 @@ mod tests {
                 "/srv/git/shop.git",
                 with_api("https://forge.example/api/v1"),
                 "set `repository`",
+            ),
+            (
+                "https://forge.example/team/shop",
+                with_api("http://forge.example/api/v1"),
+                "in the clear",
             ),
             (
                 "https://forge.example/git/team/shop",

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use tokio::task::AbortHandle;
 
 /// Turns of one project at its forge.
-const OF_ONE_FORGE: usize = 2;
+const OF_ONE_PROJECT: usize = 2;
 
 /// Turns of a counterpart.
 fn turns(counterpart: Counterpart) -> usize {
@@ -63,7 +63,7 @@ impl Turns {
             Counterpart::Ecs | Counterpart::Registry => (free, vec![]),
             // One after the other: each may be its project's last.
             Counterpart::Forge => {
-                let busy = of_projects.iter().filter(|(_, n)| **n >= OF_ONE_FORGE);
+                let busy = of_projects.iter().filter(|(_, n)| **n >= OF_ONE_PROJECT);
                 (1, busy.map(|(project, _)| (*project).clone()).collect())
             }
         };

@@ -364,10 +364,15 @@ async fn every_seed_keeps_the_promises() {
             Ok(Told { trail, found, told }) => {
                 entries += trail.map_or(0, |trail| trail.entries.len());
                 if !found.is_empty() {
+                    // At once: thousands take long, and may not come to their end.
+                    eprintln!("seed {seed}: {found:#?}");
                     broken.push(format!("seed {seed}: {found:#?}\n{told}"));
                 }
             }
-            Err(error) => broken.push(format!("seed {seed}: {error}")),
+            Err(error) => {
+                eprintln!("seed {seed}: {error}");
+                broken.push(format!("seed {seed}: {error}"));
+            }
         }
     }
     println!("{stories} stories, {entries} entries");

@@ -10,11 +10,9 @@ fn reply(status: u16, headers: &[(&'static str, &'static str)], body: &Value) ->
             HeaderValue::from_static(value),
         )
     });
-    Reply {
-        status: StatusCode::from_u16(status).unwrap(),
-        headers: headers.collect(),
-        said: clipped(&said(body.to_string().as_bytes())),
-    }
+    let status = StatusCode::from_u16(status).unwrap();
+    let body = body.to_string();
+    Reply::read(status, headers.collect(), body.as_bytes(), "the-token")
 }
 
 fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &Value) -> Answer {
@@ -103,6 +101,18 @@ fn an_answer_is_taken_never_mended_or_tried_later() {
     for status in [500, 502, 504] {
         assert_eq!(waits(&answer(status, &[], &said)), (None, true), "{status}");
     }
+}
+
+#[test]
+fn the_token_is_in_nothing_that_a_forge_says() {
+    let said = json!({"message": "who is the-token?"});
+    let moved = [("location", "https://forge.example/api?token=the-token")];
+    let words = in_words(&reply(301, &moved, &said));
+    assert!(
+        words.contains("token=***") && words.contains("who is ***?"),
+        "{words}"
+    );
+    assert!(!words.contains("the-token"), "{words}");
 }
 
 #[test]
