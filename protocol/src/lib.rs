@@ -459,6 +459,31 @@ mod tests {
     }
 
     #[test]
+    fn a_step_with_limits_is_nothing_for_a_runner_that_would_leave_them_out() {
+        let version = |limits| {
+            let action = StepAction::Run {
+                image: "busybox".into(),
+                run: "make".into(),
+                env: BTreeMap::new(),
+                sidecars: BTreeMap::new(),
+                secrets: vec![],
+                limits,
+            };
+            let step = Step {
+                name: "test".into(),
+                needs: vec![],
+                timeout_seconds: 60,
+                retry: 0,
+                action,
+            };
+            step.protocol_version()
+        };
+        assert_eq!(version(StepLimits::default()), 1);
+        let memory = Some(512);
+        assert_eq!(version(StepLimits { cpu: None, memory }), 2);
+    }
+
+    #[test]
     fn ordinals_read_as_people_say_them() {
         let said = [1, 2, 3, 4, 6, 11, 12, 21].map(ordinal);
         assert_eq!(
