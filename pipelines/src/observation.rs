@@ -126,6 +126,20 @@ impl ServiceSeen {
     pub fn deployment(&self, id: &str) -> Option<&EcsDeployment> {
         self.deployments.iter().find(|d| d.id == id)
     }
+
+    /// When a task of a deployment last ended by itself, whatever its exit status, and which: a service's
+    /// tasks are not to end. Tasks that somebody or ECS stopped are none of these.
+    #[must_use]
+    pub fn last_crash(&self, deployment: &str) -> Option<(Timestamp, &StoppedTask)> {
+        self.stopped
+            .iter()
+            .filter(|task| task.started_by == deployment)
+            .filter(|task| {
+                ["EssentialContainerExited", "TaskFailedToStart"].contains(&task.stop_code.as_str())
+            })
+            .filter_map(|task| Some((task.stopped_at?, task)))
+            .max_by_key(|(at, _)| *at)
+    }
 }
 
 /// One HTTP probe.
@@ -242,8 +256,19 @@ impl PlaceStatus {
             last_break = Some((at, "it was not observed for a while".into()));
         }
         let unbroken = continues.filter(|_| !gap);
+        // Tasks that end and are started again may all be there at every look.
+        let crash = service.primary().and_then(|p| service.last_crash(&p.id));
         let healthy_since = match &health {
-            Health::Pass => unbroken.and_then(|b| b.healthy_since).or(Some(at)),
+            Health::Pass => {
+                let since = unbroken.and_then(|b| b.healthy_since).unwrap_or(at);
+                Some(match crash {
+                    Some((crashed, task)) if crashed > since => {
+                        last_break = Some((crashed, format!("a task ended: {}", task.reason)));
+                        crashed.min(at)
+                    }
+                    _ => since,
+                })
+            }
             Health::Inconclusive { .. } => unbroken.and_then(|b| b.healthy_since),
             Health::Fail { reason } => {
                 if unbroken.is_some_and(|b| b.healthy_since.is_some()) {

@@ -23,6 +23,10 @@ use jiff::{SignedDuration, Timestamp};
 /// than anybody would watch errors.
 pub(super) const UNHEALTHY_FAILS_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
+/// A release whose tasks end by themselves is verified only after so long without another end, also when all
+/// its tasks run at each look: a task that ends soon after its start is there most of the time.
+pub(super) const CALM_AFTER_CRASH: SignedDuration = SignedDuration::from_secs(30);
+
 /// ECS shows an accepted update within this time: its answers are eventually consistent, and
 /// others wait ten seconds for a service deployment to appear.
 const ECS_SHOWS_AFTER: SignedDuration = SignedDuration::from_secs(15);
@@ -227,19 +231,41 @@ fn verifying(
         }
         Verdict::Done | Verdict::InProgress { .. } | Verdict::FailingEarly { .. } => {}
     }
+    // Health that comes and goes never holds, and never fails for long enough. What was seen before the limit,
+    // or is out of sight, decides nothing.
+    let limit = deadline(environment, since) + watch;
+    let is_over = status.observed_at >= limit && status.unseen.is_none();
+    let fail = |draft: &mut Draft<'_>, message: String| {
+        let mut failure = Failure::failed(message);
+        failure.details = outcome::describe_stopped(&status.service, &ecs.deployment);
+        take_back(draft, deployment, failure, Holds::Yes);
+    };
+    let lasted = durations::since(since, draft.now);
+    let did_not_hold =
+        |reason: &str| format!("verification did not hold within {lasted}: {reason}");
     match &status.health {
         Health::Pass => {
             let held_since = status
                 .healthy_since
                 .map_or(status.observed_at, |h| h.max(since));
-            let ready = held_since + watch;
+            let held = held_since + watch;
+            let crash = status.service.last_crash(&ecs.deployment);
+            let calm = crash.map(|(at, task)| (at + CALM_AFTER_CRASH, task));
+            let (ready, reason) = match calm {
+                Some((calm, task)) if calm > held => {
+                    (calm, format!("a task ended: {}", task.reason))
+                }
+                _ => {
+                    let time = durations::since(held_since, draft.now);
+                    (held, format!("healthy for {time} so far"))
+                }
+            };
             if status.observed_at >= ready {
                 fact(draft, deployment, DeploymentFact::Verified);
+            } else if is_over && ready > held {
+                fail(draft, did_not_hold(&reason));
             } else {
-                let reason = format!(
-                    "verification: healthy for {} so far",
-                    durations::since(held_since, draft.now)
-                );
+                let reason = format!("verification: {reason}");
                 wait(draft, deployment, &reason, since, Some(ready));
             }
         }
@@ -247,32 +273,15 @@ fn verifying(
             let bad_since = status
                 .unhealthy_since
                 .map_or(status.observed_at, |b| b.max(since));
-            let is_unbroken = status.observed_at.duration_since(bad_since) >= UNHEALTHY_FAILS_AFTER;
-            // Health that comes and goes never holds, and never fails for long enough. What was seen before the limit,
-            // or is out of sight, decides nothing.
-            let limit = deadline(environment, since) + watch;
-            let is_over = status.observed_at >= limit && status.unseen.is_none();
-            if is_unbroken || is_over {
-                let mut failure = Failure::failed(if is_unbroken {
-                    format!("verification failed: {reason}")
-                } else {
-                    let time = durations::since(since, draft.now);
-                    format!("verification did not hold within {time}: {reason}")
-                });
-                failure.details = outcome::describe_stopped(&status.service, &ecs.deployment);
-                take_back(draft, deployment, failure, Holds::Yes);
+            if status.observed_at.duration_since(bad_since) >= UNHEALTHY_FAILS_AFTER {
+                fail(draft, format!("verification failed: {reason}"));
+            } else if is_over {
+                fail(draft, did_not_hold(reason));
             } else {
-                let reason = format!(
-                    "verification: unhealthy for {}: {reason}",
-                    durations::since(bad_since, draft.now)
-                );
-                wait(
-                    draft,
-                    deployment,
-                    &reason,
-                    since,
-                    Some(bad_since + UNHEALTHY_FAILS_AFTER),
-                );
+                let time = durations::since(bad_since, draft.now);
+                let reason = format!("verification: unhealthy for {time}: {reason}");
+                let until = bad_since + UNHEALTHY_FAILS_AFTER;
+                wait(draft, deployment, &reason, since, Some(until));
             }
         }
         Health::Inconclusive { reason } => {
