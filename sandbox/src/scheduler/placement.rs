@@ -104,8 +104,6 @@ struct Place {
     zone: char,
     active: bool,
     free: Need,
-    /// How many tasks of each group are here.
-    groups: HashMap<String, u32>,
 }
 
 /// The instances of one cluster and what is free on them, while tasks are placed.
@@ -124,7 +122,6 @@ impl Fleet {
                 zone: instance.zone,
                 active: instance.status == InstanceStatus::Active,
                 free: instance.size,
-                groups: HashMap::new(),
             })
             .collect();
         Self { places }
@@ -138,7 +135,7 @@ impl Fleet {
         if let Some(placed) = &task.placed
             && let Some(place) = self.places.iter_mut().find(|one| one.id == placed.instance)
         {
-            place.take(placed.need, &task.group);
+            place.take(placed.need);
         }
     }
 
@@ -159,12 +156,13 @@ impl Fleet {
         })
     }
 
-    /// Finds room for one more task of a group and takes it.
-    pub(crate) fn place(&mut self, need: Need, group: &str) -> Result<Placed, Refusal> {
-        let mut in_zone: HashMap<char, u32> = HashMap::new();
-        for place in &self.places {
-            *in_zone.entry(place.zone).or_default() += place.count(group);
-        }
+    /// Finds room for one more task of a group and takes it. `group` is every task of it so far.
+    pub(crate) fn place<'a>(
+        &mut self,
+        need: Need,
+        group: impl IntoIterator<Item = &'a Task>,
+    ) -> Result<Placed, Refusal> {
+        let in_zone = self.crowds(group);
         let best = self
             .places
             .iter_mut()
@@ -176,12 +174,26 @@ impl Fleet {
         let Some(place) = best else {
             return Err(self.refusal(need));
         };
-        place.take(need, group);
+        place.take(need);
         Ok(Placed {
             instance: place.id.clone(),
             zone: place.zone,
             need,
         })
+    }
+
+    /// How many of these tasks, without the stopped ones, each zone has.
+    fn crowds<'a>(&self, group: impl IntoIterator<Item = &'a Task>) -> HashMap<char, u32> {
+        let mut in_zone = HashMap::new();
+        for task in group {
+            if task.status != TaskStatus::Stopped
+                && let Some(placed) = &task.placed
+                && self.places.iter().any(|one| one.id == placed.instance)
+            {
+                *in_zone.entry(placed.zone).or_default() += 1;
+            }
+        }
+        in_zone
     }
 
     fn refusal(&self, need: Need) -> Refusal {
@@ -202,10 +214,6 @@ impl Fleet {
 }
 
 impl Place {
-    fn count(&self, group: &str) -> u32 {
-        self.groups.get(group).copied().unwrap_or_default()
-    }
-
     /// What is missing here for a task; None when it fits. An instance that is not ACTIVE counts
     /// as full.
     fn lack(&self, need: Need) -> Option<Lack> {
@@ -218,17 +226,19 @@ impl Place {
         }
     }
 
-    fn take(&mut self, need: Need, group: &str) {
+    fn take(&mut self, need: Need) {
         self.free.cpu = self.free.cpu.saturating_sub(need.cpu);
         self.free.memory = self.free.memory.saturating_sub(need.memory);
-        *self.groups.entry(group.to_owned()).or_default() += 1;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Fleet, Instance, InstanceStatus, Lack, Need, Refusal};
+    use super::{Fleet, Instance, InstanceStatus, Lack, Need, Refusal, Task};
     use crate::clock::Time;
+    use crate::scheduler::Revision;
+    use serde_json::Map;
+    use std::collections::BTreeMap;
 
     const fn need(cpu: u32, memory: u32) -> Need {
         Need { cpu, memory }
@@ -246,18 +256,39 @@ mod tests {
         }
     }
 
+    /// One more task of a group, where the fleet has room for it.
+    fn add(fleet: &mut Fleet, group: &mut Vec<Task>, need: Need) -> String {
+        let placed = fleet.place(need, &*group).unwrap();
+        let revision = Revision {
+            id: String::new(),
+            created_at: Time(0),
+            definition_arn: String::new(),
+            containers: Vec::new(),
+            digests: BTreeMap::new(),
+            targets: Vec::new(),
+            need: Some(need),
+            settings: Map::new(),
+        };
+        let mut task = Task::new(group.len().to_string(), &revision, String::new(), Time(0));
+        let instance = placed.instance.clone();
+        task.placed = Some(placed);
+        group.push(task);
+        instance
+    }
+
     #[test]
     fn tasks_of_a_group_spread_over_zones_before_they_fill_one() {
         let big = instance("big", 'a', need(4096, 8192));
         let small = instance("small", 'b', need(1024, 1024));
         let mut fleet = Fleet::of([&big, &small]);
+        let mut web = Vec::new();
         let placed: Vec<String> = (0..5)
-            .map(|_| fleet.place(need(256, 512), "service:web").unwrap().instance)
+            .map(|_| add(&mut fleet, &mut web, need(256, 512)))
             .collect();
         assert_eq!(placed, ["big", "small", "big", "small", "big"]);
         assert_eq!(fleet.free("small"), need(512, 0));
         // Another group starts again where most is free.
-        let other = fleet.place(need(1, 1), "service:other").unwrap();
+        let other = fleet.place(need(1, 1), &[]).unwrap();
         assert_eq!(other.instance, "big");
     }
 
@@ -266,7 +297,7 @@ mod tests {
         let starved = instance("starved", 'a', need(64, 4096));
         let small = instance("small", 'b', need(4096, 128));
         let mut fleet = Fleet::of([&small, &starved]);
-        let refusal = fleet.place(need(128, 512), "family:job").unwrap_err();
+        let refusal = fleet.place(need(128, 512), &[]).unwrap_err();
         assert_eq!(
             refusal,
             Refusal(vec![
@@ -282,7 +313,7 @@ mod tests {
             "{}",
             refusal.event()
         );
-        let nothing = Fleet::default().place(need(1, 1), "g").unwrap_err();
+        let nothing = Fleet::default().place(need(1, 1), &[]).unwrap_err();
         assert!(
             nothing
                 .event()
@@ -294,7 +325,7 @@ mod tests {
     fn a_draining_instance_takes_nothing() {
         let mut only = instance("only", 'a', need(4096, 8192));
         only.status = InstanceStatus::Draining;
-        let refusal = Fleet::of([&only]).place(need(1, 1), "g").unwrap_err();
+        let refusal = Fleet::of([&only]).place(need(1, 1), &[]).unwrap_err();
         assert_eq!(refusal, Refusal(Vec::new()));
     }
 }

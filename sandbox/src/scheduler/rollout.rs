@@ -286,7 +286,11 @@ fn launch(
     let mut started = Vec::new();
     let mut refusal = None;
     for _ in 0..missing.min(room) {
-        let placed = match primary.revision.need.map(|need| fleet.place(need, &group)) {
+        let found = primary
+            .revision
+            .need
+            .map(|need| fleet.place(need, &service.tasks));
+        let placed = match found {
             None => None,
             Some(Ok(placed)) => Some(placed),
             Some(Err(refused)) => {

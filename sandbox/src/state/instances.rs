@@ -47,8 +47,12 @@ impl State {
     /// What is free on a cluster's container instances.
     pub(crate) fn fleet(&self, cluster: &str) -> Fleet {
         let mut fleet = Fleet::of(self.instances(cluster));
-        for found in self.all_tasks().filter(|found| found.cluster == cluster) {
-            fleet.occupy(found.task);
+        // The scheduler asks for this many times a second: a cluster's name is compared once for a service.
+        let services = self.services.values().filter(|one| one.cluster == cluster);
+        let standalone = self.tasks.values().filter(|one| one.cluster == cluster);
+        let of_services = services.flat_map(|service| &service.tasks);
+        for task in of_services.chain(standalone.map(|one| &one.task)) {
+            fleet.occupy(task);
         }
         fleet
     }

@@ -90,7 +90,14 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
             let mut fleet = state.fleet(&cluster);
             let (mut started, mut failures) = (Vec::new(), Vec::new());
             for _ in 0..count {
-                let placed = match revision.need.map(|need| fleet.place(need, &group)) {
+                let found = revision.need.map(|need| {
+                    let of_group = |found: &FoundTask<'_>| {
+                        found.cluster == cluster && found.task.group == group
+                    };
+                    let tasks = state.all_tasks().filter(of_group);
+                    fleet.place(need, tasks.map(|found| found.task))
+                });
+                let placed = match found {
                     None => None,
                     Some(Ok(placed)) => Some(placed),
                     Some(Err(Refusal(lacking))) if lacking.is_empty() => {
