@@ -10,6 +10,7 @@ mod configuration;
 mod demo;
 mod own_files;
 mod ports;
+mod resident;
 mod serve;
 mod up;
 mod verbs;

@@ -1,6 +1,7 @@
 //! The three long-running parts: each gets a runtime of the size it needs, logs on standard error,
 //! and stops cleanly on SIGTERM or Ctrl-C.
 
+use crate::resident;
 use anyhow::Context;
 use clap::Args;
 use roadstead_server::config::Config;
@@ -67,6 +68,7 @@ const LAST_THREADS: Duration = Duration::from_secs(5);
 /// Runs a part. A thread that blocks cannot be stopped: a fetch from a forge that is silent would
 /// keep the process for minutes, so it is left behind.
 fn to_its_end<T>(runtime: Runtime, part: impl Future<Output = T>) -> T {
+    runtime.spawn(resident::give_back_when_idle());
     let ended = runtime.block_on(part);
     runtime.shutdown_timeout(LAST_THREADS);
     ended
