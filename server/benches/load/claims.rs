@@ -38,14 +38,14 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
     for number in 0..RUNNERS {
         runners.push(Runner::register(&server.address, &format!("runner-{number}")).await?);
     }
-    let mut busy = drain(&server, runners.clone(), JOBS).await?;
+    let mut busy = drain(&server, runners, JOBS).await?;
     end_the_first(&server, &mut busy).await?;
     let far = Instant::now() + PATIENCE * 10;
     let kept: Vec<_> = busy
         .iter()
         .map(|busy| tokio::spawn(keep(busy.runner.clone(), named(&busy.running), far)))
         .collect();
-    latency(&server, &runners).await?;
+    latency(&server, &busy).await?;
     for beat in kept {
         beat.abort();
     }
@@ -124,14 +124,15 @@ async fn end_the_first(server: &Server, busy: &mut [Busy]) -> anyhow::Result<()>
 
 /// Runs are asked for, one after the other, while every runner waits for a job: from the answer that there is a
 /// run until a runner holds its job, so that reading the sources is in it.
-async fn latency(server: &Server, runners: &[Runner]) -> anyhow::Result<()> {
+async fn latency(server: &Server, runners: &[Busy]) -> anyhow::Result<()> {
     let (told, mut taken) = tokio::sync::mpsc::unbounded_channel();
     let mut waiting = vec![];
-    for runner in runners {
-        let (runner, told) = (runner.clone(), told.clone());
+    for busy in runners {
+        // An attempt that its runner does not name is lost.
+        let (runner, running, told) = (busy.runner.clone(), named(&busy.running), told.clone());
         waiting.push(tokio::spawn(async move {
             loop {
-                if let Some(attempt) = runner.poll(1, &[]).await? {
+                if let Some(attempt) = runner.poll(1, &running).await? {
                     let at = Instant::now();
                     attempt.accept().await?;
                     attempt.succeed().await?;
