@@ -20,11 +20,12 @@ use crate::backends::{TaskLaunch, TaskReport};
 use crate::clock::Time;
 use crate::initialization;
 use crate::scheduler::{
-    self, Effect, Fleet, Ids, Moment, Service, ServiceStatus, Task, TaskEvent, TaskStatus, Timings,
+    self, Effect, Fleet, Ids, Moment, Need, Placed, Refusal, Room, Service, ServiceStatus, Task,
+    TaskEvent, TaskStatus, Timings,
 };
 use crate::services::cloudwatch;
 use crate::services::ecs::{launch, tags};
-use crate::state::{State, Subject, Version};
+use crate::state::{State, Subject, Version, instances};
 
 /// How long stopped tasks can be described, as at AWS; not scaled, so that a slow client of a fast
 /// sandbox still sees why a task stopped.
@@ -96,8 +97,34 @@ pub(crate) async fn sweep(app: Arc<App>, stop: CancellationToken) {
     let _: Option<()> = stop.run_until_cancelled(sweeps).await;
 }
 
-/// What is free on the container instances of the clusters that were needed so far, by name.
-type Fleets = HashMap<String, Fleet>;
+/// The container instances of the clusters that were needed so far, by name.
+type Fleets = HashMap<String, Counted>;
+
+/// A cluster's instances, and whether what its tasks take of them was counted yet.
+struct Counted {
+    fleet: Fleet,
+    is_counted: bool,
+}
+
+/// A cluster's instances while a service is ticked. What is free is counted when a task looks for a place, which
+/// few ticks do: it takes a look at every task of the cluster.
+struct CountedLate<'a, C> {
+    of: &'a mut Counted,
+    count: C,
+}
+
+impl<C: Fn(&mut Fleet)> Room for CountedLate<'_, C> {
+    fn displaces(&self, task: &Task) -> bool {
+        self.of.fleet.displaces(task)
+    }
+
+    fn place(&mut self, need: Need, group: &[Task]) -> Result<Placed, Refusal> {
+        if !std::mem::replace(&mut self.of.is_counted, true) {
+            (self.count)(&mut self.of.fleet);
+        }
+        self.of.fleet.place(need, group)
+    }
+}
 
 /// An effect, and what a launch needs.
 type Work = (Effect, Option<TaskLaunch>);
@@ -297,13 +324,17 @@ fn tick_service(
     let Some(cluster) = state.services.get(key).map(|one| one.cluster.clone()) else {
         return Look::default();
     };
-    let fleet = fleets
-        .entry(cluster)
-        .or_insert_with_key(|cluster| state.fleet(cluster));
+    let of = fleets.entry(cluster.clone()).or_insert_with(|| Counted {
+        fleet: Fleet::of(state.instances(&cluster)),
+        is_counted: false,
+    });
     let State {
-        services, alarms, ..
+        services,
+        tasks,
+        alarms,
+        ..
     } = state;
-    let ticked = services.update(key, |service| {
+    let ticked = services.update(key, |service, services| {
         service.alarms_seen = cloudwatch::look(alarms, &service.configuration.alarms.names);
         for task in &mut service.tasks {
             look_at_targets(app, task);
@@ -314,7 +345,9 @@ fn tick_service(
             timings,
             ids: Ids(&mut random),
         };
-        effects.extend(scheduler::tick(service, fleet, &mut moment));
+        let count = |fleet: &mut Fleet| instances::occupy(fleet, &cluster, services, tasks);
+        let mut room = CountedLate { of, count };
+        effects.extend(scheduler::tick(service, &mut room, &mut moment));
         forgotten = forget_stopped(service, now);
     });
     let launched: Vec<&str> = effects
@@ -356,7 +389,7 @@ fn look_at_targets(app: &App, task: &mut Task) {
 
 fn tick_task(app: &App, state: &mut State, id: &str, now: Time, effects: &mut Vec<Effect>) -> Look {
     let timings = app.timings();
-    let ticked = state.tasks.update(id, |one| {
+    let ticked = state.tasks.update(id, |one, _| {
         if one.task.status == TaskStatus::Provisioning {
             effects.push(Effect::Launch {
                 task_id: id.to_owned(),

@@ -37,6 +37,6 @@ pub(crate) use model::{
     Moment, PortBinding, Revision, Service, ServiceDeployment, ServiceStatus, StopCode, TargetPlan,
     TargetState, TaskEvent, Timings,
 };
-pub(crate) use placement::{Fleet, Instance, InstanceStatus, Need, Refusal};
+pub(crate) use placement::{Fleet, Instance, InstanceStatus, Need, Placed, Refusal, Room};
 pub(crate) use rollout::tick;
 pub(crate) use task::{Task, TaskContainer, TaskStatus};

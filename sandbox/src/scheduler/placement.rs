@@ -106,10 +106,33 @@ struct Place {
     free: Need,
 }
 
+/// Where the tasks of a service find room.
+pub(crate) trait Room {
+    /// Whether the task's instance takes no tasks any more, so that services move theirs away.
+    fn displaces(&self, task: &Task) -> bool;
+
+    /// Finds room for one more task of a group and takes it. `group` is every task of it so far.
+    fn place(&mut self, need: Need, group: &[Task]) -> Result<Placed, Refusal>;
+}
+
 /// The instances of one cluster and what is free on them, while tasks are placed.
 #[derive(Default)]
 pub(crate) struct Fleet {
     places: Vec<Place>,
+}
+
+impl Room for Fleet {
+    fn displaces(&self, task: &Task) -> bool {
+        task.placed.as_ref().is_some_and(|placed| {
+            self.places
+                .iter()
+                .any(|place| place.id == placed.instance && !place.active)
+        })
+    }
+
+    fn place(&mut self, need: Need, group: &[Task]) -> Result<Placed, Refusal> {
+        self.place_beside(need, group)
+    }
 }
 
 impl Fleet {
@@ -147,17 +170,8 @@ impl Fleet {
             .map_or_else(Need::default, |place| place.free)
     }
 
-    /// Whether the task's instance takes no tasks any more, so that services move theirs away.
-    pub(super) fn displaces(&self, task: &Task) -> bool {
-        task.placed.as_ref().is_some_and(|placed| {
-            self.places
-                .iter()
-                .any(|place| place.id == placed.instance && !place.active)
-        })
-    }
-
-    /// Finds room for one more task of a group and takes it. `group` is every task of it so far.
-    pub(crate) fn place<'a>(
+    /// [`Room::place`], whatever holds the group's tasks.
+    pub(crate) fn place_beside<'a>(
         &mut self,
         need: Need,
         group: impl IntoIterator<Item = &'a Task>,
@@ -234,7 +248,7 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fleet, Instance, InstanceStatus, Lack, Need, Refusal, Task};
+    use super::{Fleet, Instance, InstanceStatus, Lack, Need, Refusal, Room, Task};
     use crate::clock::Time;
     use crate::scheduler::Revision;
     use serde_json::Map;
@@ -258,7 +272,7 @@ mod tests {
 
     /// One more task of a group, where the fleet has room for it.
     fn add(fleet: &mut Fleet, group: &mut Vec<Task>, need: Need) -> String {
-        let placed = fleet.place(need, &*group).unwrap();
+        let placed = fleet.place(need, group).unwrap();
         let revision = Revision {
             id: String::new(),
             created_at: Time(0),

@@ -15,7 +15,7 @@ use super::model::{
     Configuration, DeploymentStatus, Desired, Effect, Moment, RolloutState, Service,
     ServiceDeploymentStatus as End, StopCode,
 };
-use super::placement::Fleet;
+use super::placement::Room;
 use super::rollout::tick;
 use super::world::{Check, GOOD, Scheduler, Script, World};
 
@@ -430,28 +430,28 @@ fn expect(rule: &str, found: Result<(), String>) {
 /// Ticks as if the service were configured otherwise.
 fn misled(
     service: &mut Service,
-    fleet: &mut Fleet,
+    room: &mut dyn Room,
     moment: &mut Moment<'_>,
     mislead: impl FnOnce(&mut Configuration),
 ) -> Vec<Effect> {
     let real = service.configuration.clone();
     mislead(&mut service.configuration);
-    let effects = tick(service, fleet, moment);
+    let effects = tick(service, room, moment);
     service.configuration = real;
     effects
 }
 
 #[test]
 fn a_scheduler_that_starts_too_many_is_found_out() {
-    broken("maximum", |service, fleet, moment| {
-        misled(service, fleet, moment, |one| one.maximum_percent += 100)
+    broken("maximum", |service, room, moment| {
+        misled(service, room, moment, |one| one.maximum_percent += 100)
     });
 }
 
 #[test]
 fn a_scheduler_that_stops_too_many_is_found_out() {
-    broken("minimum", |service, fleet, moment| {
-        misled(service, fleet, moment, |one| {
+    broken("minimum", |service, room, moment| {
+        misled(service, room, moment, |one| {
             one.minimum_healthy_percent = 0;
         })
     });
@@ -459,26 +459,26 @@ fn a_scheduler_that_stops_too_many_is_found_out() {
 
 #[test]
 fn a_scheduler_that_never_gives_up_is_found_out() {
-    broken("ends", |service, fleet, moment| {
-        misled(service, fleet, moment, |one| one.breaker.enabled = false)
+    broken("ends", |service, room, moment| {
+        misled(service, room, moment, |one| one.breaker.enabled = false)
     });
 }
 
 #[test]
 fn a_scheduler_that_rolls_back_to_what_failed_is_found_out() {
-    broken("rollback", |service, fleet, moment| {
+    broken("rollback", |service, room, moment| {
         let newest = service.primary().map(|primary| primary.revision.clone());
         if let (Some(target), Some(newest)) = (&mut service.last_completed, newest) {
             target.revision = newest;
         }
-        tick(service, fleet, moment)
+        tick(service, room, moment)
     });
 }
 
 #[test]
 fn a_scheduler_with_two_primaries_is_found_out() {
-    broken("primary", |service, fleet, moment| {
-        let effects = tick(service, fleet, moment);
+    broken("primary", |service, room, moment| {
+        let effects = tick(service, room, moment);
         for one in &mut service.deployments {
             one.status = DeploymentStatus::Primary;
         }
@@ -488,25 +488,25 @@ fn a_scheduler_with_two_primaries_is_found_out() {
 
 #[test]
 fn a_scheduler_that_acts_unannounced_is_found_out() {
-    broken("rest", |service, fleet, moment| {
+    broken("rest", |service, room, moment| {
         if moment.now.0 % 60_000 == 0 {
             service.tell(moment, "felt like saying something.");
         }
-        tick(service, fleet, moment)
+        tick(service, room, moment)
     });
 }
 
 #[test]
 fn a_breaker_that_trips_elsewhere_is_found_out() {
-    let late: Scheduler = |service, fleet, moment| {
+    let late: Scheduler = |service, room, moment| {
         let limit = service.configuration.breaker.limit(service.desired) + 1;
-        misled(service, fleet, moment, |one| {
+        misled(service, room, moment, |one| {
             one.breaker.threshold = Threshold::Count(limit);
         })
     };
-    let early: Scheduler = |service, fleet, moment| {
+    let early: Scheduler = |service, room, moment| {
         let limit = service.configuration.breaker.limit(service.desired) - 1;
-        misled(service, fleet, moment, |one| {
+        misled(service, room, moment, |one| {
             one.breaker.threshold = Threshold::Count(limit);
         })
     };
@@ -521,9 +521,9 @@ fn a_breaker_that_trips_elsewhere_is_found_out() {
 
 #[test]
 fn a_breaker_that_keeps_to_the_count_of_the_beginning_is_found_out() {
-    let stubborn: Scheduler = |service, fleet, moment| {
+    let stubborn: Scheduler = |service, room, moment| {
         let first = service.service_deployments[0].limit;
-        let effects = misled(service, fleet, moment, |one| {
+        let effects = misled(service, room, moment, |one| {
             one.breaker.threshold = Threshold::Count(first);
         });
         service.service_deployments[0].limit = first;

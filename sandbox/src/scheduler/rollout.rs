@@ -10,24 +10,24 @@ use super::model::{
     Deployment, DeploymentStatus, Desired, Effect, Moment, RolloutState, Service, ServiceStatus,
     StopCode, Timings,
 };
-use super::placement::Fleet;
+use super::placement::Room;
 use super::task::{Health, Task, TaskStatus};
 
 /// A start that held this long was one that worked.
 pub(super) const STARTED: Duration = Duration::from_secs(1);
 
 /// Moves the service on by what is known now. Ticking again at the same moment does nothing more
-/// than let tasks pass through states that need no waiting. New tasks take their room from `fleet`,
+/// than let tasks pass through states that need no waiting. New tasks take their place in `room`,
 /// which knows what every other task of the cluster takes.
 pub(crate) fn tick(
     service: &mut Service,
-    fleet: &mut Fleet,
+    room: &mut dyn Room,
     moment: &mut Moment<'_>,
 ) -> Vec<Effect> {
     let mut effects = Vec::new();
     advance(service, moment, &mut effects);
     match service.status {
-        ServiceStatus::Active => steer(service, fleet, moment, &mut effects),
+        ServiceStatus::Active => steer(service, room, moment, &mut effects),
         ServiceStatus::Draining => drain(service, moment),
         ServiceStatus::Inactive => return effects,
     }
@@ -54,17 +54,17 @@ fn advance_stopping(service: &mut Service, moment: &Moment<'_>, effects: &mut Ve
 
 fn steer(
     service: &mut Service,
-    fleet: &mut Fleet,
+    room: &mut dyn Room,
     moment: &mut Moment<'_>,
     effects: &mut Vec<Effect>,
 ) {
-    displace(service, fleet, moment);
+    displace(service, room, moment);
     account(service, moment);
     let replaced = stop_unhealthy(service, moment);
     deployments::obey_requests(service, moment);
     trip(service, moment);
     alarms::watch(service, moment);
-    let crowded = launch(service, replaced, fleet, moment, effects);
+    let crowded = launch(service, replaced, room, moment, effects);
     shrink(service, moment);
     retire(service, crowded, moment);
     bound(service, moment);
@@ -73,9 +73,9 @@ fn steer(
 
 /// Marks tasks whose instance takes no more tasks: they are replaced like those of an older
 /// deployment. One that does not run yet stops at once, as at AWS.
-fn displace(service: &mut Service, fleet: &Fleet, moment: &Moment<'_>) {
+fn displace(service: &mut Service, room: &dyn Room, moment: &Moment<'_>) {
     for task in service.tasks.iter_mut().filter(|task| task.live()) {
-        task.displaced = fleet.displaces(task);
+        task.displaced = room.displaces(task);
         if task.displaced && task.status < TaskStatus::Running {
             let reason = scaling(task.started_by.as_deref().unwrap_or_default());
             task.stop(StopCode::ServiceSchedulerInitiated, reason, moment.now);
@@ -269,7 +269,7 @@ fn trip(service: &mut Service, moment: &mut Moment<'_>) {
 fn launch(
     service: &mut Service,
     replaced: u32,
-    fleet: &mut Fleet,
+    room: &mut dyn Room,
     moment: &mut Moment<'_>,
     effects: &mut Vec<Effect>,
 ) -> bool {
@@ -281,15 +281,15 @@ fn launch(
     }
     let numbers = census(service, &primary.id, moment);
     let missing = numbers.desired.saturating_sub(numbers.live_new);
-    let room = numbers.maximum.saturating_sub(numbers.live);
+    let spare = numbers.maximum.saturating_sub(numbers.live);
     let group = format!("service:{}", service.name);
     let mut started = Vec::new();
     let mut refusal = None;
-    for _ in 0..missing.min(room) {
+    for _ in 0..missing.min(spare) {
         let found = primary
             .revision
             .need
-            .map(|need| fleet.place(need, &service.tasks));
+            .map(|need| room.place(need, &service.tasks));
         let placed = match found {
             None => None,
             Some(Ok(placed)) => Some(placed),

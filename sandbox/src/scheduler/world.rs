@@ -10,7 +10,7 @@ use super::model::{
     Configuration, ContainerPlan, Deployment, Effect, Ids, Moment, PortBinding, Revision, Service,
     ServiceDeployment, ServiceStatus, TargetPlan, TargetState, TaskEvent, Timings,
 };
-use super::placement::{Fleet, Instance, InstanceStatus, Need};
+use super::placement::{Fleet, Instance, InstanceStatus, Need, Room};
 use super::rollout::tick;
 use super::task::{Health, Task};
 use crate::clock::Time;
@@ -59,7 +59,7 @@ struct Actor {
 }
 
 /// What moves a service on.
-pub(crate) type Scheduler = fn(&mut Service, &mut Fleet, &mut Moment<'_>) -> Vec<Effect>;
+pub(crate) type Scheduler = fn(&mut Service, &mut dyn Room, &mut Moment<'_>) -> Vec<Effect>;
 
 /// A service, its tasks' scripts, and the time.
 pub(crate) struct World {

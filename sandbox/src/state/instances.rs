@@ -1,8 +1,8 @@
 //! The container instances that clusters pretend to have, and who is on them.
 
-use super::{State, Subject};
+use super::{StandaloneTask, State, Subject, Table};
 use crate::clock::Time;
-use crate::scheduler::{Fleet, Ids, Instance, InstanceStatus, Need};
+use crate::scheduler::{Fleet, Ids, Instance, InstanceStatus, Need, Service};
 
 /// Two zones with two instances each, as large as EC2 has them, so that nothing is refused for
 /// want of room unless somebody asks for smaller ones.
@@ -37,6 +37,22 @@ pub(crate) fn new(zone: char, size: Need, now: Time, ids: &mut Ids<'_>) -> Insta
     }
 }
 
+/// Counts what the tasks of a cluster take.
+pub(crate) fn occupy(
+    fleet: &mut Fleet,
+    cluster: &str,
+    services: &Table<Service>,
+    tasks: &Table<StandaloneTask>,
+) {
+    // A cluster's name is compared once for a service, not for each of its tasks.
+    let services = services.values().filter(|one| one.cluster == cluster);
+    let standalone = tasks.values().filter(|one| one.cluster == cluster);
+    let of_services = services.flat_map(|service| &service.tasks);
+    for task in of_services.chain(standalone.map(|one| &one.task)) {
+        fleet.occupy(task);
+    }
+}
+
 impl State {
     /// The container instances of a cluster.
     pub(crate) fn instances(&self, cluster: &str) -> impl Iterator<Item = &Instance> {
@@ -47,13 +63,7 @@ impl State {
     /// What is free on a cluster's container instances.
     pub(crate) fn fleet(&self, cluster: &str) -> Fleet {
         let mut fleet = Fleet::of(self.instances(cluster));
-        // The scheduler asks for this many times a second: a cluster's name is compared once for a service.
-        let services = self.services.values().filter(|one| one.cluster == cluster);
-        let standalone = self.tasks.values().filter(|one| one.cluster == cluster);
-        let of_services = services.flat_map(|service| &service.tasks);
-        for task in of_services.chain(standalone.map(|one| &one.task)) {
-            fleet.occupy(task);
-        }
+        occupy(&mut fleet, cluster, &self.services, &self.tasks);
         fleet
     }
 

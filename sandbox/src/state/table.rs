@@ -137,24 +137,23 @@ impl<V: Clone> Table<V> {
         Arc::make_mut(self.rows.entry(name.to_owned()).or_default())
     }
 
-    /// Lets `update` see to a row, and says whether that changed it; when not, the row counts as
-    /// untouched. None when there is no such row.
+    /// Lets `update` see to a row, beside all rows as they were before, and says whether that changed it; when
+    /// not, the row counts as untouched. None when there is no such row.
     pub(crate) fn update<T>(
         &mut self,
         name: &str,
-        update: impl FnOnce(&mut V) -> T,
+        update: impl FnOnce(&mut V, &Self) -> T,
     ) -> Option<(T, bool)>
     where
         V: PartialEq,
     {
-        let row = self.rows.get_mut(name)?;
-        let before = Arc::clone(row);
-        let value = update(Arc::make_mut(row));
-        let changed = **row != *before;
+        let mut row = Arc::clone(self.rows.get(name)?);
+        let value = update(Arc::make_mut(&mut row), self);
+        let before = self.rows.get_mut(name)?;
+        let changed = row != *before;
         if changed {
             self.changed.insert(name.to_owned());
-        } else {
-            *row = before;
+            *before = row;
         }
         Some((value, changed))
     }
@@ -189,10 +188,13 @@ mod tests {
         table.insert("one".to_owned(), 1);
         table.insert("two".to_owned(), 2);
         assert_eq!(table.take_changed().len(), 2);
-        assert_eq!(table.update("one", |row| *row = 1), Some(((), false)));
-        assert_eq!(table.update("none", |row| *row = 1), None);
+        assert_eq!(table.update("one", |row, _| *row = 1), Some(((), false)));
+        assert_eq!(table.update("none", |row, _| *row = 1), None);
         assert!(table.take_changed().is_empty());
-        assert_eq!(table.update("one", |row| *row = 7), Some(((), true)));
+        assert_eq!(
+            table.update("one", |row, all| *row = 6 + all.get("one").unwrap()),
+            Some(((), true))
+        );
         *table.get_mut("two").unwrap() = 8;
         *table.row("three") += 9;
         let changed = table.take_changed();

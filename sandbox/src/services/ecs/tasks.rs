@@ -95,7 +95,7 @@ pub(super) async fn run(app: &App, input: &Input<'_>) -> JsonResult {
                         found.cluster == cluster && found.task.group == group
                     };
                     let tasks = state.all_tasks().filter(of_group);
-                    fleet.place(need, tasks.map(|found| found.task))
+                    fleet.place_beside(need, tasks.map(|found| found.task))
                 });
                 let placed = match found {
                     None => None,
