@@ -141,3 +141,54 @@ fn action_of(
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const FILE: &str = "\
+version: 1
+name: shop
+steps:
+  test:
+    image: rust:1
+    run: cargo test
+    timeout: 5m
+    retry: 2
+    env: { RUST_BACKTRACE: '1' }
+    limits: { cpu: 512, memory: 256 }
+    sidecars:
+      db: { image: postgres:17, env: { POSTGRES_PASSWORD: x }, command: [postgres] }
+";
+
+    #[test]
+    fn everything_that_a_step_says_reaches_the_runner() {
+        let pipeline = spec::parse("pipeline.yml", FILE).unwrap();
+        let steps = steps_of(&pipeline, &LeftOut::default(), &BTreeMap::new(), "c0ffee");
+        let [test] = steps.as_slice() else {
+            panic!("{steps:?}");
+        };
+        let told = serde_json::to_value(test).unwrap();
+        let expected = json!({
+            "name": "test",
+            "needs": [],
+            "timeout_seconds": 300,
+            "retry": 2,
+            "action": {
+                "kind": "run",
+                "image": "rust:1",
+                "run": "cargo test",
+                "env": { "RUST_BACKTRACE": "1" },
+                "sidecars": { "db": {
+                    "image": "postgres:17",
+                    "env": { "POSTGRES_PASSWORD": "x" },
+                    "command": ["postgres"],
+                } },
+                "secrets": [],
+                "limits": { "cpu": 512, "memory": 256 },
+            },
+        });
+        assert_eq!(told, expected);
+    }
+}
