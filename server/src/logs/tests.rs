@@ -2,8 +2,14 @@
 
 mod shared;
 
+use super::files::Seal;
+use super::index::LineIndex;
 use super::*;
+use crate::private;
+use roadstead_masking::Patterns;
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use std::time::Duration;
 
 fn key() -> LogKey {
     LogKey {

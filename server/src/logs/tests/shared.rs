@@ -2,7 +2,9 @@
 
 use super::super::*;
 use super::key;
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use std::time::Duration;
 
 /// Two servers' stores of one folder.
 fn two() -> (tempfile::TempDir, [LogStore; 2]) {
