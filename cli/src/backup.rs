@@ -51,6 +51,9 @@ pub(crate) fn take(args: &BackupArgs) -> anyhow::Result<()> {
             "The database is not in it: PostgreSQL is backed up by its own tools, before this."
         );
     }
+    if let Some(place) = &about.logs_in {
+        println!("Logs are not in it: they are in {place}, which wants copies of its own.");
+    }
     Ok(())
 }
 
@@ -66,6 +69,9 @@ pub(crate) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
     let about = backup::restore(&config, from).context("nothing was restored")?;
     println!("{}: restored, {}", config.data.display(), told(&about));
+    if let Some(place) = &about.logs_in {
+        println!("Logs were not touched: they are in {place}, of now.");
+    }
     println!(
         "ECS is of now and the database of then: see \"Backup and restore\" in the operations"
     );
@@ -88,7 +94,7 @@ pub(crate) fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
         println!("{rows:>10}  {table}");
     }
     println!(
-        "All rows arrived. Logs and mirrors stay in the data folder: set store.url (keep it out of"
+        "All rows arrived. Logs and mirrors stay where they are: set store.url (keep it out of"
     );
     println!("the file: ROADSTEAD__STORE__URL), start the server, and put the old database away.");
     Ok(())

@@ -9,7 +9,8 @@
 //! moment knew of them is in the copy that follows. A seal is copied before its log: a log that was sealed
 //! by then does not grow any more. The one thing that takes logs away, retention, waits for [`Lock`].
 //!
-//! Mirrors are not copied: they are fetched again. Knows nothing of HTTP, runs or the planner.
+//! Mirrors are not copied: they are fetched again. Nor are logs in a bucket, which has copies of its own, as a
+//! PostgreSQL database has; a backup names the bucket. Knows nothing of HTTP, runs or the planner.
 
 use crate::config::Config;
 use crate::logs::{self, Lock};
@@ -53,6 +54,9 @@ pub struct About {
     pub begun_at: Timestamp,
     /// Which database.
     pub database: Database,
+    /// The bucket of the logs; none when they are in this backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs_in: Option<String>,
     /// Files of logs.
     pub log_files: u64,
     /// Bytes in all.
@@ -71,9 +75,15 @@ pub fn take(config: &Config, to: &Path) -> anyhow::Result<About> {
     ensure!(!to.exists(), "{} is there already", to.display());
     let begun_at = crate::clock::now();
     let logs = config.logs_folder();
-    let _lock = private::folder(&logs)
-        .and_then(|()| Lock::shared(&logs))
-        .with_context(|| format!("cannot use the logs' folder {}", logs.display()))?;
+    let _lock = match config.logs.s3 {
+        Some(_) => None,
+        None => {
+            let lock = private::folder(&logs).and_then(|()| Lock::shared(&logs));
+            let lock =
+                lock.with_context(|| format!("cannot use the logs' folder {}", logs.display()));
+            Some(lock?)
+        }
+    };
     let folder = partial(to)?;
     let made = fill(config, &folder, begun_at).and_then(|about| {
         if is_one_file(to) {
@@ -177,10 +187,15 @@ fn fill(config: &Config, folder: &Path, begun_at: Timestamp) -> anyhow::Result<A
     };
     let all_logs = config.logs_folder();
     private::folder(&folder.join(FOLDER))?;
+    let logs_in = config.logs.s3.as_ref().map(ToString::to_string);
     let mut log_files = 0;
     // Seals first.
     for seals in [true, false] {
-        for file in files_below(&all_logs)? {
+        let files = match logs_in {
+            Some(_) => vec![],
+            None => files_below(&all_logs)?,
+        };
+        for file in files {
             if is_seal(&file) != seals || is_unfinished(&file) || logs::is_lock(&file) {
                 continue;
             }
@@ -195,6 +210,7 @@ fn fill(config: &Config, folder: &Path, begun_at: Timestamp) -> anyhow::Result<A
         version: env!("CARGO_PKG_VERSION").to_owned(),
         begun_at,
         database,
+        logs_in,
         log_files,
         bytes,
     };
@@ -380,7 +396,17 @@ pub fn restore(config: &Config, backup: &Path) -> anyhow::Result<About> {
              an embedded one"
         ),
     };
+    match (&config.logs.s3, &about.logs_in) {
+        (None, None) | (Some(_), Some(_)) => {}
+        (Some(s3), None) => bail!(
+            "the backup has the logs as files, and `logs.s3` names {s3}: restore it with `logs.folder`"
+        ),
+        (None, Some(place)) => bail!(
+            "the logs of the backup are in {place}, and `logs.s3` is not set: set it as it was"
+        ),
+    }
     let logs = config.logs_folder();
+    let logs = config.logs.s3.is_none().then_some(logs);
     // A write-ahead log that is left of another database would be taken for this one's.
     let beside = |target: &PathBuf| {
         ["", "-wal", "-shm"].map(|end| {
@@ -390,7 +416,7 @@ pub fn restore(config: &Config, backup: &Path) -> anyhow::Result<About> {
         })
     };
     let files = target.iter().flat_map(beside);
-    for occupied in files.chain([logs.clone()]) {
+    for occupied in files.chain(logs.clone()) {
         let empty = fs::read_dir(&occupied).is_ok_and(|mut entries| entries.next().is_none());
         ensure!(
             empty || !occupied.exists(),
@@ -409,11 +435,13 @@ pub fn restore(config: &Config, backup: &Path) -> anyhow::Result<About> {
         )?;
     }
     private::folder(&aside.join(FOLDER))?;
-    if logs.exists() {
-        fs::remove_dir(&logs)?;
+    if let Some(logs) = logs {
+        if logs.exists() {
+            fs::remove_dir(&logs)?;
+        }
+        fs::rename(aside.join(FOLDER), &logs)
+            .with_context(|| format!("cannot make {}", logs.display()))?;
     }
-    fs::rename(aside.join(FOLDER), &logs)
-        .with_context(|| format!("cannot make {}", logs.display()))?;
     sync_folder(&config.data)?;
     // The database last: with it the server has something to start from.
     if let Some(target) = target {

@@ -3,6 +3,7 @@
 //! One struct per concern; unknown keys are errors. Nothing else in the server reads the
 //! environment.
 
+mod logs;
 mod statuses;
 
 use roadstead_pipelines::retention::Policy;
@@ -10,6 +11,7 @@ use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+pub use logs::{Logs, S3};
 pub use statuses::{Statuses, Token, ToldForge};
 
 /// Everything that the server may be told.
@@ -137,15 +139,6 @@ fn flag<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Er
 pub struct Store {
     /// `sqlite:PATH` or `postgres://…`; empty takes `roadstead.db` in the data folder.
     pub url: String,
-}
-
-/// Where logs go.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Logs {
-    /// The folder of all logs, which several servers on one database share; none takes `logs` in the
-    /// data folder.
-    pub folder: Option<PathBuf>,
 }
 
 /// Where the key of secrets is.
@@ -370,10 +363,10 @@ impl Config {
         if !token.is_empty() && token.len() < 16 {
             return Err("runners.registration_token needs at least 16 characters".into());
         }
-        Ok(())
+        self.logs.examine()
     }
 
-    /// The folder of all logs.
+    /// The folder of all logs, unless they are in a bucket.
     #[must_use]
     pub fn logs_folder(&self) -> PathBuf {
         let own = self.logs.folder.clone();
@@ -425,6 +418,11 @@ mod tests {
         let shared = [("ROADSTEAD__LOGS__FOLDER", "/mnt/logs")];
         let shared = parse(text, &shared).unwrap();
         assert_eq!(shared.logs_folder(), PathBuf::from("/mnt/logs"));
+        let bucket = [("ROADSTEAD__LOGS__S3__BUCKET", "acme-logs")];
+        let bucket = parse(text, &bucket).unwrap().logs.s3.unwrap();
+        assert_eq!(bucket.to_string(), "s3://acme-logs");
+        let bucket = parse("[logs.s3]\nbucket = \"x\"\n", &[]).unwrap_err();
+        assert!(bucket.contains("logs.s3: `x`"), "{bucket}");
     }
 
     #[test]

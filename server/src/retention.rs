@@ -1,6 +1,6 @@
 //! Takes away what the configuration's policies let go, at the start and every hour.
 //!
-//! Files first, rows after: a run's logs are gone before a row says so, so a server that is killed in
+//! Logs first, rows after: a run's logs are gone before a row says so, so a server that is killed in
 //! between finds the row again and goes on. Batches are small and rest between each other, so webhooks
 //! and runners do not notice. While somebody backs the logs up nothing goes.
 //!
@@ -10,8 +10,7 @@
 //! What goes is decided by [`roadstead_pipelines::retention`], what names what is the store's to know.
 
 use crate::config;
-use crate::logs::Lock;
-use crate::logs::{LogError, LogStore};
+use crate::logs::{LogError, LogStore, Removing};
 use crate::store::{Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::id::ProjectName;
@@ -65,7 +64,7 @@ pub struct Swept {
 pub struct Retention {
     /// Rows.
     pub store: Store,
-    /// Files.
+    /// Logs.
     pub logs: LogStore,
     /// The policies.
     pub policies: config::Retention,
@@ -133,8 +132,8 @@ impl Retention {
         Ok(swept)
     }
 
-    fn lock(&self) -> Result<Lock, Stopped> {
-        Lock::exclusive(self.logs.folder())?.ok_or(Stopped::Backup)
+    fn removing(&self) -> Result<Removing, Stopped> {
+        self.logs.removing()?.ok_or(Stopped::Backup)
     }
 
     async fn sweep_runs(
@@ -148,13 +147,13 @@ impl Retention {
         while let Some(from) = after {
             let (ids, more) = self.store.runs_to_go(project, policy, from, now).await?;
             for batch in ids.chunks(RUNS) {
-                let lock = self.lock()?;
+                let removing_logs = self.removing()?;
                 for id in batch {
                     self.logs.remove(id.as_str()).await?;
                 }
                 let removing = self.store.remove_runs(project, batch.to_vec(), policy, now);
                 swept.runs += removing.await?;
-                drop(lock);
+                drop(removing_logs);
                 tokio::time::sleep(REST).await;
             }
             after = more;
@@ -175,7 +174,7 @@ impl Retention {
                 break;
             }
             for batch in ids.chunks(RUNS) {
-                let lock = self.lock()?;
+                let removing_logs = self.removing()?;
                 for id in batch {
                     self.logs.remove(id.as_str()).await?;
                 }
@@ -184,7 +183,7 @@ impl Retention {
                     .note_removed_logs(project, batch.to_vec(), policy, now);
                 noting.await?;
                 swept.logs += batch.len();
-                drop(lock);
+                drop(removing_logs);
                 tokio::time::sleep(REST).await;
             }
         }

@@ -2,6 +2,7 @@
 
 use crate::adapters;
 use crate::adapters::aws::{Aws, AwsError};
+use crate::adapters::bucket::{Bucket, Patience};
 use crate::adapters::cluster::Cluster;
 use crate::adapters::forges::Forges;
 use crate::adapters::probes::Probes;
@@ -103,8 +104,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         bell.clone(),
     );
     let observer = Observer::new(store.clone(), cluster, Probes::new()?, bell.clone());
-    let logs = LogStore::new(&config.logs_folder()).context("cannot make the logs' folder")?;
-
+    let logs = open_logs(&config).await?;
     let retention = Retention {
         store: store.clone(),
         logs: logs.clone(),
@@ -256,6 +256,26 @@ async fn set_up_projects(config: &Config, store: &Store) -> anyhow::Result<Proje
     Ok(projects)
 }
 
+/// Where logs go. A bucket that says no keeps the server from starting; one that does not answer may later, and
+/// until then runners keep their logs.
+async fn open_logs(config: &Config) -> anyhow::Result<LogStore> {
+    let Some(s3) = &config.logs.s3 else {
+        return LogStore::new(&config.logs_folder()).context("cannot make the logs' folder");
+    };
+    let bucket = Bucket::new(s3, &config.aws.region, Patience::default())
+        .context("cannot use the bucket of logs (`logs.s3`)")?;
+    match bucket.probe().await {
+        Ok(()) => tracing::info!("logs are in {}", bucket.place()),
+        Err(error) if error.is_transient() => {
+            tracing::error!("runners keep their logs until their bucket answers: {error}");
+        }
+        Err(error) => {
+            return Err(error).context("cannot use the bucket of logs (`logs.s3`)");
+        }
+    }
+    Ok(LogStore::in_bucket(bucket, &config.data))
+}
+
 /// The first administrator.
 async fn set_up_admin(config: &Config, store: &Store) -> anyhow::Result<()> {
     let (name, password) = (&config.admin.name, &config.admin.password);
@@ -293,12 +313,7 @@ pub async fn check(config: &Config) -> Vec<Finding> {
         .map(|()| format!("{} can be written", config.data.display()))
         .map_err(|error| format!("{}: {error}", config.data.display()));
     find("data folder".into(), data);
-    let logs = config.logs_folder();
-    let written = private::folder(&logs)
-        .and_then(|()| tempfile::tempfile_in(&logs).map(drop))
-        .map(|()| format!("{} can be written", logs.display()))
-        .map_err(|error| format!("{}: {error}", logs.display()));
-    find("logs".into(), written);
+    find("logs".into(), check_logs(config).await);
     let answer = Store::probe(&config.store_url())
         .await
         .map(|()| "answers".to_owned())
@@ -355,6 +370,29 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// Whether logs can be kept where they are to go.
+async fn check_logs(config: &Config) -> Result<String, String> {
+    let Some(s3) = &config.logs.s3 else {
+        let logs = config.logs_folder();
+        return private::folder(&logs)
+            .and_then(|()| tempfile::tempfile_in(&logs).map(drop))
+            .map(|()| format!("{} can be written", logs.display()))
+            .map_err(|error| format!("{}: {error}", logs.display()));
+    };
+    let bucket = Bucket::new(s3, &config.aws.region, Patience::default());
+    let bucket = bucket.map_err(|error| error.to_string())?;
+    match bucket.probe().await {
+        Ok(()) => Ok(format!(
+            "in {} objects can be made once, read, listed and removed",
+            bucket.place()
+        )),
+        Err(error) if error.is_transient() => Err(format!(
+            "{error}; look whether it can be reached from this machine, and whether there are credentials"
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Whether a project's forge can be told how runs went, as far as that shows without telling it anything.
 async fn check_statuses(
     config: &Config,
@@ -378,5 +416,43 @@ async fn check_statuses(
             "{place} shows its statuses to the token; whether that may write them shows with the first one"
         )),
         Err(error) => Err(format!("{place}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::tests::s3::{Fault, S3Server};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_bucket_that_says_no_keeps_a_server_from_starting_and_one_that_is_silent_does_not() {
+        let s3 = S3Server::start().await;
+        let data = tempfile::tempdir().unwrap();
+        let mut config = Config {
+            data: data.path().to_owned(),
+            ..Config::default()
+        };
+        config.logs.s3 = Some(s3.settings());
+        open_logs(&config).await.unwrap();
+        let said = check_logs(&config).await.unwrap();
+        assert!(
+            said.contains("s3://logs-of-tests/roadstead/logs at"),
+            "{said}"
+        );
+        for (fault, word) in [
+            (Fault::Answer(403, "AccessDenied"), "denies s3:ListBucket"),
+            (Fault::Unconditional, "If-None-Match"),
+            (Fault::Answer(404, "NoSuchBucket"), "create it or correct"),
+        ] {
+            s3.plan(move |_| Some(fault));
+            let refused = open_logs(&config).await.err().unwrap();
+            assert!(format!("{refused:#}").contains(word), "{refused:#}");
+            let told = check_logs(&config).await.unwrap_err();
+            assert!(told.contains(word), "{told}");
+        }
+        s3.plan(|_| Some(Fault::Answer(503, "SlowDown")));
+        open_logs(&config).await.unwrap();
+        let told = check_logs(&config).await.unwrap_err();
+        assert!(told.contains("does not answer s3:ListBucket"), "{told}");
     }
 }

@@ -1,16 +1,20 @@
 //! Clients for AWS, one set per Region, and what their errors mean to us.
 
 use crate::config;
+use async_trait::async_trait;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
-use aws_sdk_ecs::config::Credentials;
+use aws_sdk_ecs::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_ecs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use jiff::Timestamp;
+use object_store::CredentialProvider;
+use object_store::aws::AwsCredential;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// What a failed call to AWS means.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -239,6 +243,86 @@ impl Aws {
             load_balancers: aws_sdk_elasticloadbalancingv2::Client::new(&config),
             logs: aws_sdk_cloudwatchlogs::Client::new(&config),
         }
+    }
+}
+
+/// Renewed so long before they end.
+const BEFORE_THEY_END: Duration = Duration::from_secs(300);
+
+/// Credentials as the AWS SDK finds them, for the one client of AWS's that is not the SDK's.
+#[derive(Debug)]
+pub(super) struct SdkCredentials {
+    region: String,
+    chain: tokio::sync::OnceCell<Option<SharedCredentialsProvider>>,
+    known: tokio::sync::Mutex<Option<Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    credential: Arc<AwsCredential>,
+    /// None that never end.
+    until: Option<SystemTime>,
+}
+
+impl SdkCredentials {
+    /// Nothing is looked for yet.
+    pub(super) fn new(region: &str) -> Self {
+        Self {
+            region: region.to_owned(),
+            chain: tokio::sync::OnceCell::new(),
+            known: tokio::sync::Mutex::default(),
+        }
+    }
+
+    async fn find(&self) -> Result<Known, String> {
+        let chain = self.chain.get_or_init(async || {
+            let loader = aws_config::defaults(BehaviorVersion::latest());
+            let region = Region::new(self.region.clone());
+            loader.region(region).load().await.credentials_provider()
+        });
+        let chain = chain.await.as_ref().ok_or("no credentials to call with")?;
+        let found = chain.provide_credentials().await;
+        let found = found.map_err(|error| {
+            let error = DisplayErrorContext(error).to_string();
+            format!("no credentials to call with ({error})")
+        })?;
+        Ok(Known {
+            until: found.expiry(),
+            credential: Arc::new(AwsCredential {
+                key_id: found.access_key_id().to_owned(),
+                secret_key: found.secret_access_key().to_owned(),
+                token: found.session_token().map(str::to_owned),
+            }),
+        })
+    }
+}
+
+#[async_trait]
+impl CredentialProvider for SdkCredentials {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        let mut known = self.known.lock().await;
+        let soon = crate::clock::now() + BEFORE_THEY_END;
+        let ends = |until: SystemTime| Timestamp::try_from(until).is_ok_and(|until| until < soon);
+        if known
+            .as_ref()
+            .is_none_or(|known| known.until.is_some_and(ends))
+        {
+            let found = self.find().await;
+            let found = found.map_err(|error| object_store::Error::Generic {
+                store: "S3",
+                source: error.into(),
+            })?;
+            *known = Some(found);
+        }
+        known
+            .as_ref()
+            .map(|known| Arc::clone(&known.credential))
+            .ok_or_else(|| object_store::Error::Generic {
+                store: "S3",
+                source: "no credentials to call with".into(),
+            })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The server's hands in the world outside: git, the registry, ECS, HTTP probes, and what forges
+//! The server's hands in the world outside: git, the registry, ECS, a bucket, HTTP probes, and what forges
 //! are told.
 //!
 //! Each adapter does one thing when asked and keeps no state that matters: what it remembers only
@@ -6,6 +6,7 @@
 //! can help, because that is what the executor has to decide.
 
 pub mod aws;
+pub mod bucket;
 pub mod cluster;
 pub mod forges;
 pub mod probes;

@@ -12,19 +12,13 @@ use crate::logs::{LogError, LogKey, Whole};
 use crate::store::{Accepted, DeploymentDetail, DeploymentFilter, Recorded, RunDetail};
 use actix_web::body::SizedStream;
 use actix_web::http::StatusCode;
-use actix_web::web::Bytes;
 use actix_web::{HttpResponse, web};
-use futures_util::stream::{self, Stream};
 use roadstead_pipelines::deployment::Deployment;
 use roadstead_pipelines::gate::{self, GateVerdict};
 use roadstead_pipelines::id::ProjectName;
 use roadstead_pipelines::planner;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::io::{self, Read};
-
-/// Bytes of a raw log that are read at a time.
-const LOG_PIECE: usize = 64 * 1024;
 
 /// Every route of the API.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -234,7 +228,7 @@ pub(super) async fn raw_log(
     let found = match app.logs.whole(key).await {
         Ok(found) => found,
         Err(LogError::Name(_)) => return Err(missing()),
-        Err(error) => return Err(HttpError::internal(error)),
+        Err(error) => return Err(log_unread(error)),
     };
     let Some(Whole { length, bytes }) = found else {
         let removed = app.store.logs_removed_at(&id).await?;
@@ -252,25 +246,23 @@ pub(super) async fn raw_log(
     if known == Some(etag.as_str()) {
         return Ok(HttpResponse::NotModified().finish());
     }
-    let pieces = pieces(bytes.take(length));
     Ok(HttpResponse::Ok()
         .content_type("text/plain; charset=utf-8")
         .insert_header(("etag", etag))
-        .body(SizedStream::new(length, pieces)))
+        .body(SizedStream::new(length, bytes)))
 }
 
-/// What is read, piece by piece; a reader that waits holds one of them.
-fn pieces(from: impl Read + Send + 'static) -> impl Stream<Item = io::Result<Bytes>> {
-    stream::try_unfold(from, |mut from| async move {
-        let read = tokio::task::spawn_blocking(move || {
-            let mut piece = vec![0; LOG_PIECE];
-            let read = from.read(&mut piece)?;
-            piece.truncate(read);
-            io::Result::Ok((piece, from))
-        });
-        let (piece, from) = read.await.map_err(io::Error::other)??;
-        Ok((!piece.is_empty()).then(|| (Bytes::from(piece), from)))
-    })
+/// What is told of a log that cannot be read.
+pub(super) fn log_unread(error: LogError) -> HttpError {
+    match error {
+        LogError::Bucket(error) => {
+            tracing::warn!(%error, "a log cannot be read: {error}");
+            let message = "the storage of logs does not answer; look again later";
+            HttpError::new(StatusCode::SERVICE_UNAVAILABLE, message)
+        }
+        LogError::Busy => HttpError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        error => HttpError::internal(error),
+    }
 }
 
 async fn releases(

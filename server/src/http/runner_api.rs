@@ -375,7 +375,7 @@ fn log_answer(done: Result<(), LogError>) -> Result<HttpResponse, HttpError> {
             error.to_string(),
         )),
         Err(error @ LogError::Name(_)) => Err(HttpError::bad_request(error.to_string())),
-        Err(error @ LogError::Io(_)) => {
+        Err(error @ (LogError::Io(_) | LogError::Bucket(_))) => {
             tracing::error!(%error, "a log was not stored: {error}");
             let message = "the log could not be stored; send it again";
             Err(HttpError::new(StatusCode::SERVICE_UNAVAILABLE, message))

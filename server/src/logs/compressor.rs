@@ -133,8 +133,8 @@ fn finish(root: &Path, files: Option<&Files>, marker: &Path) -> io::Result<bool>
 
 #[cfg(test)]
 mod tests {
-    use super::super::files::Seal;
     use super::super::index::LineIndex;
+    use super::super::seal::Seal;
     use super::*;
     use sha2::{Digest, Sha256};
 

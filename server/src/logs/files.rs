@@ -10,24 +10,20 @@
 //!
 //! Beside the logs of an attempt lies `.lock`: whoever makes, lengthens or seals one of them holds it.
 //!
-//! The compressed form is the seekable format of Zstandard: any `zstd -d` reads all of it, and a part
-//! costs one frame. Knows nothing of runs, watchers or HTTP.
+//! Knows nothing of runs, watchers or HTTP.
 
 use super::index::LineIndex;
 use super::lock::Lock;
+use super::packed;
+use super::seal::Seal;
 use crate::private;
 use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use zeekstd::{Decoder, EncodeOptions, FrameSizePolicy};
+use zeekstd::Decoder;
 
-/// Raw bytes of one frame: what a page that shows some lines has to decompress.
-const FRAME_BYTES: u32 = 256 << 10;
-/// Zstandard's own default: on logs about five to one, at more than 200 MB/s.
-const LEVEL: i32 = 3;
 /// A log of at most this many bytes stays as it is: it takes one block of the disk either way.
 pub(super) const SMALL: u64 = 4 << 10;
 /// Extension of what is being written.
@@ -38,24 +34,6 @@ const CHUNK: usize = 256 << 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Files {
     raw: PathBuf,
-}
-
-/// What the seal says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Seal {
-    /// Bytes of the log.
-    pub(super) length: u64,
-    /// Their SHA-256, hexadecimal.
-    pub(super) sha256: String,
-    /// The SHA-256 that the runner told, when some of its bytes were blotted.
-    pub(super) blotted: Option<String>,
-}
-
-impl Seal {
-    /// Whether it is the seal of what a runner tells of.
-    pub(super) fn is_of(&self, length: u64, sha256: &str) -> bool {
-        self.length == length && self.blotted.as_ref().unwrap_or(&self.sha256) == sha256
-    }
 }
 
 /// What is there of a log.
@@ -202,22 +180,7 @@ impl Files {
             self.make_folder()?;
             self.sync_folders_above()?;
         }
-        let Seal {
-            length,
-            sha256,
-            blotted,
-        } = seal;
-        let mut text = format!("{length} {sha256}");
-        if let Some(told) = blotted {
-            // Writing into a String does not fail.
-            let _ = write!(text, " {told}");
-        }
-        let _ = write!(text, "\n{}", index.lines());
-        for start in index.starts() {
-            // Writing into a String does not fail.
-            let _ = write!(text, " {start}");
-        }
-        text.push('\n');
+        let text = seal.text(index);
         self.replace(&self.seal(), |file| file.write_all(text.as_bytes()))
     }
 
@@ -228,27 +191,12 @@ impl Files {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let broken = || {
+        let (seal, index) = Seal::read(&text).ok_or_else(|| {
             let message = format!("{} is no seal of a log", self.seal().display());
             io::Error::new(io::ErrorKind::InvalidData, message)
-        };
-        let (first, rest) = text.split_once('\n').ok_or_else(broken)?;
-        let mut words = first.split(' ').map(str::to_owned);
-        let seal = Seal {
-            length: words
-                .next()
-                .and_then(|length| length.parse().ok())
-                .ok_or_else(broken)?,
-            sha256: words.next().ok_or_else(broken)?,
-            blotted: words.next(),
-        };
-        let mut numbers = rest.split_whitespace().map(str::parse::<u64>);
-        let index = match numbers.next() {
-            Some(lines) => {
-                let starts: Result<Vec<_>, _> = numbers.collect();
-                let starts = starts.map_err(|_| broken())?;
-                LineIndex::of(seal.length, lines.map_err(|_| broken())?, starts)
-            }
+        })?;
+        let index = match index {
+            Some(index) => index,
             // Sealed by a version that kept no index: those logs are not compressed.
             None => self.index()?,
         };
@@ -284,7 +232,9 @@ impl Files {
             // The raw file goes after the compressed one has come.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut decoder = decoder(&self.compressed())?;
-                decoder.set_offset(offset).map_err(|error| zstd(&error))?;
+                decoder
+                    .set_offset(offset)
+                    .map_err(|error| packed::zstd(&error))?;
                 Ok(Box::new(decoder))
             }
             Err(error) => Err(error),
@@ -316,16 +266,7 @@ impl Files {
             return Ok(false);
         }
         let target = self.compressed();
-        self.replace(&target, |file| {
-            let options = EncodeOptions::new()
-                .compression_level(LEVEL)
-                .checksum_flag(true)
-                .frame_size_policy(FrameSizePolicy::Uncompressed(FRAME_BYTES));
-            let mut encoder = options.into_encoder(file).map_err(|error| zstd(&error))?;
-            let mut raw = File::open(&self.raw)?;
-            io::copy(&mut raw, &mut encoder)?;
-            encoder.finish().map(drop).map_err(|error| zstd(&error))
-        })?;
+        self.replace(&target, |file| packed::pack(File::open(&self.raw)?, file))?;
         if checksum(decoder(&target)?)? != seal.sha256 {
             fs::remove_file(&target)?;
             let message = format!("{} does not hold what was sealed", self.raw.display());
@@ -400,11 +341,7 @@ impl<R: Read> Read for Counted<R> {
 }
 
 fn decoder(path: &Path) -> io::Result<Decoder<'static, File>> {
-    Decoder::new(File::open(path)?).map_err(|error| zstd(&error))
-}
-
-fn zstd(error: &zeekstd::Error) -> io::Error {
-    io::Error::other(error.to_string())
+    packed::unpack(File::open(path)?)
 }
 
 /// A new or renamed entry survives a power cut once its folder is synced.

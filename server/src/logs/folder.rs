@@ -8,13 +8,16 @@
 //! read, compared with the file before each use.
 
 use super::compressor::Compressor;
-use super::files::{Files, Found, Seal};
+use super::files::{Files, Found};
 use super::index::LineIndex;
+use super::seal::Seal;
+use super::text::{blot, lines_of, window};
 use super::{
-    LARGEST_LOG, Lines, LogError, LogKey, LogState, MOST_BYTES, MOST_LINES, Whole, names_a_file,
+    LARGEST_LOG, Lines, LogError, LogKey, LogState, MOST_BYTES, Whole, follow, names_a_file,
 };
 use crate::private;
 use bytes::Bytes;
+use futures_util::stream::{self, Stream, StreamExt};
 use roadstead_masking::Patterns;
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -26,10 +29,10 @@ use zeroize::Zeroizing;
 
 /// Between two looks whether a log that somebody watches has grown under another server's hand.
 const LOOK: Duration = Duration::from_millis(100);
-/// Looks that fail one after the other until it is not looked any more: a minute of them.
-const MOST_FAILED_LOOKS: u32 = 600;
 /// Between two tries to have a log to oneself.
 const AGAIN: Duration = Duration::from_millis(5);
+/// Bytes of a log that are read at once for whoever wants all of it.
+const PIECE: usize = 64 << 10;
 /// Longest wait for it: then another server holds it that was stopped, or is cut off.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 struct Open {
@@ -69,37 +72,27 @@ impl Open {
         length: u64,
         bytes: &Bytes,
     ) -> io::Result<Option<Bytes>> {
-        let before = length.min(patterns.longest() as u64 - 1);
-        let mut text = Zeroizing::new(Vec::with_capacity(before as usize + bytes.len()));
+        let before = window(patterns, length);
+        let mut known = Zeroizing::new(vec![]);
         match self.sent.take() {
             Some((end, sent)) if end == length && sent.len() as u64 >= before => {
-                text.extend_from_slice(&sent[sent.len() - before as usize..]);
+                known.extend_from_slice(&sent[sent.len() - before as usize..]);
             }
             _ if before > 0 => {
                 let mut stored = self.files.read(length - before)?.take(before);
-                stored.read_to_end(&mut text)?;
+                stored.read_to_end(&mut known)?;
             }
             _ => {}
         }
-        text.extend_from_slice(bytes);
-        let sent = text.clone();
-        let spans = patterns.blot(&mut text);
-        if spans.is_empty() {
+        let Some(found) = blot(patterns, length, &known, bytes) else {
             return Ok(None);
+        };
+        for (offset, changed) in &found.earlier {
+            self.files.overwrite(*offset, changed)?;
         }
-        let last = sent.len().saturating_sub(patterns.longest() - 1);
-        let end = length + bytes.len() as u64;
-        self.sent = Some((end, Zeroizing::new(sent[last..].to_vec())));
-        let new = text.split_off(before as usize);
-        // Only what is blotted now: beside it may be what is blotted there, and not here, because its
-        // beginning is too far away to be seen.
-        for span in spans.iter().filter(|span| span.start < text.len()) {
-            let changed = &text[span.start..span.end.min(text.len())];
-            let offset = length - before + span.start as u64;
-            self.files.overwrite(offset, changed)?;
-        }
+        self.sent = Some((length + bytes.len() as u64, found.sent));
         self.blotted = true;
-        Ok(Some(new.into()))
+        Ok(Some(found.new))
     }
 
     /// Looks at the files, and reads what was added to them since the last look.
@@ -155,18 +148,15 @@ impl Open {
 
 /// All logs below one folder.
 #[derive(Clone)]
-pub struct LogStore {
+pub(super) struct FolderLogs {
     root: Arc<PathBuf>,
     open: Arc<Mutex<HashMap<LogKey, Arc<Mutex<Open>>>>>,
     pub(super) compressor: Arc<Compressor>,
 }
 
-impl LogStore {
+impl FolderLogs {
     /// Logs below `folder`, which is made when missing. Several servers may have it at once.
-    ///
-    /// # Errors
-    /// When the folder cannot be made, or a thread.
-    pub fn new(folder: &Path) -> io::Result<Self> {
+    pub(super) fn new(folder: &Path) -> io::Result<Self> {
         private::folder(folder)?;
         Ok(Self {
             compressor: Arc::new(Compressor::start(folder)?),
@@ -176,25 +166,11 @@ impl LogStore {
     }
 
     /// The folder of all logs.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
+    pub(super) fn folder(&self) -> &Path {
         &self.root
     }
 
-    /// Appends bytes at `offset` and returns the new length once they are on the disk.
-    ///
-    /// # Errors
-    /// [`LogError::Offset`] tells where to go on; [`LogError::Busy`] may pass; the others are final or
-    /// the file system's.
-    pub async fn append(&self, key: LogKey, offset: u64, bytes: Bytes) -> Result<u64, LogError> {
-        self.append_without(None, key, offset, bytes).await
-    }
-
-    /// The same, with what `secrets` find blotted out.
-    ///
-    /// # Errors
-    /// As [`LogStore::append`].
-    pub async fn append_without(
+    pub(super) async fn append(
         &self,
         secrets: Option<Arc<Patterns>>,
         key: LogKey,
@@ -239,11 +215,12 @@ impl LogStore {
         .await
     }
 
-    /// Closes a log whose bytes are all there; again with the same numbers changes nothing.
-    ///
-    /// # Errors
-    /// [`LogError::Seal`] when length or checksum differ; [`LogError::Busy`] may pass.
-    pub async fn seal(&self, key: LogKey, length: u64, sha256: String) -> Result<(), LogError> {
+    pub(super) async fn seal(
+        &self,
+        key: LogKey,
+        length: u64,
+        sha256: String,
+    ) -> Result<(), LogError> {
         let (compressor, parts) = (Arc::clone(&self.compressor), key.clone());
         self.alone(key, move |open| {
             let state = open.refresh()?;
@@ -286,66 +263,46 @@ impl LogStore {
         .await
     }
 
-    /// How long a log is now; zeros when there is none yet.
-    ///
-    /// # Errors
-    /// When its file cannot be read.
-    pub async fn state(&self, key: LogKey) -> Result<LogState, LogError> {
+    pub(super) async fn state(&self, key: LogKey) -> Result<LogState, LogError> {
         self.blocking(key, |open| Ok(open.refresh()?)).await
     }
 
-    /// Hears of every change of a log's length, also of what another server appends.
-    ///
-    /// # Errors
-    /// When its file cannot be read.
-    pub async fn watch(&self, key: LogKey) -> Result<watch::Receiver<LogState>, LogError> {
+    pub(super) async fn watch(&self, key: LogKey) -> Result<watch::Receiver<LogState>, LogError> {
         let watching = self.blocking(key.clone(), |open| {
             let state = open.refresh()?;
             let follow = !state.sealed && !std::mem::replace(&mut open.followed, !state.sealed);
             Ok((open.state.subscribe(), follow))
         });
-        let (watched, follow) = watching.await?;
-        if follow {
-            tokio::spawn(self.clone().follow(key));
+        let (watched, is_to_be_followed) = watching.await?;
+        if is_to_be_followed {
+            let this = self.clone();
+            tokio::spawn(async move {
+                let look = || {
+                    this.blocking(key.clone(), |open| {
+                        let sealed = open.refresh()?.sealed;
+                        open.followed = !sealed && open.state.receiver_count() > 0;
+                        Ok(open.followed)
+                    })
+                };
+                if !follow(LOOK, look).await {
+                    // Whoever asks for it next has it looked at again.
+                    let left = this.blocking(key.clone(), |open| {
+                        open.followed = false;
+                        Ok(())
+                    });
+                    drop(left.await);
+                }
+            });
         }
         Ok(watched)
     }
 
-    /// Looks at a log as long as somebody watches it and it is not sealed.
-    async fn follow(self, key: LogKey) {
-        let mut failed = 0;
-        loop {
-            tokio::time::sleep(LOOK).await;
-            let looked = self.blocking(key.clone(), |open| {
-                let sealed = open.refresh()?.sealed;
-                open.followed = !sealed && open.state.receiver_count() > 0;
-                Ok(open.followed)
-            });
-            match looked.await {
-                Ok(true) => failed = 0,
-                Ok(false) => return,
-                Err(error) if failed == MOST_FAILED_LOOKS => {
-                    tracing::warn!(%error, "a watched log cannot be read, and is left");
-                    // Whoever asks for it next has it looked at again.
-                    let left = self.blocking(key, |open| {
-                        open.followed = false;
-                        Ok(())
-                    });
-                    return drop(left.await);
-                }
-                Err(error) => {
-                    failed += 1;
-                    tracing::debug!(%error, "a watched log cannot be read now");
-                }
-            }
-        }
-    }
-
-    /// At most `count` lines from line `from` (from 1) on.
-    ///
-    /// # Errors
-    /// When its file cannot be read.
-    pub async fn lines(&self, key: LogKey, from: u64, count: usize) -> Result<Lines, LogError> {
+    pub(super) async fn lines(
+        &self,
+        key: LogKey,
+        from: u64,
+        count: usize,
+    ) -> Result<Lines, LogError> {
         self.blocking(key, move |open| {
             let state = open.refresh()?;
             let from = from.max(1);
@@ -355,51 +312,30 @@ impl LogStore {
                     lines: vec![],
                 });
             }
-            let (mut line, offset) = open.index.before(from);
-            let wanted = count.min(MOST_LINES);
+            let (line, offset) = open.index.before(from);
             let mut bytes = vec![];
             open.files
                 .read(offset)?
                 .take(MOST_BYTES.min(state.bytes - offset))
                 .read_to_end(&mut bytes)?;
-            let mut lines = vec![];
-            for text in bytes.split_inclusive(|byte| *byte == b'\n') {
-                if line >= from {
-                    lines.push(text.strip_suffix(b"\n").unwrap_or(text).to_vec());
-                }
-                line += 1;
-                if lines.len() == wanted {
-                    break;
-                }
-            }
-            Ok(Lines { first: from, lines })
+            Ok(lines_of(&bytes, line, from, count))
         })
         .await
     }
 
-    /// All bytes of a log, for sending it raw; `None` when there is none.
-    ///
-    /// # Errors
-    /// [`LogError::Name`] when the key names no file, or when it cannot be read.
-    pub async fn whole(&self, key: LogKey) -> Result<Option<Whole>, LogError> {
+    pub(super) async fn whole(&self, key: LogKey) -> Result<Option<Whole>, LogError> {
         self.blocking(key, |open| {
-            let state = open.refresh()?;
+            let length = open.refresh()?.bytes;
             if !open.files.exist() {
                 return Ok(None);
             }
-            Ok(Some(Whole {
-                length: state.bytes,
-                bytes: open.files.read(0)?,
-            }))
+            let bytes = pieces(open.files.read(0)?.take(length)).boxed();
+            Ok(Some(Whole { length, bytes }))
         })
         .await
     }
 
-    /// Whether the log's last byte ends a line; true of a log without bytes.
-    ///
-    /// # Errors
-    /// When its file cannot be read.
-    pub async fn ends_with_feed(&self, key: LogKey) -> Result<bool, LogError> {
+    pub(super) async fn ends_with_feed(&self, key: LogKey) -> Result<bool, LogError> {
         self.blocking(key, |open| {
             open.refresh()?;
             Ok(open.index.ends_with_feed())
@@ -407,12 +343,7 @@ impl LogStore {
         .await
     }
 
-    /// Removes every log of a run that is over: whole files, whatever their length. Again, or of a run
-    /// without logs, does nothing.
-    ///
-    /// # Errors
-    /// When the files cannot be removed; some may be gone then.
-    pub async fn remove(&self, run: &str) -> Result<(), LogError> {
+    pub(super) async fn remove(&self, run: &str) -> Result<(), LogError> {
         names_a_file(run)?;
         let (this, run) = (self.clone(), run.to_owned());
         let done = tokio::task::spawn_blocking(move || {
@@ -489,4 +420,18 @@ impl LogStore {
         done.await
             .map_err(|error| io::Error::other(error.to_string()))?
     }
+}
+
+/// What is read, piece by piece; a reader that waits holds one of them.
+fn pieces(from: impl Read + Send + 'static) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    stream::try_unfold(from, |mut from| async move {
+        let read = tokio::task::spawn_blocking(move || {
+            let mut piece = vec![0; PIECE];
+            let read = from.read(&mut piece)?;
+            piece.truncate(read);
+            io::Result::Ok((piece, from))
+        });
+        let (piece, from) = read.await.map_err(io::Error::other)??;
+        Ok((!piece.is_empty()).then(|| (Bytes::from(piece), from)))
+    })
 }

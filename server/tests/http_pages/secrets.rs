@@ -136,7 +136,7 @@ async fn a_secret_goes_in_and_only_its_name_comes_out() {
 }
 
 /// An attempt of a new run of `main`, accepted unless told otherwise; its token is its name.
-async fn attempt(site: &Site, token: &str, accept: bool) -> String {
+pub(crate) async fn attempt(site: &Site, token: &str, accept: bool) -> String {
     let story = &site.story;
     let asked = story.store.ask_for_run(
         &story.shop,
@@ -159,7 +159,7 @@ async fn attempt(site: &Site, token: &str, accept: bool) -> String {
     attempt
 }
 
-async fn call(
+pub(crate) async fn call(
     site: &Site,
     method: Method,
     attempt: &str,

@@ -18,6 +18,7 @@ use roadstead_server::secrets::Keys;
 use roadstead_server::store::hash_secret;
 use roadstead_server::wake::Bell;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -69,6 +70,10 @@ fn session_of(role: Role) -> String {
 
 impl Site {
     pub(crate) async fn start() -> Self {
+        Self::with_logs(|data| LogStore::new(&data.join("logs")).unwrap()).await
+    }
+
+    pub(crate) async fn with_logs(logs: impl FnOnce(&Path) -> LogStore) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("roadstead.db").display());
         let mut story = Story::begin(&url).await;
@@ -117,7 +122,7 @@ impl Site {
         config.http.behind_proxy = true;
         let app = web::Data::new(App {
             store: story.store.clone(),
-            logs: LogStore::new(&folder.path().join("logs")).unwrap(),
+            logs: logs(folder.path()),
             sources: Sources::new(folder.path()),
             remotes: BTreeMap::new(),
             registry: Registry::new(Aws::new(&config.aws)),

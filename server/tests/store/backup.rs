@@ -2,13 +2,13 @@
 
 use crate::databases::Cluster;
 use crate::story::{self, Story};
+use futures_util::TryStreamExt;
 use roadstead_server::backup::{self, Database};
-use roadstead_server::config::Config;
+use roadstead_server::config::{Config, S3};
 use roadstead_server::logs::{Lock, LogKey, LogStore};
 use roadstead_server::store::{Accepted, Decision, Store};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -226,10 +226,9 @@ async fn a_restore_gives_back_all_that_was_acknowledged_before_the_backup_began(
         let state = restored.state(key(&run, "test")).await.unwrap();
         assert!(state.bytes >= length, "{run}: {} of {length}", state.bytes);
         assert!(state.sealed || !sealed, "{run}");
-        let mut whole = restored.whole(key(&run, "test")).await.unwrap().unwrap();
-        let mut bytes = vec![];
-        whole.bytes.read_to_end(&mut bytes).unwrap();
-        assert!(bytes == bytes_of(0, state.bytes), "{run}");
+        let whole = restored.whole(key(&run, "test")).await.unwrap().unwrap();
+        let bytes: Vec<_> = whole.bytes.try_collect().await.unwrap();
+        assert!(bytes.concat() == bytes_of(0, state.bytes), "{run}");
     }
     // And it goes on from there.
     let delivery = story.delivery("after the restore", 77_777_777);
@@ -438,4 +437,36 @@ async fn beside_postgresql_the_logs_are_backed_up() {
     backup::restore(&after, &copy).unwrap();
     let log = std::fs::read(after.data.join("logs/shop.1/1/test.log")).unwrap();
     assert_eq!(log, b"a line\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_names_the_bucket_of_the_logs_and_has_none_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut bucket, with_files) = small(&folder).await;
+    bucket.logs.s3 = Some(S3 {
+        bucket: "acme-logs".into(),
+        ..S3::default()
+    });
+    let copy = folder.path().join("beside-a-bucket");
+    // Files of before, which are not where its logs are.
+    let about = take(&bucket, &copy).await.unwrap();
+    assert_eq!(about.log_files, 0);
+    assert_eq!(about.logs_in.as_deref(), Some("s3://acme-logs"));
+    assert_eq!(backup::verify(&copy).unwrap(), about);
+
+    let mut after = config(&folder.path().join("after"));
+    let error = backup::restore(&after, &copy).unwrap_err();
+    assert!(
+        error.to_string().contains("`logs.s3` is not set"),
+        "{error}"
+    );
+    after.logs.s3 = bucket.logs.s3;
+    let error = backup::restore(&after, &with_files).unwrap_err();
+    assert!(
+        error.to_string().contains("restore it with `logs.folder`"),
+        "{error}"
+    );
+    backup::restore(&after, &copy).unwrap();
+    assert!(after.data.join("roadstead.db").exists());
+    assert!(!after.data.join("logs").exists());
 }

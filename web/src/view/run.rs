@@ -84,6 +84,8 @@ pub struct LogPanel {
     pub live: bool,
     /// When retention removed it, if it did.
     pub removed: Option<Time>,
+    /// The storage of logs did not answer: nothing is known of this one now.
+    pub unread: bool,
 }
 
 /// One line of a log.
@@ -225,6 +227,7 @@ mod tests {
             total_bytes: 0,
             live: false,
             removed: None,
+            unread: false,
         };
         assert_eq!(
             (panel(7001).earlier(), panel(7001).next_line()),

@@ -260,6 +260,7 @@ pub(crate) fn run_failed() -> RunPage {
             total_bytes: 184_220,
             live: false,
             removed: None,
+            unread: false,
         }),
         release: None,
         deployments: Vec::new(),
@@ -332,6 +333,7 @@ pub(crate) fn run_running() -> RunPage {
             total_bytes: 3_410,
             live: true,
             removed: None,
+            unread: false,
         }),
         release: Some(Release {
             id: "r41".into(),

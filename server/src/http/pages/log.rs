@@ -43,10 +43,11 @@ pub(super) async fn raw(
     api::raw_log(&app, &request, &run, step, who.sent.attempt).await
 }
 
-/// What a run's page shows of a log: the last lines, or those from `from` on.
+/// What a run's page shows of a log: the last lines, or those from `from` on. A bucket that does not answer keeps
+/// nobody from the rest of the page.
 ///
 /// # Errors
-/// When the log's file cannot be read.
+/// When the log cannot be read otherwise.
 pub(super) async fn panel(
     app: &App,
     run: &RunId,
@@ -54,25 +55,54 @@ pub(super) async fn panel(
     step: &str,
     from: Option<u64>,
 ) -> Result<LogPanel, HttpError> {
+    match shown(app, run, attempt, step, from).await {
+        Err(LogError::Bucket(error)) => {
+            tracing::warn!(%error, "a log cannot be shown: {error}");
+            Ok(LogPanel {
+                lines: vec![],
+                step: step.to_owned(),
+                attempt: attempt.number,
+                total_lines: 0,
+                total_bytes: 0,
+                removed: None,
+                live: false,
+                unread: true,
+            })
+        }
+        Err(error) => Err(broken(error)),
+        Ok(mut panel) => {
+            if panel.total_bytes == 0 {
+                let removed = app.store.logs_removed_at(run).await?;
+                panel.removed = removed.map(view_of::time);
+            }
+            Ok(panel)
+        }
+    }
+}
+
+async fn shown(
+    app: &App,
+    run: &RunId,
+    attempt: &Attempt,
+    step: &str,
+    from: Option<u64>,
+) -> Result<LogPanel, LogError> {
     let key = key_of(run, attempt.number, step);
-    let state = app.logs.state(key.clone()).await.map_err(broken)?;
+    let state = app.logs.state(key.clone()).await?;
     let live = !state.sealed && attempt.ended_at.is_none();
     let to = finished_lines(app, &key, state, !live).await;
     let last_page = (to + 1).saturating_sub(LINES_ON_A_PAGE).max(1);
     let from = from.map_or(last_page, |from| from.clamp(1, to.max(1)));
     let count = (to + 1).saturating_sub(from).min(LINES_ON_A_PAGE);
-    let removed = match state.bytes {
-        0 => app.store.logs_removed_at(run).await?,
-        _ => None,
-    };
     Ok(LogPanel {
         lines: lines_of(app, &key, from, count).await?,
         step: step.to_owned(),
         attempt: attempt.number,
         total_lines: state.lines,
         total_bytes: state.bytes,
-        removed: removed.map(view_of::time),
+        removed: None,
         live,
+        unread: false,
     })
 }
 
@@ -213,16 +243,12 @@ async fn lines_of(
     key: &LogKey,
     from: u64,
     count: u64,
-) -> Result<Vec<LogLine>, HttpError> {
+) -> Result<Vec<LogLine>, LogError> {
     if count == 0 {
         return Ok(vec![]);
     }
     let count = usize::try_from(count).unwrap_or(usize::MAX);
-    let read = app
-        .logs
-        .lines(key.clone(), from, count)
-        .await
-        .map_err(broken)?;
+    let read = app.logs.lines(key.clone(), from, count).await?;
     let mut lines: Vec<_> = (read.first..)
         .zip(&read.lines)
         .map(|(number, bytes)| LogLine {
@@ -255,7 +281,7 @@ fn text_of(bytes: &[u8]) -> String {
 fn broken(error: LogError) -> HttpError {
     match error {
         LogError::Name(name) => HttpError::not_found(format!("no log of `{name}`")),
-        other => HttpError::internal(other),
+        other => api::log_unread(other),
     }
 }
 
