@@ -5,6 +5,7 @@ mod init;
 mod people;
 mod run;
 mod secrets;
+mod start;
 mod validate;
 
 pub(crate) use validate::{ValidateArgs, validate};
@@ -21,6 +22,8 @@ pub(crate) enum Verb {
     Init(init::InitArgs),
     /// A pipeline's steps and image builds on this machine, without a server.
     Run(run::RunArgs),
+    /// Starts a run of a branch or tag.
+    Start(start::StartArgs),
     /// The newest runs of a project, or one run.
     Runs {
         /// Project, or a run's id (`shop.12`).
@@ -120,6 +123,7 @@ pub(crate) async fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Init(args) => init::init(args),
         Verb::Run(args) => run::run(args).await,
+        Verb::Start(args) => start::start(args).await,
         Verb::Runs { what, server } => {
             let client = client(&server)?;
             if what.contains('.') {

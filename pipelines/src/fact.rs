@@ -7,7 +7,7 @@ use crate::id::{CommitSha, DeploymentId, ImageName, Place, ReleaseId, RunId};
 use crate::release::{Release, Variables};
 use crate::report::Failure;
 use crate::run::AttemptOutcome;
-use crate::spec::{LeftOut, Pipeline};
+use crate::spec::{InputValues, LeftOut, Pipeline};
 use crate::world::Hold;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +46,12 @@ pub struct SourcesRead {
     /// Steps whose `when` does not hold.
     #[serde(default, skip_serializing_if = "LeftOut::is_empty")]
     pub left_out: LeftOut,
+    /// The file's inputs, each with its value.
+    #[serde(default, skip_serializing_if = "InputValues::is_empty")]
+    pub inputs: InputValues,
+    /// Nothing newer of the branch is known: its inputs are those that a person is asked for there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub newest_of_branch: bool,
     /// Older runs that it takes the place of, as the file has `cancel_superseded`.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub supersedes: BTreeSet<RunId>,

@@ -8,6 +8,15 @@ use std::collections::BTreeMap;
 /// Where branches stand: commits by ref, `refs/heads/main`.
 pub type Heads = BTreeMap<String, CommitSha>;
 
+/// The branches of a repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Branches {
+    /// Where they stand.
+    pub heads: Heads,
+    /// The one that the repository names as its own, `refs/heads/main`.
+    pub default: Option<String>,
+}
+
 /// The branches that stand elsewhere than when they were noted, or are new. Before the first time nothing
 /// was noted: then none, as a repository is not built anew because it was set up here.
 #[must_use]

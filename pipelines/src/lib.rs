@@ -28,6 +28,7 @@ pub mod retention;
 pub mod run;
 pub mod secret;
 pub mod spec;
+pub mod started_by;
 pub mod task_definition;
 pub mod world;
 

@@ -9,7 +9,8 @@ use crate::fact::{IllegalTransition, RunFact};
 use crate::id::{CommitSha, ImageName, ProjectName, ReleaseId, RunId, StepName};
 use crate::release::{ImageRef, Variables};
 use crate::report::Failure;
-use crate::spec::{LeftOut, Pipeline, StepAction};
+use crate::spec::{InputValues, LeftOut, Pipeline, StepAction};
+use crate::started_by::StartedBy;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,8 +36,11 @@ pub struct Run {
     pub project: ProjectName,
     /// The commit. Until the sources are read, what was pushed, which may be an annotated tag.
     pub commit: CommitSha,
-    /// The ref that was pushed, `refs/heads/main` or `refs/tags/v1`.
+    /// The ref that was pushed, or named by whoever started it: `refs/heads/main` or `refs/tags/v1`.
     pub git_ref: String,
+    /// What started it.
+    #[serde(default)]
+    pub started_by: StartedBy,
     /// First line of the commit's message; empty until the sources are read.
     pub message: String,
     /// Who wrote the commit; empty until the sources are read.
@@ -49,6 +53,9 @@ pub struct Run {
     pub pipeline: Option<Pipeline>,
     /// Variables per environment at that commit, once read.
     pub variables: Variables,
+    /// The file's inputs with their values, once the file is read.
+    #[serde(default)]
+    pub inputs: InputValues,
     /// Steps that it leaves out because their `when` does not hold, once the file is read.
     pub left_out: LeftOut,
     /// Older runs that are cancelled for it as long as they build, once the file is read.
@@ -237,12 +244,14 @@ impl Run {
             id,
             commit,
             git_ref,
+            started_by: StartedBy::Push,
             message: String::new(),
             author: String::new(),
             authorship: None,
             created_at: now,
             pipeline: None,
             variables: Variables::new(),
+            inputs: InputValues::new(),
             left_out: LeftOut::new(),
             supersedes: BTreeSet::new(),
             repositories: BTreeMap::new(),
@@ -266,6 +275,7 @@ impl Run {
                 next.authorship = Some(read.authorship.clone());
                 next.pipeline = Some(read.pipeline.clone());
                 next.variables.clone_from(&read.variables);
+                next.inputs.clone_from(&read.inputs);
                 next.left_out.clone_from(&read.left_out);
                 next.supersedes.clone_from(&read.supersedes);
                 match &read.skip {

@@ -9,7 +9,7 @@ const DOCUMENTATION: &str = include_str!("../../docs/pipeline-file.md");
 
 /// Refused files whose mistake a schema cannot see: where names lead, and what two values make together, and what
 /// YAML's own readers drop.
-const ONLY_THE_READER_SEES: [&str; 8] = [
+const ONLY_THE_READER_SEES: [&str; 9] = [
     "circle_of_environments",
     "circle_of_steps",
     "image_built_by_no_step",
@@ -18,10 +18,11 @@ const ONLY_THE_READER_SEES: [&str; 8] = [
     "references",
     "unknown_tag",
     "secret_of_no_environment",
+    "variable_of_an_input",
 ];
 
 /// What the reader says of such mistakes.
-const ONLY_THE_READER_SAYS: [&str; 9] = [
+const ONLY_THE_READER_SAYS: [&str; 11] = [
     "there is no ",
     "is built by no step",
     "is built by step",
@@ -31,6 +32,8 @@ const ONLY_THE_READER_SAYS: [&str; 9] = [
     "stands below",
     "are both",
     "could never roll",
+    "holds the input",
+    "is none of its options",
 ];
 
 fn validator() -> jsonschema::Validator {

@@ -94,12 +94,12 @@ impl GapFiller {
         remote: &Remote,
         at_once: &Semaphore,
     ) -> Result<usize, Unfilled> {
-        let heads = {
+        let branches = {
             let _turn = at_once.acquire().await;
-            self.sources.branch_heads(project, remote).await?
+            self.sources.branches(project, remote).await?
         };
         let noted = self.store.noted_heads(project, &remote.address).await?;
-        let mut moved = moved(noted.as_ref(), &heads);
+        let mut moved = moved(noted.as_ref(), &branches.heads);
         if !moved.is_empty() {
             moved = self.store.untold(project, moved).await?;
         }
@@ -120,7 +120,8 @@ impl GapFiller {
         }
         // Last, so that a server that is killed before finds the same again.
         let (address, now) = (&remote.address, crate::clock::now());
-        self.store.note_heads(project, address, heads, now).await?;
+        let noting = self.store.note_heads(project, address, branches, now);
+        noting.await?;
         Ok(made)
     }
 

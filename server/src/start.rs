@@ -342,7 +342,8 @@ pub async fn check(config: &Config) -> Vec<Finding> {
         let Ok(name) = ProjectName::parse(&project.name) else {
             continue;
         };
-        let heads = sources.branch_heads(&name, &Remote::from(project)).await;
+        let branches = sources.branches(&name, &Remote::from(project)).await;
+        let heads = branches.map(|branches| branches.heads);
         let seen = match &heads {
             Ok(heads) => Ok(format!("{} branches", heads.len())),
             Err(error) => Err(error.to_string()),

@@ -175,7 +175,7 @@ async fn a_fetched_commit_can_be_read() {
     assert_eq!(text, b"version: 1\n");
     let heads = world
         .sources
-        .branch_heads(&world.project, &world.remote())
+        .branches(&world.project, &world.remote())
         .await
         .unwrap();
     assert_eq!(heads, BTreeMap::from([(MAIN.to_owned(), commit)]));

@@ -23,8 +23,12 @@ pub mod route {
     /// `GET`: an embedded file, see [`crate::assets::asset`]. The tail is
     /// `<fingerprint>/<file>` or `<file>`.
     pub const ASSET: &str = "/assets/{path:.*}";
-    /// `GET`: one project: its matrix, runs (`?page=2`) and webhook set-up.
+    /// `GET`: one project: its matrix, runs (`?page=2`) and webhook set-up; `?ref=<branch>` opens the form that
+    /// starts a run, with that branch's inputs.
     pub const PROJECT: &str = "/projects/{project}";
+    /// `POST` ([`super::field::GIT_REF`], [`super::field::COMMIT`], [`super::field::KEY`],
+    /// [`super::field::INPUT`]): starts a run.
+    pub const RUN_START: &str = "/projects/{project}/runs";
     /// `GET`: a project's secrets, for admins; `POST` ([`super::field::NAME`],
     /// [`super::field::ENVIRONMENT`], [`super::field::BRANCHES`], [`super::field::ALL_BRANCHES`],
     /// [`super::field::VALUE`]): sets one.
@@ -101,9 +105,10 @@ pub mod route {
 
     /// The patterns that take a `POST` from a form, for the test of the templates and for
     /// the server's test of route × role.
-    pub const POSTS: [&str; 23] = [
+    pub const POSTS: [&str; 24] = [
         LOGIN,
         LOGOUT,
+        RUN_START,
         SECRETS,
         SECRET_REMOVE,
         RUN_CANCEL,
@@ -148,6 +153,14 @@ pub mod field {
     pub const REASON: &str = "reason";
     /// The environment's name, typed to confirm. Only sent when the view asked for it.
     pub const CONFIRM: &str = "confirm";
+    /// A branch or tag; empty: the repository's own branch.
+    pub const GIT_REF: &str = "ref";
+    /// A commit's full id; empty: where the branch or tag stands.
+    pub const COMMIT: &str = "commit";
+    /// What a form is known by, so that sending it twice does no more than once.
+    pub const KEY: &str = "key";
+    /// How the names of fields begin that hold a run's inputs.
+    pub const INPUT: &str = "input.";
     /// A secret's value.
     pub const VALUE: &str = "value";
     /// The environment that a secret belongs to; empty: none.
@@ -209,6 +222,12 @@ pub fn encode(text: &str) -> String {
 #[must_use]
 pub fn project(project: &str) -> String {
     format!("/projects/{}", encode(project))
+}
+
+/// See [`route::RUN_START`].
+#[must_use]
+pub fn run_start(name: &str) -> String {
+    format!("{}/runs", project(name))
 }
 
 /// See [`route::SECRETS`].

@@ -3,12 +3,12 @@
 //! Owns what stands in files: which steps are wanted, and which variables they get. The runner runs them.
 
 use crate::Exit;
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use roadstead_pipelines::spec::{self, FILE_NAME, LeftOut, Pipeline};
+use roadstead_pipelines::spec::{self, Event, FILE_NAME, InputValues, LeftOut, Pipeline};
 use roadstead_protocol::{Outcome, Step, StepAction};
 use roadstead_runner::{CancellationToken, LocalEnd, LocalRun, WorkingTree, run_local};
-use roadstead_server::http::runner_api::steps_of;
+use roadstead_server::http::runner_api::{Decided, steps_of};
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
@@ -22,7 +22,7 @@ const TAG: &str = "local";
 
 #[derive(Args)]
 pub(crate) struct RunArgs {
-    /// On this machine's Docker Engine, without a server; so far the only way.
+    /// On this machine's Docker Engine, without a server; `roadstead start` starts a run on one.
     #[arg(long, required = true)]
     local: bool,
     /// These steps and what they need; without any, all.
@@ -34,6 +34,9 @@ pub(crate) struct RunArgs {
     /// where it exists].
     #[arg(long = "env-file")]
     env_files: Vec<PathBuf>,
+    /// A value for an input of the file.
+    #[arg(long = "input", value_name = "NAME=VALUE", value_parser = given_input)]
+    inputs: Vec<(String, String)>,
     /// How many steps run at once, as with a runner's.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     slots: u16,
@@ -49,6 +52,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
         steps: wanted,
         file,
         env_files,
+        inputs,
         slots,
         data,
     } = args;
@@ -56,10 +60,12 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let tree = WorkingTree::around(&std::env::current_dir()?)?;
     let pipeline = read_pipeline(&tree.root, &file)?;
     let environment = read_environment(&tree.root, &env_files)?;
-    // Nobody pushed anything: every path counts as changed.
-    let mut left_out = spec::left_out(&pipeline, &tree.git_ref, None);
+    let inputs = spec::told_inputs(&pipeline.trigger.inputs, &inputs.into_iter().collect())
+        .map_err(|wrong| anyhow!(wrong.join("\n")))?;
+    // As a push would, if one of every path.
+    let mut left_out = spec::left_out(&pipeline, &tree.git_ref, Event::Push, None);
     left_out.retain(|step, _| !wanted.iter().any(|name| name == step.as_str()));
-    let steps = wanted_steps(&pipeline, &left_out, &wanted)?;
+    let steps = wanted_steps(&pipeline, &left_out, &inputs, &wanted)?;
     for (step, reason) in left_out {
         println!("step {step} is left out: {reason}");
     }
@@ -82,6 +88,14 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let end = run_local(run, stop, kill).await;
     signals.abort();
     tell(end?)
+}
+
+/// `name=value`.
+pub(super) fn given_input(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}` has no `=`: write NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// The first signal stops the steps, the second kills them.
@@ -155,6 +169,7 @@ fn read_environment(root: &Path, files: &[PathBuf]) -> anyhow::Result<BTreeMap<S
 fn wanted_steps(
     pipeline: &Pipeline,
     left_out: &LeftOut,
+    inputs: &InputValues,
     wanted: &[String],
 ) -> anyhow::Result<Vec<Step>> {
     let repositories = pipeline
@@ -162,7 +177,13 @@ fn wanted_steps(
         .iter()
         .map(|(name, image)| (name.clone(), image.repository.clone()))
         .collect();
-    let mut steps = steps_of(pipeline, left_out, &repositories, TAG);
+    let decided = Decided {
+        left_out,
+        inputs,
+        repositories: &repositories,
+        commit: TAG,
+    };
+    let mut steps = steps_of(pipeline, decided);
     for step in &mut steps {
         if let StepAction::Build { images } = &mut step.action {
             for image in images {
@@ -240,7 +261,8 @@ mod tests {
             .filter(|step| left_out_names.contains(&step.as_str()))
             .map(|step| (step.clone(), "a reason".to_owned()))
             .collect();
-        wanted_steps(&pipeline, &left_out, &wanted).map_err(|error| error.to_string())
+        let inputs = InputValues::from([("target".to_owned(), "here".to_owned())]);
+        wanted_steps(&pipeline, &left_out, &inputs, &wanted).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -252,6 +274,16 @@ mod tests {
         let first: Vec<_> = all.iter().map(|step| step.name.as_str()).collect();
         let place = |name| first.iter().position(|step| *step == name);
         assert!(place("lint") < place("image"), "{first:?}");
+    }
+
+    #[test]
+    fn a_step_finds_the_inputs_in_its_variables() {
+        let all = steps(&[], &[]).unwrap();
+        let test = all.iter().find(|step| step.name == "test").unwrap();
+        let StepAction::Run { env, .. } = &test.action else {
+            panic!("it runs a script: {test:?}");
+        };
+        assert_eq!(env.get("INPUT_TARGET").map(String::as_str), Some("here"));
     }
 
     #[test]

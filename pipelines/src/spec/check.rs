@@ -3,6 +3,7 @@
 
 use super::diagnostic::Reporter;
 use super::fields::{list, nearest};
+use super::input::input_variable;
 use super::model::{Gate, Pipeline, StepAction, StepSecret};
 use super::tree::Node;
 use crate::id::EnvironmentName;
@@ -19,6 +20,7 @@ pub(super) fn pipeline(pipeline: &Pipeline, root: &Node, reporter: &mut Reporter
     check.repositories();
     check.needs();
     check.secrets();
+    check.variables_of_inputs();
     check.services();
     check.after();
     check.gates();
@@ -133,6 +135,29 @@ impl Check<'_, '_> {
                     let path = ["steps", name.as_str(), "secrets", key];
                     let name = environment.as_str();
                     self.unknown(&path, "environment", name, environments.keys());
+                }
+            }
+        }
+    }
+
+    /// No step takes the variable of an input for something else.
+    fn variables_of_inputs(&mut self) {
+        for input in self.pipeline.trigger.inputs.keys() {
+            let variable = input_variable(input);
+            for (name, step) in &self.pipeline.steps {
+                let StepAction::Run { env, secrets, .. } = &step.action else {
+                    continue;
+                };
+                let is_secret = secrets
+                    .iter()
+                    .any(|secret| secret.variable.as_ref() == Some(&variable));
+                let taken = [(env.contains_key(&variable), "env"), (is_secret, "secrets")];
+                for (_, key) in taken.into_iter().filter(|(is_taken, _)| *is_taken) {
+                    let path = ["steps", name.as_str(), key, &variable];
+                    let message = format!("`{variable}` holds the input `{input}` already");
+                    let at = self.root.key_at(&path);
+                    let help = "rename the variable, or the input";
+                    self.reporter.error_with_help(at, message, help);
                 }
             }
         }

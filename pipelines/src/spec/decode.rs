@@ -10,7 +10,8 @@ use super::model::{
     Trigger, When,
 };
 use super::tree::{Entry, Node, Value};
-use super::{environments, keys, secrets, trigger, values};
+use super::when::Event;
+use super::{environments, input, keys, secrets, trigger, values};
 use crate::id::{ImageName, InvalidName, ProjectName, ServiceName, StepName};
 use indexmap::IndexMap;
 use std::hash::Hash;
@@ -109,6 +110,7 @@ fn trigger_of(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Trigger> {
         branches,
         tags,
         paths: globs(&fields, "paths", reporter),
+        inputs: input::read(&fields, reporter),
     })
 }
 
@@ -209,12 +211,32 @@ fn when(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<When> {
         branches: some_globs(&fields, "branches", reporter),
         tags: some_globs(&fields, "tags", reporter),
         paths: some_globs(&fields, "paths", reporter),
+        events: events(&fields, reporter),
     };
     if matches!(&entry.value.value, Value::Map(entries) if entries.is_empty()) {
-        let help = "give it `branches`, `tags` or `paths`, or remove it";
+        let help = "give it `branches`, `tags`, `paths` or `events`, or remove it";
         reporter.error_with_help(entry.at, "`when` says nothing", help);
     }
     Some(when)
+}
+
+/// What a step waits to be started by; each once.
+fn events(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> Vec<Event> {
+    if let Some(entry) = fields.get("events", reporter)
+        && matches!(&entry.value.value, Value::List(items) if items.is_empty())
+    {
+        reporter.error_with_help(
+            entry.value.at,
+            "`events` is empty",
+            "name an event, or remove it",
+        );
+    }
+    let words = Event::ALL.map(|event| (event.word(), event));
+    let texts = fields.texts("events", reporter).unwrap_or_default();
+    let texts = texts.into_iter();
+    texts
+        .filter_map(|(text, at)| fields::choose(text, at, "events", &words, reporter))
+        .collect()
 }
 
 fn build(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> StepAction {

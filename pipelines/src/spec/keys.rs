@@ -22,9 +22,9 @@ pub(super) const FILE: Keys = Keys {
 
 pub(super) const TRIGGER: Keys = Keys {
     what: "trigger",
-    known: &["push", "paths"],
+    known: &["push", "paths", "inputs"],
     later: &["pull_request", "schedule"],
-    elsewhere: &[("branches", "push"), ("tags", "push")],
+    elsewhere: &[("branches", "push"), ("tags", "push"), ("manual", "inputs")],
 };
 
 pub(super) const PUSH: Keys = Keys {
@@ -32,6 +32,14 @@ pub(super) const PUSH: Keys = Keys {
     known: &["branches", "tags"],
     later: &[],
     elsewhere: &[],
+};
+
+/// Of one input, below `trigger.inputs`.
+pub(super) const INPUT: Keys = Keys {
+    what: "input",
+    known: &["description", "type", "options", "default", "required"],
+    later: &[],
+    elsewhere: &[("choices", "options"), ("values", "options")],
 };
 
 pub(super) const CONCURRENCY: Keys = Keys {
@@ -98,9 +106,10 @@ pub(super) const LIMITS: Keys = Keys {
 
 pub(super) const WHEN: Keys = Keys {
     what: "when",
-    known: &["branches", "tags", "paths"],
-    later: &["events"],
+    known: &["branches", "tags", "paths", "events"],
+    later: &[],
     elsewhere: &[
+        ("event", "events"),
         ("branch", "branches"),
         ("tag", "tags"),
         ("path", "paths"),
@@ -243,10 +252,11 @@ pub(super) mod tests {
 
     const DOCUMENTATION: &str = include_str!("../../../docs/pipeline-file.md");
 
-    const ALL: [&Keys; 21] = [
+    const ALL: [&Keys; 22] = [
         &FILE,
         &TRIGGER,
         &PUSH,
+        &INPUT,
         &CONCURRENCY,
         &IMAGE,
         &STEP,

@@ -13,6 +13,7 @@ mod diagnostic;
 mod env_file;
 mod environments;
 mod fields;
+mod input;
 mod keys;
 mod model;
 #[cfg(test)]
@@ -26,6 +27,10 @@ mod when;
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use env_file::{EnvFiles, missing_keys, parse_env_file};
 pub use fields::nearest;
+pub use input::{
+    Input, InputKind, InputValues, LONGEST_INPUT, input_line, input_variable, told_inputs,
+    untold_inputs,
+};
 pub use model::{
     AfterRollback, BeforeDeploy, Concurrency, DeployMode, DoneWhen, EcsTarget, EcsTargetOverride,
     Environment, Gate, HttpProbe, Image, Pipeline, ResolvedTarget, Role, Rollback,
@@ -34,7 +39,7 @@ pub use model::{
 };
 pub(crate) use trigger::matches_patterns;
 pub use trigger::{Triggered, check_pattern, tag_is_unwanted, triggered_by};
-pub use when::{LeftOut, left_out, wanted_steps};
+pub use when::{Event, LeftOut, left_out, wanted_steps};
 
 use diagnostic::{At, Reporter};
 

@@ -5,6 +5,8 @@
 //! `environments` stand in promotion order, each below the one it follows. It is stored as JSON with
 //! the run, so a new field needs `#[serde(default)]`. It knows nothing of YAML.
 
+use super::input::Input;
+use super::when::Event;
 use crate::durations::Seconds;
 use crate::id::{EnvironmentName, ImageName, ProjectName, ServiceName, StepName};
 use crate::secret::SecretRef;
@@ -18,7 +20,7 @@ use std::fmt;
 pub struct Pipeline {
     /// The project.
     pub name: ProjectName,
-    /// Which pushes start a run.
+    /// What starts a run.
     pub trigger: Trigger,
     /// What becomes of runs that are under way at the same time.
     #[serde(default)]
@@ -33,7 +35,7 @@ pub struct Pipeline {
     pub environments: IndexMap<EnvironmentName, Environment>,
 }
 
-/// Which pushes start a run.
+/// What starts a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trigger {
     /// Globs over branch names, `release/*`. Empty: any branch, or none when there are `tags`.
@@ -43,6 +45,9 @@ pub struct Trigger {
     pub tags: Vec<String>,
     /// Globs over changed paths, those with `!` taking away. Empty: any path.
     pub paths: Vec<String>,
+    /// What a person may give who starts a run.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub inputs: IndexMap<String, Input>,
 }
 
 /// What becomes of runs that are under way at the same time.
@@ -102,6 +107,9 @@ pub struct When {
     pub tags: Vec<String>,
     /// Globs over changed paths, of which one has to match. Empty: any path.
     pub paths: Vec<String>,
+    /// What has to have started the run. Empty: anything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Event>,
 }
 
 /// What a step does.

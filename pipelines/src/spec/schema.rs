@@ -12,9 +12,11 @@ use super::environments::{
     STATUS, TASKS,
 };
 use super::fields::Keys;
+use super::input::{KINDS, MOST_INPUTS};
 use super::keys::{self, tests::section};
 use super::model::Role;
 use super::secrets::MOST_SECRETS;
+use super::when::Event;
 use serde_json::{Value, json};
 use std::ops::RangeInclusive;
 
@@ -22,6 +24,8 @@ use std::ops::RangeInclusive;
 mod pattern {
     pub(super) const NAME: &str = "^[a-z0-9][a-z0-9-]{0,62}$";
     pub(super) const SECRET: &str = "^([a-z0-9][a-z0-9-]{0,62}/)?[A-Za-z_][A-Za-z0-9_]{0,63}$";
+    pub(super) const INPUT: &str = "^[a-z][a-z0-9_]{0,39}$";
+    pub(super) const LINE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]{1,1000}$";
     pub(super) const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
     // U+0085 is a blank to Unicode, and none to ECMA-262.
     pub(super) const TEXT: &str = "[^\\s\\u0085]";
@@ -79,6 +83,21 @@ fn value(of: &Keys, key: &str) -> Value {
         ("the file", "environments") => named(&keys::ENVIRONMENT, 1),
         ("trigger", "push") => mapping(&keys::PUSH),
         ("trigger", "paths") | ("trigger.push", "branches") => list(&text(pattern::GLOB), 0),
+        ("trigger", "inputs") => {
+            json!({
+                "type": "object",
+                "propertyNames": {"pattern": pattern::INPUT},
+                "additionalProperties": mapping(&keys::INPUT),
+                "minProperties": 1,
+                "maxProperties": MOST_INPUTS,
+            })
+        }
+        ("input", "description") => text(pattern::TEXT),
+        ("input", "type") => words(&KINDS.map(|(word, _)| word)),
+        ("input", "options") => list(&text(pattern::LINE), 1),
+        ("input", "default") => json!({"type": ["string", "number", "boolean"]}),
+        ("input", "required") => json!({"type": "boolean"}),
+        ("when", "events") => list(&words(&Event::ALL.map(Event::word)), 1),
         ("trigger.push", "tags") => list(&text(pattern::GLOB), 1),
         ("image", "repository") => text(pattern::REPOSITORY),
         ("image", "context") => text(pattern::PATH),
@@ -188,6 +207,11 @@ fn together(of: &Keys) -> Value {
             })
         }
         "when" | "limits" => json!({"minProperties": 1}),
+        "input" => json!({
+            "if": {"anyOf": [{"required": ["options"]}, {"properties": {"type": {"const": "choice"}}, "required": ["type"]}]},
+            "then": {"required": ["options"], "properties": {"type": {"const": "choice"}}},
+            "not": {"properties": {"required": {"const": true}}, "required": ["required", "default"]},
+        }),
         "gate" => json!({"minProperties": 1, "maxProperties": 1}),
         "done_when" => json!({"required": ["serving"]}),
         _ => json!({}),
@@ -313,7 +337,7 @@ fn without_links(markdown: &str) -> String {
 }
 
 mod tests {
-    use super::super::{trigger, values};
+    use super::super::{input, trigger, values};
     use super::*;
     use crate::durations::{LONGEST, Seconds};
     use crate::id::StepName;
@@ -345,8 +369,12 @@ mod tests {
     type Reader = fn(&str) -> bool;
 
     /// Each pattern beside what the reader does with the same text.
-    const READERS: [(&str, Reader); 16] = [
+    const READERS: [(&str, Reader); 18] = [
         (pattern::NAME, |text| StepName::parse(text).is_ok()),
+        (pattern::INPUT, input::is_input_name),
+        (pattern::LINE, |text| {
+            !text.is_empty() && input::input_line(text).is_ok()
+        }),
         (pattern::VARIABLE, super::super::fields::is_variable_name),
         (pattern::TEXT, |text| !blank(text)),
         (pattern::PATH, |text| {

@@ -167,8 +167,8 @@ mod tests {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         Trigger {
             branches: owned(branches),
-            tags: Vec::new(),
             paths: owned(paths),
+            ..Trigger::default()
         }
     }
 

@@ -1,15 +1,46 @@
 //! Which steps of a run are left out, by their `when`.
 
+use super::fields::list;
 use super::model::{Pipeline, When};
 use super::trigger::{self, Triggered, triggered_by};
 use crate::git_ref::GitRef;
 use crate::id::StepName;
+use crate::started_by::StartedBy;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// What starts a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A push to a branch.
+    Push,
+    /// A push of a tag.
+    Tag,
+    /// A person.
+    Manual,
+}
+
+impl Event {
+    /// Every one there is.
+    pub const ALL: [Self; 3] = [Self::Push, Self::Tag, Self::Manual];
+
+    /// The word in files.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Tag => "tag",
+            Self::Manual => "manual",
+        }
+    }
+}
 
 /// Steps that a run leaves out, each with the reason.
 pub type LeftOut = BTreeMap<StepName, String>;
 
-/// What a push of `git_ref`, `refs/heads/main` or `refs/tags/v1`, runs: everything but what is left out.
+/// What a run of `git_ref`, `refs/heads/main` or `refs/tags/v1`, runs: everything but what is left out. What
+/// the file says of pushes is asked of a push alone.
 ///
 /// `changed_paths` are relative to the repository's root; `None` when it is not known what changed, which
 /// counts as everything. A run of no step at all is not wanted either.
@@ -19,22 +50,31 @@ pub type LeftOut = BTreeMap<StepName, String>;
 pub fn wanted_steps(
     pipeline: &Pipeline,
     git_ref: &str,
+    started_by: &StartedBy,
     changed_paths: Option<&[String]>,
 ) -> Result<LeftOut, String> {
-    if let Triggered::No { reason } = triggered_by(&pipeline.trigger, git_ref, changed_paths) {
+    if started_by.is_push()
+        && let Triggered::No { reason } = triggered_by(&pipeline.trigger, git_ref, changed_paths)
+    {
         return Err(reason);
     }
-    let left_out = left_out(pipeline, git_ref, changed_paths);
+    let event = started_by.event(git_ref);
+    let left_out = left_out(pipeline, git_ref, event, changed_paths);
     if !left_out.is_empty() && left_out.len() == pipeline.steps.len() {
         return Err("`when` lets none of its steps run".to_owned());
     }
     Ok(left_out)
 }
 
-/// The steps whose `when` does not hold, whatever starts the run.
+/// The steps whose `when` does not hold.
 #[must_use]
-pub fn left_out(pipeline: &Pipeline, git_ref: &str, changed_paths: Option<&[String]>) -> LeftOut {
-    let reason = |when: &Option<When>| misfit(when.as_ref()?, git_ref, changed_paths);
+pub fn left_out(
+    pipeline: &Pipeline,
+    git_ref: &str,
+    event: Event,
+    changed_paths: Option<&[String]>,
+) -> LeftOut {
+    let reason = |when: &Option<When>| misfit(when.as_ref()?, git_ref, event, changed_paths);
     let steps = pipeline.steps.iter();
     steps
         .filter_map(|(name, step)| Some((name.clone(), reason(&step.when)?)))
@@ -42,7 +82,20 @@ pub fn left_out(pipeline: &Pipeline, git_ref: &str, changed_paths: Option<&[Stri
 }
 
 /// Why a condition does not hold.
-fn misfit(when: &When, git_ref: &str, changed_paths: Option<&[String]>) -> Option<String> {
+fn misfit(
+    when: &When,
+    git_ref: &str,
+    event: Event,
+    changed_paths: Option<&[String]>,
+) -> Option<String> {
+    if !when.events.is_empty() && !when.events.contains(&event) {
+        let words: Vec<&str> = when.events.iter().map(|event| event.word()).collect();
+        let wanted = list(&words, "or");
+        return Some(format!(
+            "it is for runs started by {wanted}, not by `{}`",
+            event.word()
+        ));
+    }
     let pushed = GitRef::of(git_ref);
     let any_ref = when.branches.is_empty() && when.tags.is_empty();
     let by_ref = match pushed {
@@ -71,6 +124,9 @@ fn misfit(when: &When, git_ref: &str, changed_paths: Option<&[String]>) -> Optio
 mod tests {
     use super::super::parse;
     use super::*;
+    use crate::spec::InputValues;
+
+    const MAIN: &str = "refs/heads/main";
 
     fn file(steps: &str) -> Pipeline {
         let text = format!("version: 1\nname: shop\nsteps:\n{steps}");
@@ -84,7 +140,9 @@ mod tests {
     /// The reason, empty when the step runs.
     fn reason(when: &str, git_ref: &str, changed: Option<&str>) -> String {
         let changed = changed.map(|path| vec![path.to_owned()]);
-        let left_out = left_out(&file(&step("one", when)), git_ref, changed.as_deref());
+        let file = file(&step("one", when));
+        let event = StartedBy::Push.event(git_ref);
+        let left_out = left_out(&file, git_ref, event, changed.as_deref());
         left_out.into_values().next().unwrap_or_default()
     }
 
@@ -139,18 +197,71 @@ mod tests {
         assert_ne!(reason(both, "refs/heads/topic", Some("web/a")), "");
     }
 
+    fn manual() -> StartedBy {
+        StartedBy::Manual {
+            by: "ada".into(),
+            inputs: InputValues::new(),
+            commit_named: false,
+        }
+    }
+
+    #[test]
+    fn a_step_waits_for_the_event_that_it_names() {
+        let file = file(&(step("one", "events: [push, manual]") + &step("two", "events: [tag]")));
+        let left_out = |started_by: &StartedBy, git_ref: &str| {
+            let event = started_by.event(git_ref);
+            let left_out = left_out(&file, git_ref, event, None);
+            Vec::from_iter(
+                left_out
+                    .into_iter()
+                    .map(|(name, reason)| (name.to_string(), reason)),
+            )
+        };
+        let two = |event: &str| {
+            let reason = format!("it is for runs started by `tag`, not by `{event}`");
+            vec![("two".to_owned(), reason)]
+        };
+        assert_eq!(left_out(&StartedBy::Push, MAIN), two("push"));
+        assert_eq!(left_out(&manual(), MAIN), two("manual"));
+        // A person who starts a run of a tag pushes none.
+        assert_eq!(left_out(&manual(), "refs/tags/v1"), two("manual"));
+        let one = left_out(&StartedBy::Push, "refs/tags/v1");
+        assert_eq!(
+            one,
+            [(
+                "one".to_owned(),
+                "it is for runs started by `push` or `manual`, not by `tag`".to_owned()
+            )]
+        );
+    }
+
+    #[test]
+    fn what_the_file_says_of_pushes_is_asked_of_a_push_alone() {
+        let text = "version: 1\nname: shop\ntrigger: { push: { branches: [main] }, paths: [src/**] }\n\
+                    steps:\n  one: { image: a, run: b }\n";
+        let file = parse("pipeline.yml", text).unwrap();
+        let changed = ["docs/a".to_owned()];
+        let topic = "refs/heads/topic";
+        assert!(wanted_steps(&file, topic, &StartedBy::Push, None).is_err());
+        assert!(wanted_steps(&file, MAIN, &StartedBy::Push, Some(&changed)).is_err());
+        for git_ref in [topic, MAIN, "refs/tags/v1"] {
+            let wanted = wanted_steps(&file, git_ref, &manual(), Some(&changed));
+            assert_eq!(wanted, Ok(LeftOut::new()), "{git_ref}");
+        }
+    }
+
     #[test]
     fn a_run_that_leaves_all_steps_out_is_not_wanted() {
         let never = step("one", "branches: [none]");
-        let only = wanted_steps(&file(&never), "refs/heads/main", None);
+        let only = wanted_steps(&file(&never), MAIN, &StartedBy::Push, None);
         assert_eq!(only.unwrap_err(), "`when` lets none of its steps run");
         let two = file(&(never + "  two: { image: a, run: b }\n"));
-        let left_out = wanted_steps(&two, "refs/heads/main", None).unwrap();
+        let left_out = wanted_steps(&two, MAIN, &StartedBy::Push, None).unwrap();
         assert_eq!(
             left_out.keys().map(StepName::as_str).collect::<Vec<_>>(),
             ["one"]
         );
-        let said = wanted_steps(&two, "refs/tags/v1", None).unwrap_err();
+        let said = wanted_steps(&two, "refs/tags/v1", &StartedBy::Push, None).unwrap_err();
         assert!(said.contains("trigger.push.tags"), "{said}");
     }
 }

@@ -11,6 +11,7 @@
 
 mod before_deploy;
 mod file;
+mod starts;
 mod words;
 
 pub use file::{AUTO, pipeline};
@@ -30,7 +31,7 @@ use roadstead_pipelines::observation::{
 use roadstead_pipelines::planner::{Plan, plan};
 use roadstead_pipelines::release::{ImageRef, Variables};
 use roadstead_pipelines::run::{AttemptOutcome, Run};
-use roadstead_pipelines::spec::{LeftOut, Pipeline, Role};
+use roadstead_pipelines::spec::{InputValues, LeftOut, Pipeline, Role};
 use roadstead_pipelines::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -263,10 +264,12 @@ impl Stage {
 
     /// Each push goes on from the one before.
     fn known_after(&self, run: &RunId) -> BTreeSet<CommitSha> {
-        let released = self.world.releases.values().filter_map(|r| r.run.as_ref());
-        let known = released.chain(self.world.runs.keys());
-        let after = known.filter(|other| other.number() > run.number());
-        after.map(|run| Self::commit_of(run.number())).collect()
+        let own = &self.world.runs[run].commit;
+        let released = self.world.releases.values().map(|release| &release.commit);
+        let known = released.chain(self.world.runs.values().map(|run| &run.commit));
+        // As they are numbered with all their digits.
+        let after = known.filter(|other| other.as_str() > own.as_str());
+        after.cloned().collect()
     }
 
     /// What the file lets a push take the place of.
@@ -293,6 +296,8 @@ impl Stage {
                 fact: RunFact::SourcesRead(Box::new(SourcesRead {
                     commit: None,
                     left_out: LeftOut::new(),
+                    inputs: InputValues::new(),
+                    newest_of_branch: false,
                     supersedes: self.superseded(run),
                     pipeline: self.pipeline.clone(),
                     message: format!("change {}", run.number()),

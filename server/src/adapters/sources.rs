@@ -13,11 +13,13 @@ mod local;
 mod pack;
 mod patience;
 mod read;
+mod refs;
 
 pub use fetch::Remote;
 pub use pack::{Pack, PackName, StoredPack};
 pub use patience::limit_waits;
 pub use read::CommitSeen;
+pub use refs::NoSuchRef;
 
 use git2::Repository;
 use roadstead_pipelines::id::{CommitSha, ProjectName};

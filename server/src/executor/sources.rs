@@ -6,14 +6,16 @@ use crate::adapters::sources::{Remote, SourcesError};
 use crate::store::RunsBefore;
 use roadstead_pipelines::authorship::Authorship;
 use roadstead_pipelines::fact::{RunFact, SourcesRead};
-use roadstead_pipelines::git_ref::skip_marker;
+use roadstead_pipelines::git_ref::{GitRef, skip_marker};
 use roadstead_pipelines::id::{ReleaseId, RunId};
 use roadstead_pipelines::release::Variables;
 use roadstead_pipelines::report::Failure;
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_pipelines::spec::{
-    self, Diagnostics, FILE_NAME, LARGEST_FILE, LeftOut, Pipeline, wanted_steps,
+    self, Diagnostics, FILE_NAME, InputValues, LARGEST_FILE, LeftOut, Pipeline, told_inputs,
+    untold_inputs, wanted_steps,
 };
+use roadstead_pipelines::started_by::StartedBy;
 use std::collections::BTreeSet;
 
 /// Tries before a project counts as removed: another server may have a newer configuration, and each
@@ -51,12 +53,21 @@ impl Executor {
         let commit = self.sources.read_commit(&run.project, &run.commit).await?;
         // Another one than was pushed, if that is an annotated tag: from here on the commit counts.
         let pushed = std::mem::replace(&mut run.commit, commit.id);
+        if let Some(failure) = self.strayed(&run, remote).await? {
+            return Ok(Outcome::run_refused(&run.id, failure));
+        }
         let pipeline = match self.pipeline(&run).await? {
             Ok(pipeline) => pipeline,
             Err(failure) => return Ok(Outcome::run_refused(&run.id, failure)),
         };
+        let inputs = match inputs(&run, &pipeline) {
+            Ok(inputs) => inputs,
+            Err(failure) => return Ok(Outcome::run_refused(&run.id, failure)),
+        };
         let commits = [&pushed, &run.commit];
         let before = self.store.runs_before(&run, commits).await?;
+        // Of a commit that was read before it is known already, and whoever names one may name an old one.
+        let newest_of_branch = !before.file_read && !names_commit(&run);
         let (skip, left_out) = match self.wanted(&run, &pipeline, &before).await? {
             Ok(left_out) => (None, left_out),
             Err(reason) => (Some(reason), LeftOut::new()),
@@ -83,6 +94,8 @@ impl Executor {
             supersedes,
             skip,
             left_out,
+            inputs,
+            newest_of_branch,
         };
         Ok(Outcome::run(&run.id, RunFact::SourcesRead(Box::new(read))))
     }
@@ -172,7 +185,8 @@ impl Executor {
 
     /// The runs before that a run takes the place of, if its file says so: those that still build, but for
     /// what comes after its own commit, as when a webhook comes late, and for what the branch stands at, as
-    /// when it tells of a commit that was overwritten since. One that a person asked for takes no place.
+    /// when it tells of a commit that was overwritten since. One that no push started takes no place, nor does
+    /// one that a person asked for again.
     async fn superseded(
         &self,
         run: &Run,
@@ -180,7 +194,8 @@ impl Executor {
         pipeline: &Pipeline,
         before: RunsBefore,
     ) -> Result<BTreeSet<RunId>, super::Interrupted> {
-        if !pipeline.concurrency.cancel_superseded || before.same_commit {
+        let by_hand = before.same_commit || !run.started_by.is_push();
+        if !pipeline.concurrency.cancel_superseded || by_hand {
             return Ok(BTreeSet::new());
         }
         let mut building = before.building;
@@ -203,6 +218,39 @@ impl Executor {
         Ok(building.into_keys().collect())
     }
 
+    /// Why a commit that somebody named is none of the branch that they named: its secrets would be had by what was
+    /// never merged to it.
+    async fn strayed(
+        &self,
+        run: &Run,
+        remote: &Remote,
+    ) -> Result<Option<Failure>, super::Interrupted> {
+        if !names_commit(run) {
+            return Ok(None);
+        }
+        let heads = self
+            .sources
+            .stands_for(&run.project, remote, &run.git_ref)
+            .await?;
+        if heads.contains(&run.commit) {
+            return Ok(None);
+        }
+        let others = heads.iter();
+        let others = others.map(|head| (head.clone(), run.git_ref.clone()));
+        let commit = (&run.commit, run.git_ref.as_str());
+        let after = self
+            .sources
+            .descendants(&run.project, remote, commit, others.collect())
+            .await?;
+        let strayed = after.is_empty();
+        Ok(strayed.then(|| {
+            let (commit, git_ref) = (&run.commit, GitRef::of(&run.git_ref));
+            let message =
+                format!("commit {commit} is not one of branch `{git_ref}` as it stands now");
+            Failure::failed(message)
+        }))
+    }
+
     /// What a run leaves out, or why it is not wanted: by its trigger, or by its commit's message, of which
     /// not every forge tells.
     async fn wanted(
@@ -211,7 +259,7 @@ impl Executor {
         pipeline: &Pipeline,
         before: &RunsBefore,
     ) -> Result<Result<LeftOut, String>, super::Interrupted> {
-        let is_wish = before.same_commit;
+        let is_wish = before.same_commit || !run.started_by.is_push();
         let message = self.sources.read_message(&run.project, &run.commit).await?;
         if let Some(marker) = skip_marker(&run.git_ref, &message)
             && !is_wish
@@ -228,7 +276,36 @@ impl Executor {
             }
             Some(_) | None => None,
         };
-        Ok(wanted_steps(pipeline, &run.git_ref, changed.as_deref()))
+        let (git_ref, started_by) = (&run.git_ref, &run.started_by);
+        Ok(wanted_steps(
+            pipeline,
+            git_ref,
+            started_by,
+            changed.as_deref(),
+        ))
+    }
+}
+
+/// Whether whoever started the run named a commit.
+fn names_commit(run: &Run) -> bool {
+    match run.started_by {
+        StartedBy::Push => false,
+        StartedBy::Manual { commit_named, .. } => commit_named,
+    }
+}
+
+/// The file's inputs with what was given for them.
+fn inputs(run: &Run, pipeline: &Pipeline) -> Result<InputValues, Failure> {
+    let declared = &pipeline.trigger.inputs;
+    match &run.started_by {
+        StartedBy::Push => Ok(untold_inputs(declared)),
+        StartedBy::Manual { inputs, .. } => told_inputs(declared, inputs).map_err(|wrong| {
+            let message = format!(
+                "the run's inputs do not fit {FILE_NAME}: {}",
+                wrong.join("; ")
+            );
+            Failure::failed(message)
+        }),
     }
 }
 

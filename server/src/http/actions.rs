@@ -4,7 +4,7 @@
 use super::App;
 use super::error::HttpError;
 use super::webhooks;
-use crate::store::{Accepted, NewDelivery, Recorded, Redelivery};
+use crate::store::{Accepted, Asked, NewDelivery, NewRun, Recorded, Redelivery};
 use roadstead_pipelines::action::{self, Actor, Refusal};
 use roadstead_pipelines::fact::Change;
 use roadstead_pipelines::id::{
@@ -181,19 +181,21 @@ pub async fn retry_run(app: &App, actor: &Actor, run: &RunId) -> Result<RunId, H
         let message = format!("{run} is {}: cancel it first", found.state.word());
         return Err(HttpError::conflict(message));
     }
+    let again = NewRun {
+        commit: found.commit,
+        git_ref: found.git_ref,
+        started_by: found.started_by,
+        key: None,
+    };
     let now = crate::clock::now();
-    let new = app
+    let asked = app
         .store
-        .ask_for_run(
-            &run.project(),
-            found.commit,
-            found.git_ref,
-            &actor.name,
-            now,
-        )
+        .start_run(&run.project(), again, &actor.name, now)
         .await?;
     app.bell.ring();
-    Ok(new)
+    match asked {
+        Asked::Made(new) | Asked::Before(new) | Asked::Other(new) => Ok(new),
+    }
 }
 
 /// Takes a stored delivery as if it came now; the same push then makes another run.

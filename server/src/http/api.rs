@@ -8,8 +8,9 @@ use super::App;
 use super::actions::{self, Verb};
 use super::auth::{Allowed, Deployer, Viewer};
 use super::error::HttpError;
+use super::starts::{self, Wish};
 use crate::logs::{LogError, LogKey, Whole};
-use crate::store::{Accepted, DeploymentDetail, DeploymentFilter, Recorded, RunDetail};
+use crate::store::{Accepted, Asked, DeploymentDetail, DeploymentFilter, Recorded, RunDetail};
 use actix_web::body::SizedStream;
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
@@ -19,6 +20,7 @@ use roadstead_pipelines::id::ProjectName;
 use roadstead_pipelines::planner;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Every route of the API.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -27,6 +29,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .route("/projects", web::get().to(projects))
             .route("/projects/{project}", web::get().to(project))
             .route("/projects/{project}/runs", web::get().to(runs))
+            .route("/projects/{project}/runs", web::post().to(start_run))
             .route("/projects/{project}/releases", web::get().to(releases))
             .route(
                 "/projects/{project}/deployments",
@@ -132,12 +135,57 @@ async fn runs(
         .map(|line| {
             json!({
                 "id": line.id, "commit": line.commit, "git_ref": line.git_ref,
-                "message": line.message, "author": line.author, "created_at": line.created_at,
-                "ended_at": line.ended_at, "state": line.state,
+                "started_by": line.started_by, "message": line.message, "author": line.author,
+                "created_at": line.created_at, "ended_at": line.ended_at, "state": line.state,
             })
         })
         .collect();
     Ok(HttpResponse::Ok().json(json!({"runs": runs})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Start {
+    #[serde(default, rename = "ref")]
+    git_ref: Option<String>,
+    #[serde(default)]
+    commit: Option<String>,
+    #[serde(default)]
+    inputs: BTreeMap<String, Given>,
+    #[serde(default)]
+    key: Option<String>,
+}
+
+/// The value of an input; a boolean may be one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Given {
+    Text(String),
+    Boolean(bool),
+}
+
+async fn start_run(
+    app: web::Data<App>,
+    who: Allowed<Deployer, web::Json<Start>>,
+    path: web::Path<String>,
+) -> Result<HttpResponse, HttpError> {
+    let sent = who.sent.into_inner();
+    let value = |given| match given {
+        Given::Text(text) => text,
+        Given::Boolean(boolean) => boolean.to_string(),
+    };
+    let inputs = sent.inputs.into_iter();
+    let wish = Wish {
+        git_ref: sent.git_ref.as_deref(),
+        commit: sent.commit.as_deref(),
+        inputs: inputs.map(|(name, given)| (name, value(given))).collect(),
+        key: sent.key.as_deref(),
+    };
+    let asked = starts::start(&app, &who.actor, &project_of(&path)?, wish).await?;
+    Ok(match asked {
+        Asked::Made(run) => HttpResponse::Created().json(json!({"run": run})),
+        Asked::Before(run) | Asked::Other(run) => HttpResponse::Ok().json(json!({"run": run})),
+    })
 }
 
 async fn run(

@@ -11,6 +11,7 @@ pub mod people;
 pub mod runner_api;
 pub mod secrets;
 mod sign_in_limit;
+mod starts;
 pub mod webhooks;
 
 pub use sign_in_limit::{SignInLimit, Wait};

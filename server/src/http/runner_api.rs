@@ -8,7 +8,7 @@ mod assignment;
 mod secrets;
 mod sources;
 
-pub use assignment::steps_of;
+pub use assignment::{Decided, steps_of};
 
 use super::App;
 use super::auth::{Then, bearer, new_secret};

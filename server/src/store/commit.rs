@@ -5,13 +5,13 @@ use super::events::{self, Line};
 use super::world::{self, OpenRuns, PlaceChange};
 use super::{
     Committed, Recorded, Result, Store, StoreError, attempts, audit, deployments, effects, lane,
-    releases, runs, statuses,
+    releases, runs, starts, statuses,
 };
 use jiff::Timestamp;
 use roadstead_pipelines::action::Refusal;
 use roadstead_pipelines::deployment::{Deployment, DeploymentState, Kind};
 use roadstead_pipelines::effect::Effect;
-use roadstead_pipelines::fact::Change;
+use roadstead_pipelines::fact::{Change, RunFact};
 use roadstead_pipelines::id::ProjectName;
 use roadstead_pipelines::world::World;
 use serde_json::{Value, json};
@@ -43,6 +43,9 @@ pub(super) fn apply(
             let next = found.apply(fact, by.now)?;
             runs::save(connection, &next)?;
             statuses::note(connection, &next, by.now)?;
+            if let RunFact::SourcesRead(read) = fact {
+                starts::note(connection, &next, read)?;
+            }
             attempts::close_other_than_current(connection, &next, by.now)?;
             (json!(before), json!(next.state.word()))
         }

@@ -10,6 +10,7 @@ use super::{
 };
 use diesel::prelude::*;
 use roadstead_pipelines::id::{ProjectName, RunId};
+use roadstead_pipelines::started_by::StartedBy;
 use serde_json::{Value, json};
 
 type Record = (
@@ -165,8 +166,7 @@ fn accept(connection: &mut AnyConnection, new: &NewDelivery) -> Result<Accepted>
             let run = runs::create(
                 connection,
                 &new.project,
-                commit,
-                git_ref,
+                (commit, git_ref.as_str(), &StartedBy::Push),
                 &actor,
                 new.received_at,
             )?;

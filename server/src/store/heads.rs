@@ -2,11 +2,11 @@
 
 use super::codec::{Row, micros};
 use super::conn::AnyConnection;
-use super::schema::{branch_heads, deliveries, projects};
+use super::schema::{branch_files, branch_heads, deliveries, projects};
 use super::{Result, Store, StoreError};
 use diesel::prelude::*;
 use jiff::Timestamp;
-use roadstead_pipelines::heads::Heads;
+use roadstead_pipelines::heads::{Branches, Heads};
 use roadstead_pipelines::id::{CommitSha, ProjectName};
 
 /// What names a push, whoever tells of it and however often.
@@ -82,8 +82,8 @@ impl Store {
         .await
     }
 
-    /// Notes where the branches of a project's repository stand: these and no others. Nothing is noted when
-    /// `repository` is the project's no longer.
+    /// Notes where the branches of a project's repository stand: these and no others, and which one it names as
+    /// its own. Nothing is noted when `repository` is the project's no longer.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -91,7 +91,7 @@ impl Store {
         &self,
         project: &ProjectName,
         repository: &str,
-        heads: Heads,
+        Branches { heads, default }: Branches,
         now: Timestamp,
     ) -> Result<()> {
         let (project, repository) = (project.clone(), repository.to_owned());
@@ -100,14 +100,19 @@ impl Store {
             let ours = projects::table
                 .find(project.as_str())
                 .filter(projects::repository.eq(&repository));
-            let at = projects::heads_compared_at.eq(micros(now));
-            if diesel::update(ours).set(at).execute(c)? == 0 {
+            let noted_now = (
+                projects::heads_compared_at.eq(micros(now)),
+                projects::default_branch.eq(default.as_deref()),
+            );
+            if diesel::update(ours).set(noted_now).execute(c)? == 0 {
                 return Ok(());
             }
             let before = noted(c, &project)?;
             for git_ref in before.keys().filter(|it| !heads.contains_key(*it)) {
                 let gone = branch_heads::table.find((project.as_str(), git_ref));
                 diesel::delete(gone).execute(c)?;
+                let file = branch_files::table.find((project.as_str(), git_ref));
+                diesel::delete(file).execute(c)?;
             }
             for (git_ref, commit) in &heads {
                 match before.get(git_ref) {

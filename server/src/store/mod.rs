@@ -36,6 +36,7 @@ mod runs;
 mod schema;
 mod secrets;
 mod servers;
+mod starts;
 mod statuses;
 #[cfg(test)]
 mod tests;

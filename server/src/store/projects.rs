@@ -10,9 +10,18 @@ use jiff::Timestamp;
 use roadstead_pipelines::id::ProjectName;
 use serde_json::{Value, json};
 
-type Record = (String, String, String, i64, Option<i64>, Option<String>);
+type Record = (
+    String,
+    String,
+    String,
+    i64,
+    Option<i64>,
+    Option<String>,
+    Option<String>,
+);
 
-fn read((name, repository, webhook_secret, created_at, compared, _): Record) -> Result<Project> {
+fn read(record: Record) -> Result<Project> {
+    let (name, repository, webhook_secret, created_at, compared, _, default_branch) = record;
     let row = Row("project", &name);
     Ok(Project {
         name: row.word("name", &name)?,
@@ -20,6 +29,7 @@ fn read((name, repository, webhook_secret, created_at, compared, _): Record) -> 
         heads_compared_at: row.maybe_time(compared)?,
         repository,
         webhook_secret,
+        default_branch,
     })
 }
 
@@ -96,7 +106,10 @@ impl Store {
                     diesel::update(row).set(values).execute(c)?;
                     if before != repository {
                         // What stands in another repository was not pushed since.
-                        let anew = projects::heads_compared_at.eq(None::<i64>);
+                        let anew = (
+                            projects::heads_compared_at.eq(None::<i64>),
+                            projects::default_branch.eq(None::<String>),
+                        );
                         diesel::update(row).set(anew).execute(c)?;
                     }
                     ("project_changed", json!(before))

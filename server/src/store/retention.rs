@@ -12,7 +12,7 @@ use super::schema::{
     steps,
 };
 use super::world::NEWEST_RELEASES;
-use super::{Gone, Result, Store, audit, lane, statuses};
+use super::{Gone, Result, Store, audit, lane, starts, statuses};
 use diesel::prelude::*;
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::git_ref::GitRef;
@@ -164,6 +164,7 @@ fn remove_run(
     if let Some(release) = release {
         diesel::delete(releases::table.find(release.as_str())).execute(connection)?;
     }
+    starts::forget(connection, run)?;
     diesel::delete(runs::table.find(run)).execute(connection)?;
     Ok(())
 }

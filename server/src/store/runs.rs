@@ -3,7 +3,7 @@
 use super::codec::{Row, json, micros, signed};
 use super::conn::AnyConnection;
 use super::events::Line;
-use super::schema::{lanes, runs};
+use super::schema::{branch_files, lanes, runs};
 use super::{
     Result, RunDetail, RunLine, RunsBefore, Store, StoreError, attempts, audit, effects, lane,
 };
@@ -11,13 +11,16 @@ use diesel::prelude::*;
 use jiff::Timestamp;
 use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
 use roadstead_pipelines::run::{Run, RunState, SUCCEEDED};
-use roadstead_pipelines::spec::{LeftOut, Trigger};
+use roadstead_pipelines::spec::{InputValues, LeftOut, Trigger};
+use roadstead_pipelines::started_by::StartedBy;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// So many of the newest files that were read are asked what they say.
 const FILES_READ_LATELY: i64 = 20;
+/// Among so many runs it is looked for one that a push started. Where there is none, nothing counts as checked.
+const LOOKED_THROUGH: i64 = 200;
 
 #[derive(Queryable, Insertable, AsChangeset)]
 #[diesel(table_name = runs, treat_none_as_null = true, treat_none_as_default_value = false)]
@@ -40,10 +43,14 @@ pub(super) struct Record {
     decided: String,
 }
 
-/// What was decided of a run when its file was read.
+/// What started a run, and what was decided of it when its file was read.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Decided {
+    #[serde(skip_serializing_if = "StartedBy::is_push")]
+    started_by: StartedBy,
+    #[serde(skip_serializing_if = "InputValues::is_empty")]
+    inputs: InputValues,
     left_out: LeftOut,
     supersedes: BTreeSet<RunId>,
 }
@@ -85,6 +92,8 @@ impl Record {
             repositories: json(&run.repositories)?,
             authorship: run.authorship.as_ref().map(json).transpose()?,
             decided: json(&Decided {
+                started_by: run.started_by.clone(),
+                inputs: run.inputs.clone(),
                 left_out: run.left_out.clone(),
                 supersedes: run.supersedes.clone(),
             })?,
@@ -110,6 +119,8 @@ impl Record {
                 .as_deref()
                 .map(|text| row.json("authorship", text))
                 .transpose()?,
+            started_by: decided.started_by,
+            inputs: decided.inputs,
             left_out: decided.left_out,
             supersedes: decided.supersedes,
             repositories: row.json("repositories", &self.repositories)?,
@@ -152,18 +163,29 @@ pub(super) fn save(connection: &mut AnyConnection, run: &Run) -> Result<()> {
     Ok(())
 }
 
+/// Whether a push started a run.
+fn by_push(id: &str, decided: &str) -> Result<bool> {
+    let decided: Decided = Row("run", id).json("decided", decided)?;
+    Ok(decided.started_by.is_push())
+}
+
 /// Makes a run with the next number, and its event.
 pub(super) fn create(
     connection: &mut AnyConnection,
     project: &ProjectName,
-    commit: &CommitSha,
-    git_ref: &str,
+    (commit, git_ref, started_by): (&CommitSha, &str, &StartedBy),
     actor: &str,
     now: Timestamp,
 ) -> Result<RunId> {
     let number = lane::take_run_number(connection, project)?;
     let id = RunId::new(project, number);
-    let run = Run::asked_for(id.clone(), commit.clone(), git_ref.to_owned(), now);
+    let mut run = Run::asked_for(id.clone(), commit.clone(), git_ref.to_owned(), now);
+    run.started_by = started_by.clone();
+    let detail = if started_by.is_push() {
+        json!({ "commit": commit, "git_ref": git_ref })
+    } else {
+        json!({ "commit": commit, "git_ref": git_ref, "started_by": started_by })
+    };
     diesel::insert_into(runs::table)
         .values(Record::of(&run)?)
         .execute(connection)?;
@@ -175,7 +197,7 @@ pub(super) fn create(
         what: "asked_for",
         before: Value::Null,
         after: json!(run.state.word()),
-        detail: &json!({ "commit": commit, "git_ref": git_ref }),
+        detail: &detail,
     };
     audit::append(connection, &line)?;
     Ok(id)
@@ -190,11 +212,13 @@ type LineRecord = (
     i64,
     Option<i64>,
     String,
+    String,
 );
 
 fn read_line(record: LineRecord) -> Result<RunLine> {
-    let (id, commit, git_ref, message, author, created_at, ended_at, state) = record;
+    let (id, commit, git_ref, message, author, created_at, ended_at, state, decided) = record;
     let row = Row("run", &id);
+    let decided: Decided = row.json("decided", &decided)?;
     Ok(RunLine {
         id: row.word("id", &id)?,
         commit: row.word("commit_sha", &commit)?,
@@ -202,6 +226,7 @@ fn read_line(record: LineRecord) -> Result<RunLine> {
         ended_at: row.maybe_time(ended_at)?,
         state: row.json("state", &state)?,
         git_ref,
+        started_by: decided.started_by,
         message,
         author,
     })
@@ -228,13 +253,14 @@ pub(super) fn lines(
             runs::created_at,
             runs::ended_at,
             runs::state,
+            runs::decided,
         ))
         .load(connection)?;
     found.into_iter().map(read_line).collect()
 }
 
 impl Store {
-    /// Makes a run that a person asks for: a retry, or one by API.
+    /// Makes a run as a push would, for a person who asks for it: a retry.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such project.
@@ -247,8 +273,11 @@ impl Store {
         now: Timestamp,
     ) -> Result<RunId> {
         let (project, actor) = (project.clone(), actor.to_owned());
-        self.write(move |c| create(c, &project, &commit, &git_ref, &actor, now))
-            .await
+        let work = move |c: &mut AnyConnection| {
+            let what = (&commit, git_ref.as_str(), &StartedBy::Push);
+            create(c, &project, what, &actor, now)
+        };
+        self.write(work).await
     }
 
     /// A project's runs, newest first; `before` is a run's number.
@@ -301,33 +330,51 @@ impl Store {
                     .filter(runs::git_ref.eq(&git_ref))
                     .filter(runs::number.lt(number))
             };
-            let same_commit: i64 = before()
+            let of_commit: Vec<(String, String, bool)> = before()
                 .filter(runs::commit_sha.eq_any(&commits))
-                .count()
-                .get_result(c)?;
-            let last_succeeded: Option<(String, String)> = before()
-                .filter(runs::word.eq(SUCCEEDED))
-                .order(runs::number.desc())
-                .select((runs::id, runs::commit_sha))
+                .order(runs::number)
+                .limit(LOOKED_THROUGH)
+                .select((runs::id, runs::decided, runs::pipeline.is_not_null()))
+                .load(c)?;
+            let known = branch_files::table.find((project.as_str(), &git_ref));
+            let known: Option<i64> = known
+                .select(branch_files::run_number)
                 .first(c)
                 .optional()?;
-            let open: Vec<(String, String, String)> = before()
+            let file_read = known.is_some() && of_commit.iter().any(|(.., read)| *read);
+            let mut same_commit = false;
+            for (id, decided, _) in &of_commit {
+                same_commit |= by_push(id, decided)?;
+            }
+            let succeeded: Vec<(String, String, String)> = before()
+                .filter(runs::word.eq(SUCCEEDED))
+                .order(runs::number.desc())
+                .limit(LOOKED_THROUGH)
+                .select((runs::id, runs::decided, runs::commit_sha))
+                .load(c)?;
+            let mut last_succeeded = None;
+            for (id, decided, commit) in &succeeded {
+                if by_push(id, decided)? {
+                    last_succeeded = Some(Row("run", id).word("commit_sha", commit)?);
+                    break;
+                }
+            }
+            let open: Vec<(String, String, String, String)> = before()
                 .filter(runs::ended_at.is_null())
-                .select((runs::id, runs::commit_sha, runs::state))
+                .select((runs::id, runs::decided, runs::commit_sha, runs::state))
                 .load(c)?;
             let mut building = BTreeMap::new();
-            for (id, commit, state) in open {
+            for (id, decided, commit, state) in open {
                 let row = Row("run", &id);
                 let state: RunState = row.json("state", &state)?;
-                if state.can_be_cancelled() {
+                if state.can_be_cancelled() && by_push(&id, &decided)? {
                     building.insert(row.word("id", &id)?, row.word("commit_sha", &commit)?);
                 }
             }
             Ok(RunsBefore {
-                same_commit: same_commit > 0,
-                last_succeeded: last_succeeded
-                    .map(|(id, commit)| Row("run", &id).word("commit_sha", &commit))
-                    .transpose()?,
+                same_commit,
+                file_read,
+                last_succeeded,
                 building,
             })
         })

@@ -8,6 +8,7 @@ diesel::table! {
         created_at -> BigInt,
         heads_compared_at -> Nullable<BigInt>,
         told_forge -> Nullable<Text>,
+        default_branch -> Nullable<Text>,
     }
 }
 
@@ -16,6 +17,23 @@ diesel::table! {
         project -> Text,
         git_ref -> Text,
         commit_sha -> Text,
+    }
+}
+
+diesel::table! {
+    branch_files (project, git_ref) {
+        project -> Text,
+        git_ref -> Text,
+        run_number -> BigInt,
+        started_by -> Text,
+    }
+}
+
+diesel::table! {
+    run_keys (project, key) {
+        project -> Text,
+        key -> Text,
+        run -> Text,
     }
 }
 
@@ -295,6 +313,8 @@ diesel::table! {
 diesel::allow_tables_to_appear_in_same_query!(
     projects,
     branch_heads,
+    branch_files,
+    run_keys,
     commit_statuses,
     lanes,
     runs,

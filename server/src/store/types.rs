@@ -14,7 +14,8 @@ use roadstead_pipelines::id::{
 use roadstead_pipelines::release::Release;
 use roadstead_pipelines::run::{AttemptOutcome, Run, RunState};
 use roadstead_pipelines::secret::SecretRef;
-use roadstead_pipelines::spec::Role;
+use roadstead_pipelines::spec::{Role, Trigger};
+use roadstead_pipelines::started_by::StartedBy;
 use roadstead_protocol::StepState;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ pub struct Project {
     pub created_at: Timestamp,
     /// When its branches were last compared with what was told.
     pub heads_compared_at: Option<Timestamp>,
+    /// The branch that its repository named as its own then, `refs/heads/main`.
+    pub default_branch: Option<String>,
 }
 
 /// A secret of a project, without its value.
@@ -156,6 +159,41 @@ pub struct Delivery {
     pub redelivery_of: Option<i64>,
 }
 
+/// A run that somebody asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRun {
+    /// The commit.
+    pub commit: CommitSha,
+    /// Its branch or tag, `refs/heads/main`.
+    pub git_ref: String,
+    /// What starts it.
+    pub started_by: StartedBy,
+    /// Asked for again under the same key, by the same person, it is the same run.
+    pub key: Option<String>,
+}
+
+/// What became of asking for a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// It was made.
+    Made(RunId),
+    /// The same person had asked for the same under this key.
+    Before(RunId),
+    /// Under this key they had asked for something else.
+    Other(RunId),
+}
+
+/// What the newest file of a branch that was read says of starting runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BranchFile {
+    /// The branch, `refs/heads/main`.
+    pub git_ref: String,
+    /// The run that read it.
+    pub run: RunId,
+    /// What it says.
+    pub trigger: Trigger,
+}
+
 /// A run in a list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunLine {
@@ -163,8 +201,10 @@ pub struct RunLine {
     pub id: RunId,
     /// The commit.
     pub commit: CommitSha,
-    /// The ref that was pushed.
+    /// The ref that was pushed, or named by whoever started it.
     pub git_ref: String,
+    /// What started it.
+    pub started_by: StartedBy,
     /// First line of the commit's message.
     pub message: String,
     /// Who wrote the commit.
@@ -180,11 +220,13 @@ pub struct RunLine {
 /// What came of the runs before a run on its branch or tag.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunsBefore {
-    /// Whether one of them was of the same commit: then a person asked for this one.
+    /// Whether a push of the same commit started one of them: then a person asked for this one.
     pub same_commit: bool,
-    /// The commit of the newest that succeeded.
+    /// Whether one of them was of the same commit and read its file, and it is known what the branch's newest says.
+    pub file_read: bool,
+    /// The commit of the newest that a push started and that succeeded.
     pub last_succeeded: Option<CommitSha>,
-    /// Those that can be cancelled, with their commits, which may be annotated tags.
+    /// Those that a push started and that can be cancelled, with their commits, which may be annotated tags.
     pub building: BTreeMap<RunId, CommitSha>,
 }
 

@@ -7,5 +7,6 @@ mod cluster;
 mod executor;
 mod pushes;
 mod registry;
+mod starts;
 mod support;
 mod turns;

@@ -16,6 +16,7 @@ mod secrets;
 mod sessions;
 mod site;
 mod sources;
+mod starts;
 #[path = "../store/story.rs"]
 mod story;
 mod streams;

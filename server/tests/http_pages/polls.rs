@@ -6,7 +6,7 @@ use roadstead_pipelines::authorship::Authorship;
 use roadstead_pipelines::fact::{Change, RunFact, SourcesRead};
 use roadstead_pipelines::id::RunId;
 use roadstead_pipelines::release::Variables;
-use roadstead_pipelines::spec::{self, LeftOut};
+use roadstead_pipelines::spec::{self, InputValues, LeftOut};
 use roadstead_protocol::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, PollReply};
 use roadstead_server::store::hash_secret;
 use serde_json::{Value, json};
@@ -94,6 +94,8 @@ async fn queued(site: &Site, number: u64, step: &str) -> RunId {
         variables: Variables::new(),
         skip: None,
         left_out: LeftOut::new(),
+        inputs: InputValues::new(),
+        newest_of_branch: true,
         supersedes: BTreeSet::new(),
     };
     let commit = crate::story::commit(number);

@@ -40,6 +40,8 @@ fn table() -> Vec<(Method, String, Role)> {
         "/api/v1/tokens",
     ];
     let posts = [
+        "/projects/shop/runs",
+        "/api/v1/projects/shop/runs",
         "/runs/shop.1/cancel",
         "/runs/shop.1/retry",
         "/deployments/shop.d1/cancel",

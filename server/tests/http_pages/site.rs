@@ -3,6 +3,7 @@
 use crate::story::Story;
 use actix_web::dev::ServerHandle;
 use actix_web::web;
+use git2::{Repository, RepositoryInitOptions, Signature};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect};
 use roadstead_pipelines::authorship::Addresses;
@@ -10,7 +11,7 @@ use roadstead_pipelines::id::{ReleaseId, RunId};
 use roadstead_pipelines::spec::Role;
 use roadstead_server::adapters::aws::Aws;
 use roadstead_server::adapters::registry::Registry;
-use roadstead_server::adapters::sources::Sources;
+use roadstead_server::adapters::sources::{Remote, Sources};
 use roadstead_server::config::Config;
 use roadstead_server::http::{self, App};
 use roadstead_server::logs::{LogKey, LogStore};
@@ -34,6 +35,8 @@ pub(crate) struct Site {
     pub(crate) app: web::Data<App>,
     pub(crate) story: Story,
     pub(crate) release: ReleaseId,
+    /// Where the project's commits are.
+    pub(crate) origin: Repository,
     client: Client,
     handle: ServerHandle,
     /// Its data.
@@ -62,6 +65,29 @@ pub(crate) const VIEWER: Who = Who::Somebody(Role::Viewer);
 
 pub(crate) fn now() -> Timestamp {
     Timestamp::from_microsecond(Timestamp::now().as_microsecond()).unwrap()
+}
+
+/// A repository whose branch main has one commit.
+fn repository(folder: &Path) -> (Repository, Remote) {
+    let path = folder.join("shop.git");
+    let origin = Repository::init_opts(
+        &path,
+        RepositoryInitOptions::new().bare(true).initial_head("main"),
+    );
+    let origin = origin.unwrap();
+    let author = Signature::now("Ada Lovelace", "ada@example.org").unwrap();
+    let tree = origin.treebuilder(None).unwrap().write().unwrap();
+    let main = Some("refs/heads/main");
+    let tree = origin.find_tree(tree).unwrap();
+    let made = origin.commit(main, &author, &author, "Sails", &tree, &[]);
+    made.unwrap();
+    drop(tree);
+    let remote = Remote {
+        address: path.display().to_string(),
+        username: None,
+        password: None,
+    };
+    (origin, remote)
 }
 
 fn session_of(role: Role) -> String {
@@ -112,6 +138,7 @@ impl Site {
                 .unwrap();
         }
 
+        let (origin, remote) = repository(folder.path());
         let listener = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let mut config = Config {
@@ -124,7 +151,7 @@ impl Site {
             store: story.store.clone(),
             logs: logs(folder.path()),
             sources: Sources::new(folder.path()),
-            remotes: BTreeMap::new(),
+            remotes: BTreeMap::from([(story.shop.clone(), remote)]),
             registry: Registry::new(Aws::new(&config.aws)),
             bell: Bell::default(),
             keys: Keys::new(config.key_file()),
@@ -147,6 +174,7 @@ impl Site {
             app,
             story,
             release,
+            origin,
             client,
             handle,
             folder,

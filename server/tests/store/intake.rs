@@ -2,7 +2,7 @@
 
 use crate::databases::{self, on_both_databases};
 use crate::story::{Story, commit};
-use roadstead_pipelines::heads::Heads;
+use roadstead_pipelines::heads::{Branches, Heads};
 use roadstead_pipelines::id::{ProjectName, RunId};
 use roadstead_server::store::{Accepted, Decision, Redelivery};
 
@@ -162,13 +162,19 @@ async fn branches_are_noted_as_they_stand(url: &str) {
     let address = project.repository.as_str();
     assert_eq!(store.noted_heads(shop, address).await.unwrap(), None);
     let now = jiff::Timestamp::now();
+    let branches = |heads| Branches {
+        heads,
+        default: Some("refs/heads/main".into()),
+    };
     let note = async |of: Heads| {
-        let noted = store.note_heads(shop, address, of.clone(), now);
+        let noted = store.note_heads(shop, address, branches(of.clone()), now);
         noted.await.unwrap();
         assert_eq!(store.noted_heads(shop, address).await.unwrap(), Some(of));
     };
     note(heads(&[("main", 1), ("aside", 2)])).await;
     note(heads(&[("main", 3), ("new", 4)])).await;
+    let own = async || store.get_project(shop).await.unwrap().default_branch;
+    assert_eq!(own().await.as_deref(), Some("refs/heads/main"));
     // Empty is not the same as never.
     note(heads(&[])).await;
 
@@ -197,11 +203,12 @@ async fn branches_are_noted_as_they_stand(url: &str) {
     change("/elsewhere/shop.git", "another key of the webhooks").await;
     let elsewhere = "/elsewhere/shop.git";
     assert_eq!(store.noted_heads(shop, elsewhere).await.unwrap(), None);
+    assert_eq!(own().await, None);
     // A server with the old configuration neither compares nor notes.
-    let old = store.note_heads(shop, address, heads(&[("main", 9)]), now);
+    let old = store.note_heads(shop, address, branches(heads(&[("main", 9)])), now);
     old.await.unwrap();
     assert_eq!(store.noted_heads(shop, elsewhere).await.unwrap(), None);
-    let new = store.note_heads(shop, elsewhere, heads(&[("main", 7)]), now);
+    let new = store.note_heads(shop, elsewhere, branches(heads(&[("main", 7)])), now);
     new.await.unwrap();
     assert_eq!(store.noted_heads(shop, address).await.unwrap(), None);
     let nowhere = ProjectName::parse("nowhere").unwrap();

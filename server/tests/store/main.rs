@@ -18,6 +18,7 @@ mod psql;
 mod retention;
 mod secrets;
 mod servers;
+mod starts;
 mod story;
 mod transfer;
 mod work;

@@ -12,7 +12,7 @@ use roadstead_pipelines::id::{
 use roadstead_pipelines::observation::{EcsDeployment, PlaceStatus, ServiceSeen};
 use roadstead_pipelines::release::{ImageRef, Variables};
 use roadstead_pipelines::run::AttemptOutcome;
-use roadstead_pipelines::spec::{self, LeftOut, Pipeline};
+use roadstead_pipelines::spec::{self, InputValues, LeftOut, Pipeline};
 use roadstead_server::reconciler::Reconciler;
 use roadstead_server::store::{Accepted, Decision, NewDelivery, Store, hash_secret};
 use roadstead_server::wake::Bell;
@@ -168,6 +168,25 @@ impl Story {
         run
     }
 
+    /// A push to a branch, of which this is the file.
+    pub(crate) async fn read(&self, branch: &str, number: u64, file: &str) -> RunId {
+        let git_ref = format!("refs/heads/{branch}");
+        let actor = "git webhook";
+        let asked = self
+            .store
+            .ask_for_run(&self.shop, commit(number), git_ref, actor, self.now);
+        let run = asked.await.unwrap();
+        let fact = RunFact::SourcesRead(Box::new(read_of(spec::parse("f", file).unwrap())));
+        let changes = vec![Change::Run {
+            run: run.clone(),
+            fact,
+        }];
+        let decide = |_: &_| Ok(changes.clone());
+        let recorded = self.store.record(&self.shop, "test", self.now, decide);
+        recorded.await.unwrap();
+        run
+    }
+
     pub(crate) async fn reconcile(&self) {
         let reconciler = Reconciler {
             store: self.store.clone(),
@@ -266,6 +285,26 @@ pub(crate) fn definition_of(environment: &str, number: u64) -> String {
     format!("shop-{environment}:{number}")
 }
 
+/// What a file that was read gives.
+fn read_of(pipeline: Pipeline) -> SourcesRead {
+    SourcesRead {
+        commit: None,
+        left_out: LeftOut::new(),
+        inputs: InputValues::new(),
+        newest_of_branch: true,
+        supersedes: BTreeSet::new(),
+        pipeline,
+        message: "Change the sails".into(),
+        author: "Ada".into(),
+        authorship: Authorship {
+            commit: ["ada@example.com".to_owned()].into(),
+            since: vec![],
+        },
+        variables: Variables::new(),
+        skip: None,
+    }
+}
+
 fn success_of(effect: &Effect) -> Change {
     let of_run = |run: &RunId, fact| Change::Run {
         run: run.clone(),
@@ -273,21 +312,7 @@ fn success_of(effect: &Effect) -> Change {
     };
     match effect {
         Effect::ReadSources { run } => {
-            let read = SourcesRead {
-                commit: None,
-                left_out: LeftOut::new(),
-                supersedes: BTreeSet::new(),
-                pipeline: pipeline(),
-                message: "Change the sails".into(),
-                author: "Ada".into(),
-                authorship: Authorship {
-                    commit: ["ada@example.com".to_owned()].into(),
-                    since: vec![],
-                },
-                variables: Variables::new(),
-                skip: None,
-            };
-            of_run(run, RunFact::SourcesRead(Box::new(read)))
+            of_run(run, RunFact::SourcesRead(Box::new(read_of(pipeline()))))
         }
         Effect::PrepareRegistry { run } => {
             let name = ImageName::parse("web").unwrap();

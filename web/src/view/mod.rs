@@ -27,8 +27,10 @@ pub use matrix::{
 };
 pub use operations::{AuditEntry, AuditPage, DeliveriesPage, Delivery, Runner, RunnersPage};
 pub use people::{AccountPage, Secret, Token, User, UsersPage};
-pub use project::{ProjectPage, RunSummary, WebhookHelp};
-pub use run::{Diagnostic, LogLine, LogPanel, Release, ReleaseImage, RunPage, Step, Untold};
+pub use project::{ProjectPage, RunSummary, StartForm, StartInput, WebhookHelp};
+pub use run::{
+    Diagnostic, LogLine, LogPanel, Release, ReleaseImage, RunInput, RunPage, Step, Untold,
+};
 pub use secrets::{SecretsPage, StoredSecret};
 pub use service::{Candidate, RollbackTarget, ServicePage};
 pub use state::{

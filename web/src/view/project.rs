@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::frame::{Commit, Frame, Paging, Time};
+use super::frame::{Commit, Frame, Paging, Permission, Time};
 use super::matrix::Matrix;
 use super::state::RunState;
 use crate::page::Page;
@@ -20,12 +20,46 @@ pub struct ProjectPage {
     pub repository: String,
     /// What is where; `None` until a pipeline file with environments was seen.
     pub matrix: Option<Matrix>,
+    /// How a run is started.
+    pub start: StartForm,
     /// Its runs, newest first.
     pub runs: Vec<RunSummary>,
     /// Where the list of runs stands.
     pub paging: Paging,
     /// How to connect the forge.
     pub webhook: WebhookHelp,
+}
+
+/// The form that starts a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartForm {
+    /// Whether the viewer may.
+    pub permission: Permission,
+    /// Whether it is open from the beginning.
+    pub open: bool,
+    /// The branch or tag that stands in it; may be empty.
+    pub git_ref: String,
+    /// The run that read the branch's newest file: `#41`; `None` when none was read yet.
+    pub file_of: Option<String>,
+    /// The inputs that this file asks for.
+    pub inputs: Vec<StartInput>,
+    /// What the form is known by: sent twice it starts one run.
+    pub key: String,
+}
+
+/// An input of that form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartInput {
+    /// Its name.
+    pub name: String,
+    /// What it is for. May be empty.
+    pub description: String,
+    /// Whether it has to be given.
+    pub required: bool,
+    /// What stands in it.
+    pub value: String,
+    /// What can be chosen; empty: a text.
+    pub options: Vec<String>,
 }
 
 /// What the set-up help of a project says.

@@ -17,6 +17,8 @@ pub struct RunPage {
     pub frame: Frame,
     /// The run itself.
     pub run: RunSummary,
+    /// What it was given, by the names of the file's inputs.
+    pub inputs: Vec<RunInput>,
     /// What it waits for, when nothing of it is moving.
     pub waiting: Option<Waiting>,
     /// Why its forge does not show how it went, when it could not be told.
@@ -35,6 +37,15 @@ pub struct RunPage {
     pub cancel: Permission,
     /// Whether the viewer may run the failed jobs again.
     pub retry: Permission,
+}
+
+/// An input of the run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunInput {
+    /// Its name.
+    pub name: String,
+    /// Its value. May be empty.
+    pub value: String,
 }
 
 /// A commit status that the forge does not show.

@@ -1,8 +1,9 @@
 //! Projects and runs.
 
 use roadstead_web::view::{
-    Diagnostic, LogLine, LogPanel, Paging, Permission, ProjectPage, Release, ReleaseImage, RunPage,
-    RunState, RunSummary, Step, StepState, Time, Tone, Untold, Waiting, WebhookHelp,
+    Diagnostic, LogLine, LogPanel, Paging, Permission, ProjectPage, Release, ReleaseImage,
+    RunInput, RunPage, RunState, RunSummary, StartForm, StartInput, Step, StepState, Time, Tone,
+    Untold, Waiting, WebhookHelp,
 };
 
 use super::releases::{deployments, matrix_shop};
@@ -62,6 +63,34 @@ pub(crate) fn recent(count: u32) -> Vec<RunSummary> {
         .collect()
 }
 
+/// A form with an input of each kind.
+fn start() -> StartForm {
+    let input = |name: &str, description: &str, value: &str, options: &[&str]| StartInput {
+        name: name.into(),
+        description: description.into(),
+        required: value.is_empty(),
+        value: value.into(),
+        options: options.iter().map(|option| (*option).into()).collect(),
+    };
+    StartForm {
+        permission: Permission::Allowed,
+        open: true,
+        git_ref: "main".into(),
+        file_of: Some("#41".into()),
+        inputs: vec![
+            input(
+                "target",
+                "Where the load comes from.",
+                "near",
+                &["near", "far"],
+            ),
+            input("minutes", "How long it lasts.", "", &[]),
+            input("verbose", "", "false", &["false", "true"]),
+        ],
+        key: "5d41402abc4b2a76b9719d911017c592".into(),
+    }
+}
+
 pub(crate) fn project() -> ProjectPage {
     let mut waiting = run(
         42,
@@ -77,6 +106,7 @@ pub(crate) fn project() -> ProjectPage {
         project: "shop".into(),
         repository: "https://forge.example.com/team/shop.git".into(),
         matrix: Some(matrix_shop()),
+        start: start(),
         runs: vec![
             waiting,
             run(
@@ -132,6 +162,13 @@ pub(crate) fn project_new() -> ProjectPage {
     ProjectPage {
         project: "team/new site".into(),
         matrix: None,
+        start: StartForm {
+            permission: Permission::Denied("a deployer can; you are viewer".into()),
+            git_ref: String::new(),
+            file_of: None,
+            inputs: Vec::new(),
+            ..start()
+        },
         runs: Vec::new(),
         paging: Paging {
             page: 1,
@@ -222,6 +259,7 @@ pub(crate) fn run_failed() -> RunPage {
     RunPage {
         frame: frame(),
         run,
+        inputs: Vec::new(),
         waiting: None,
         untold: Some(Untold {
             reason: "the forge answered 401: the token is wrong, or has expired (it said: Bad credentials)".into(),
@@ -292,6 +330,16 @@ pub(crate) fn run_running() -> RunPage {
             "Retry asked for: the failed jobs run again as new attempts.",
         ),
         run,
+        inputs: vec![
+            RunInput {
+                name: "note".into(),
+                value: String::new(),
+            },
+            RunInput {
+                name: "target".into(),
+                value: "far".into(),
+            },
+        ],
         waiting: None,
         untold: None,
         diagnostics: Vec::new(),
@@ -356,6 +404,7 @@ pub(crate) fn run_broken_file() -> RunPage {
     RunPage {
         frame: frame(),
         run,
+        inputs: Vec::new(),
         waiting: Some(Waiting {
             what: "run #43".into(),
             reason: "a corrected .roadstead/pipeline.yml".into(),

@@ -1,12 +1,13 @@
 //! Brings commits into a mirror.
 
 use super::consolidate::consolidate;
+use super::refs::{NoSuchRef, Refs};
 use super::{Mirror, Sources, SourcesError, commit_behind, local, oid};
 use git2::{
     AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions,
     RemoteCallbacks, RemoteRedirect, Repository,
 };
-use roadstead_pipelines::heads::Heads;
+use roadstead_pipelines::heads::Branches;
 use roadstead_pipelines::id::{CommitSha, ProjectName};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -199,20 +200,29 @@ impl Sources {
         });
     }
 
-    /// Where the branches of the repository itself stand.
+    /// Where the branches of the repository itself stand, and which one it names as its own.
     ///
     /// # Errors
     /// [`SourcesError`]; transient when the repository cannot be reached.
-    pub async fn branch_heads(
+    pub async fn branches(
         &self,
         project: &ProjectName,
         remote: &Remote,
-    ) -> Result<Heads, SourcesError> {
-        let branch = |(name, commit): (String, CommitSha)| {
-            name.starts_with("refs/heads/").then_some((name, commit))
-        };
-        let heads = self.list(project, remote).await?;
-        Ok(heads.into_iter().filter_map(branch).collect())
+    ) -> Result<Branches, SourcesError> {
+        Ok(self.list(project, remote).await?.branches())
+    }
+
+    /// What a person means by the name of a branch or tag, or by none at all: its full name, and where it stands.
+    ///
+    /// # Errors
+    /// [`NoSuchRef::Sources`], transient when the repository cannot be reached; otherwise why the name is none.
+    pub async fn named(
+        &self,
+        project: &ProjectName,
+        remote: &Remote,
+        name: Option<&str>,
+    ) -> Result<(String, CommitSha), NoSuchRef> {
+        self.list(project, remote).await?.named(name)
     }
 
     /// What a ref of the repository itself stands for: of an annotated tag its own id and its commit's; nothing
@@ -227,18 +237,13 @@ impl Sources {
         git_ref: &str,
     ) -> Result<BTreeSet<CommitSha>, SourcesError> {
         let behind = format!("{git_ref}^{{}}");
-        let ids = self.list(project, remote).await?;
-        let ids = ids.into_iter();
+        let ids = self.list(project, remote).await?.all.into_iter();
         let ids = ids.filter(|(name, _)| name == git_ref || *name == behind);
         Ok(ids.map(|(_, commit)| commit).collect())
     }
 
     /// Every ref of the repository itself.
-    async fn list(
-        &self,
-        project: &ProjectName,
-        remote: &Remote,
-    ) -> Result<Vec<(String, CommitSha)>, SourcesError> {
+    async fn list(&self, project: &ProjectName, remote: &Remote) -> Result<Refs, SourcesError> {
         remote.check()?;
         let (mirror, remote) = (self.mirror(project), remote.clone());
         // A peer that sends byte by byte keeps its thread beyond our patience, and is given no second one.
@@ -329,7 +334,7 @@ fn fetch_refspec(
         .map_err(|error| remote_error(&error))
 }
 
-fn list(mirror: &Mirror, remote: &Remote) -> Result<Vec<(String, CommitSha)>, SourcesError> {
+fn list(mirror: &Mirror, remote: &Remote) -> Result<Refs, SourcesError> {
     let repository = mirror.open(true)?;
     let mut from = repository
         .remote_anonymous(&remote.address)
@@ -342,5 +347,9 @@ fn list(mirror: &Mirror, remote: &Remote) -> Result<Vec<(String, CommitSha)>, So
         let commit = CommitSha::parse(&head.oid().to_string())?;
         Some((head.name().to_owned(), commit))
     };
-    Ok(heads.iter().filter_map(named).collect())
+    let own = heads.iter().find(|head| head.name() == "HEAD");
+    Ok(Refs {
+        all: heads.iter().filter_map(named).collect(),
+        default: own.and_then(|head| head.symref_target().map(str::to_owned)),
+    })
 }

@@ -23,6 +23,7 @@ mod runners;
 mod secrets;
 mod service;
 mod sse;
+mod start;
 mod users;
 mod view_of;
 
@@ -63,6 +64,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .route(route::EVENTS, web::get().to(events::stream))
             .route(route::ASSET, web::get().to(assets::send))
             .route(route::PROJECT, web::get().to(project::show))
+            .route(route::RUN_START, web::post().to(start::send))
             .service(
                 web::resource(route::SECRETS)
                     .app_data(web::FormConfig::default().limit(secrets::LARGEST_FORM))

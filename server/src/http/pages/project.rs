@@ -4,11 +4,20 @@ use super::super::App;
 use super::super::auth::{Allowed, Viewer};
 use super::super::error::HttpError;
 use super::view_of::{self, Scene};
-use super::{PAGE_SIZE, PageQuery, frame, project_of};
+use super::{PAGE_SIZE, PageQuery, frame, project_of, start};
 use crate::store::RunLine;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use roadstead_web::view::{DeploymentSummary, Paging, ProjectPage, RunSummary, WebhookHelp};
+use serde::Deserialize;
+
+/// `?page=2`, `?ref=release`.
+#[derive(Deserialize)]
+pub(super) struct ProjectQuery {
+    page: Option<u32>,
+    #[serde(rename = "ref")]
+    git_ref: Option<String>,
+}
 
 /// The page.
 ///
@@ -16,14 +25,17 @@ use roadstead_web::view::{DeploymentSummary, Paging, ProjectPage, RunSummary, We
 /// 404 for an unknown project.
 pub(super) async fn show(
     app: web::Data<App>,
-    who: Allowed<Viewer, web::Query<PageQuery>>,
+    who: Allowed<Viewer, web::Query<ProjectQuery>>,
     request: HttpRequest,
     path: web::Path<String>,
 ) -> Result<HttpResponse, HttpError> {
     let project = project_of(&app, &path).await?;
     let world = app.store.load_world(&project.name).await?;
     let scene = Scene::new(&project, world, &who.actor, crate::clock::now());
-    let page = who.sent.number();
+    let page = PageQuery {
+        page: who.sent.page,
+    };
+    let page = page.number();
     let (runs, more) = runs(&app, &scene, page).await?;
     let last = app.store.list_deliveries(&project.name, None, 1).await?;
     let page = ProjectPage {
@@ -31,6 +43,7 @@ pub(super) async fn show(
         project: project.name.to_string(),
         repository: view_of::repository_shown(&project.repository),
         matrix: scene.matrix(),
+        start: start::form(&app, &project, &who.actor, who.sent.git_ref.as_deref()).await?,
         runs: runs.iter().map(|line| run_line(&scene, line)).collect(),
         paging: Paging {
             page: u64::from(page),
@@ -69,7 +82,7 @@ async fn runs(app: &App, scene: &Scene, page: u32) -> Result<(Vec<RunLine>, bool
 
 /// A run as a line of a list.
 pub(super) fn run_line(scene: &Scene, line: &RunLine) -> RunSummary {
-    let mut summary = view_of::summary_of_line(line, "push", scene.commits.as_deref());
+    let mut summary = view_of::summary_of_line(line, scene.commits.as_deref());
     if summary.reason.is_empty() || !line.state.is_over() {
         let waiting = scene.run_waits(&line.id);
         summary.reason = match waiting {

@@ -6,7 +6,7 @@ use super::super::auth::{Allowed, Viewer};
 use super::super::error::HttpError;
 use super::view_of::{self, Scene};
 use super::{frame, log, project_of};
-use crate::store::{DeploymentFilter, GAP_FILLER, RunDetail};
+use crate::store::{DeploymentFilter, RunDetail};
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use roadstead_pipelines::commit_status::Standing;
@@ -52,6 +52,7 @@ pub(super) async fn show(
     let page = RunPage {
         frame: frame::of(&app, &who.actor, &request).await?,
         run: summary(&app, &scene, &detail).await?,
+        inputs: view_of::inputs(&detail.run),
         waiting: scene.run_waits(&id),
         untold: untold(&app, &detail.run).await?,
         diagnostics: view_of::diagnostics(&detail),
@@ -100,15 +101,7 @@ async fn summary(app: &App, scene: &Scene, detail: &RunDetail) -> Result<RunSumm
         .list_events(Some(&run.project), Some(run.id.as_str()), None, HISTORY)
         .await?;
     let asked = history.iter().find(|event| event.what == "asked_for");
-    let trigger = asked.map_or("push".to_owned(), |event| {
-        if event.actor == GAP_FILLER {
-            "push that no webhook told of".to_owned()
-        } else if event.actor.ends_with(" webhook") {
-            format!("push, told by a {}", event.actor)
-        } else {
-            format!("asked for by {}", event.actor)
-        }
-    });
+    let trigger = view_of::started_by(run, asked.map(|event| event.actor.as_str()));
     Ok(RunSummary {
         id: run.id.to_string(),
         name: view_of::run_name(run.id.as_str()),

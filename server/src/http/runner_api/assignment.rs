@@ -4,7 +4,7 @@
 
 use roadstead_pipelines::id::{ImageName, StepName};
 use roadstead_pipelines::run::Run;
-use roadstead_pipelines::spec::{self, LeftOut, Pipeline};
+use roadstead_pipelines::spec::{self, InputValues, LeftOut, Pipeline, input_variable};
 use roadstead_protocol as wire;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,23 +13,33 @@ const DEFAULT_TIMEOUT_SECONDS: u64 = 3_600;
 
 /// The steps of a run whose job waits, or runs; none of one whose file was not read yet.
 pub(super) fn steps_of_run(run: &Run) -> Vec<wire::Step> {
-    let (left_out, repositories) = (&run.left_out, &run.repositories);
+    let decided = Decided {
+        left_out: &run.left_out,
+        inputs: &run.inputs,
+        repositories: &run.repositories,
+        commit: run.commit.as_str(),
+    };
     let pipeline = run.pipeline.iter();
-    pipeline
-        .flat_map(|it| steps_of(it, left_out, repositories, run.commit.as_str()))
-        .collect()
+    pipeline.flat_map(|it| steps_of(it, decided)).collect()
 }
 
-/// The file's steps as a runner takes them, in an order that respects `needs`, without those that are
-/// `left_out`: what needs one of these needs what that one needs. Images are pushed to their repository of
-/// `repositories` and tagged with `commit`; one without a repository is not built.
+/// What was decided of a run's steps.
+#[derive(Debug, Clone, Copy)]
+pub struct Decided<'a> {
+    /// Steps that it leaves out: what needs one of these needs what that one needs.
+    pub left_out: &'a LeftOut,
+    /// Values of the file's inputs, which steps find in variables.
+    pub inputs: &'a InputValues,
+    /// Where images are pushed to; one without a repository is not built.
+    pub repositories: &'a BTreeMap<ImageName, String>,
+    /// What they are tagged with.
+    pub commit: &'a str,
+}
+
+/// The file's steps as a runner takes them, in an order that respects `needs`.
 #[must_use]
-pub fn steps_of(
-    pipeline: &Pipeline,
-    left_out: &LeftOut,
-    repositories: &BTreeMap<ImageName, String>,
-    commit: &str,
-) -> Vec<wire::Step> {
+pub fn steps_of(pipeline: &Pipeline, decided: Decided<'_>) -> Vec<wire::Step> {
+    let left_out = decided.left_out;
     let step = |name: &StepName| {
         let step = &pipeline.steps[name];
         wire::Step {
@@ -40,7 +50,7 @@ pub fn steps_of(
                 .collect(),
             timeout_seconds: step.timeout.map_or(DEFAULT_TIMEOUT_SECONDS, |t| t.get()),
             retry: step.retry,
-            action: action_of(&step.action, pipeline, repositories, commit),
+            action: action_of(&step.action, pipeline, decided),
         }
     };
     let ordered = pipeline.steps_in_order().into_iter();
@@ -75,11 +85,20 @@ fn needs_of<'p>(
     needed
 }
 
+/// A step's own variables, and one for each input.
+fn with_inputs(
+    mut variables: BTreeMap<String, String>,
+    inputs: &InputValues,
+) -> BTreeMap<String, String> {
+    let inputs = inputs.iter();
+    variables.extend(inputs.map(|(name, value)| (input_variable(name), value.clone())));
+    variables
+}
+
 fn action_of(
     action: &spec::StepAction,
     pipeline: &Pipeline,
-    repositories: &BTreeMap<ImageName, String>,
-    commit: &str,
+    decided: Decided<'_>,
 ) -> wire::StepAction {
     let map = |from: &indexmap::IndexMap<String, String>| {
         from.iter()
@@ -97,7 +116,7 @@ fn action_of(
         } => wire::StepAction::Run {
             image: image.clone(),
             run: run.clone(),
-            env: map(env),
+            env: with_inputs(map(env), decided.inputs),
             sidecars: sidecars
                 .iter()
                 .map(|(name, s)| {
@@ -126,12 +145,16 @@ fn action_of(
             images: images
                 .iter()
                 .filter_map(|name| {
-                    Some((name, pipeline.images.get(name)?, repositories.get(name)?))
+                    Some((
+                        name,
+                        pipeline.images.get(name)?,
+                        decided.repositories.get(name)?,
+                    ))
                 })
                 .map(|(name, image, uri)| wire::ImageBuild {
                     name: name.to_string(),
                     repository_uri: uri.clone(),
-                    tag: format!("git-{commit}"),
+                    tag: format!("git-{}", decided.commit),
                     context: image.context.clone(),
                     dockerfile: image.dockerfile.clone(),
                     target: image.target.clone(),

@@ -11,7 +11,9 @@ pub(super) use deployment::{
     cluster_events, counterpart, evidence, fact, rollouts, stopped_tasks, summary, targets,
 };
 pub(super) use needs::needs;
-pub(super) use run::{diagnostics, release, run_reason, run_state, steps, summary_of_line};
+pub(super) use run::{
+    diagnostics, inputs, release, run_reason, run_state, started_by, steps, summary_of_line,
+};
 pub(super) use scene::{Scene, confirm_word};
 
 use jiff::Timestamp;

@@ -1,12 +1,13 @@
 //! Runs: their states, steps, mistakes in the file, and what they made.
 
 use super::{run_name, short, time};
-use crate::store::{Attempt, RunDetail, RunLine, StepRow};
+use crate::store::{Attempt, GAP_FILLER, RunDetail, RunLine, StepRow};
 use roadstead_pipelines::release::Release;
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_pipelines::spec::{Step as StepSpec, StepAction};
+use roadstead_pipelines::started_by::StartedBy;
 use roadstead_protocol::StepState;
-use roadstead_web::view::{self, Diagnostic, ReleaseImage, RunSummary, Step};
+use roadstead_web::view::{self, Diagnostic, ReleaseImage, RunInput, RunSummary, Step};
 
 /// A run's state as pages know it.
 pub(in super::super) fn run_state(state: &RunState) -> view::RunState {
@@ -47,12 +48,37 @@ pub(in super::super) fn run_reason(state: &RunState) -> String {
     }
 }
 
+/// What started a run, as its page says it; `actor` is who asked for it, if that is known.
+pub(in super::super) fn started_by(run: &Run, actor: Option<&str>) -> String {
+    match (&run.started_by, actor) {
+        (StartedBy::Push, None) => "push".to_owned(),
+        (StartedBy::Push, Some(GAP_FILLER)) => "push that no webhook told of".to_owned(),
+        (StartedBy::Push, Some(actor)) if actor.ends_with(" webhook") => {
+            format!("push, told by a {actor}")
+        }
+        (StartedBy::Push, Some(actor)) => format!("asked for by {actor}"),
+        (StartedBy::Manual { by, .. }, Some(actor)) if actor != by => {
+            format!("started by {by}, again by {actor}")
+        }
+        (StartedBy::Manual { by, .. }, _) => format!("started by {by}"),
+    }
+}
+
+/// What a run was given, and until its file is read, what it is to be given.
+pub(in super::super) fn inputs(run: &Run) -> Vec<RunInput> {
+    let given = match &run.started_by {
+        StartedBy::Manual { inputs, .. } if run.pipeline.is_none() => inputs,
+        StartedBy::Push | StartedBy::Manual { .. } => &run.inputs,
+    };
+    let inputs = given.iter().map(|(name, value)| RunInput {
+        name: name.clone(),
+        value: value.clone(),
+    });
+    inputs.collect()
+}
+
 /// A run as a line of a list.
-pub(in super::super) fn summary_of_line(
-    line: &RunLine,
-    trigger: &str,
-    commits: Option<&str>,
-) -> RunSummary {
+pub(in super::super) fn summary_of_line(line: &RunLine, commits: Option<&str>) -> RunSummary {
     let started = match &line.state {
         RunState::Building { since, .. } => Some(*since),
         _ if line.ended_at.is_some() => Some(line.created_at),
@@ -71,7 +97,10 @@ pub(in super::super) fn summary_of_line(
         ),
         state: run_state(&line.state),
         reason: run_reason(&line.state),
-        trigger: trigger.to_owned(),
+        trigger: match &line.started_by {
+            StartedBy::Push => "push".to_owned(),
+            StartedBy::Manual { by, .. } => by.clone(),
+        },
         created: time(line.created_at),
         started: started.map(time),
         ended: line.ended_at.map(time),

@@ -1,0 +1,3 @@
+ALTER TABLE projects DROP COLUMN default_branch;
+DROP TABLE branch_files;
+DROP TABLE run_keys;

@@ -1,0 +1,42 @@
+//! What started a run. It stays with the run: a run that is made of it again is started by the same.
+
+use crate::git_ref::GitRef;
+use crate::spec::{Event, InputValues};
+use serde::{Deserialize, Serialize};
+
+/// What started a run, and what it brought along.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum StartedBy {
+    /// A push to a branch, or of a tag.
+    #[default]
+    Push,
+    /// A person, by the button *Run*, the API or the command line.
+    Manual {
+        /// Who.
+        by: String,
+        /// What they gave; whether the file knows these inputs shows once it is read.
+        inputs: InputValues,
+        /// They named a commit, which has to be one of the branch.
+        #[serde(default)]
+        commit_named: bool,
+    },
+}
+
+impl StartedBy {
+    /// The event that `when` of a step asks for.
+    #[must_use]
+    pub fn event(&self, git_ref: &str) -> Event {
+        match self {
+            Self::Push if GitRef::of(git_ref).is_tag() => Event::Tag,
+            Self::Push => Event::Push,
+            Self::Manual { .. } => Event::Manual,
+        }
+    }
+
+    /// Whether a push did.
+    #[must_use]
+    pub fn is_push(&self) -> bool {
+        *self == Self::Push
+    }
+}
