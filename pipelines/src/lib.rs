@@ -26,6 +26,7 @@ pub mod release;
 pub mod report;
 pub mod retention;
 pub mod run;
+pub mod schedule;
 pub mod secret;
 pub mod spec;
 pub mod started_by;

@@ -1,5 +1,6 @@
 //! What started a run. It stays with the run: a run that is made of it again is started by the same.
 
+use crate::Timestamp;
 use crate::git_ref::GitRef;
 use crate::spec::{Event, InputValues};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,15 @@ pub enum StartedBy {
         #[serde(default)]
         commit_named: bool,
     },
+    /// A schedule of the branch's newest file.
+    Schedule {
+        /// Its cron expression.
+        cron: String,
+        /// Its time zone.
+        timezone: String,
+        /// The moment that it names.
+        at: Timestamp,
+    },
 }
 
 impl StartedBy {
@@ -31,6 +41,7 @@ impl StartedBy {
             Self::Push if GitRef::of(git_ref).is_tag() => Event::Tag,
             Self::Push => Event::Push,
             Self::Manual { .. } => Event::Manual,
+            Self::Schedule { .. } => Event::Schedule,
         }
     }
 

@@ -22,7 +22,7 @@ const ONLY_THE_READER_SEES: [&str; 9] = [
 ];
 
 /// What the reader says of such mistakes.
-const ONLY_THE_READER_SAYS: [&str; 11] = [
+const ONLY_THE_READER_SAYS: [&str; 13] = [
     "there is no ",
     "is built by no step",
     "is built by step",
@@ -34,6 +34,8 @@ const ONLY_THE_READER_SAYS: [&str; 11] = [
     "could never roll",
     "holds the input",
     "is none of its options",
+    "`cron`: ",
+    "stands in `schedule` twice",
 ];
 
 fn validator() -> jsonschema::Validator {

@@ -18,6 +18,7 @@ use crate::private;
 use crate::reaper::Reaper;
 use crate::reconciler::Reconciler;
 use crate::retention::Retention;
+use crate::schedules::Schedules;
 use crate::secrets::Keys;
 use crate::store::Store;
 use crate::store::backup::{Place, place_of};
@@ -96,6 +97,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         bell.clone(),
     );
     let gap_filler = GapFiller::new(store.clone(), sources.clone(), bell.clone());
+    let schedules = Schedules::new(store.clone(), sources.clone(), bell.clone());
     let teller = Teller::new(
         store.clone(),
         Forges::new()?,
@@ -152,7 +154,8 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         tokio::spawn(executor.run(stop.clone())),
         tokio::spawn(observer.run(stop.clone())),
         tokio::spawn(retention.run(stop.clone())),
-        tokio::spawn(gap_filler.run(watched, stop.clone())),
+        tokio::spawn(gap_filler.run(watched.clone(), stop.clone())),
+        tokio::spawn(schedules.run(watched, stop.clone())),
         tokio::spawn(teller.run(stop.clone())),
     ];
     println!("server ready on http://{address}");

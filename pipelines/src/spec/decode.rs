@@ -11,7 +11,7 @@ use super::model::{
 };
 use super::tree::{Entry, Node, Value};
 use super::when::Event;
-use super::{environments, input, keys, secrets, trigger, values};
+use super::{environments, input, keys, schedule, secrets, trigger, values};
 use crate::id::{ImageName, InvalidName, ProjectName, ServiceName, StepName};
 use indexmap::IndexMap;
 use std::hash::Hash;
@@ -111,6 +111,7 @@ fn trigger_of(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Trigger> {
         tags,
         paths: globs(&fields, "paths", reporter),
         inputs: input::read(&fields, reporter),
+        schedules: schedule::read(&fields, reporter),
     })
 }
 

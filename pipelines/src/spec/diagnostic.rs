@@ -142,6 +142,29 @@ impl<'a> Reporter<'a> {
         self.push(at, &message.into(), Some(&help.into()));
     }
 
+    /// A part of the text of a value that stands at `at`: so many characters on, and so wide.
+    pub(super) fn within(&self, at: At, offset: usize, width: usize) -> At {
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let line = usize::try_from(at.line)
+            .ok()
+            .and_then(|line| self.lines.get(line.checked_sub(1)?));
+        let begins = usize::try_from(at.column)
+            .ok()
+            .and_then(|column| column.checked_sub(1));
+        let quoted = line
+            .zip(begins)
+            .and_then(|(line, begins)| line.chars().nth(begins))
+            .is_some_and(|first| ['"', '\''].contains(&first));
+        At {
+            line: at.line,
+            column: at
+                .column
+                .saturating_add(number(offset))
+                .saturating_add(u32::from(quoted)),
+            width: number(width).max(1),
+        }
+    }
+
     fn push(&mut self, at: At, message: &str, help: Option<&str>) {
         if self.list.len() == MOST {
             self.omitted += 1;

@@ -22,9 +22,14 @@ pub(super) const FILE: Keys = Keys {
 
 pub(super) const TRIGGER: Keys = Keys {
     what: "trigger",
-    known: &["push", "paths", "inputs"],
-    later: &["pull_request", "schedule"],
-    elsewhere: &[("branches", "push"), ("tags", "push"), ("manual", "inputs")],
+    known: &["push", "paths", "inputs", "schedule"],
+    later: &["pull_request"],
+    elsewhere: &[
+        ("branches", "push"),
+        ("tags", "push"),
+        ("manual", "inputs"),
+        ("cron", "schedule"),
+    ],
 };
 
 pub(super) const PUSH: Keys = Keys {
@@ -40,6 +45,19 @@ pub(super) const INPUT: Keys = Keys {
     known: &["description", "type", "options", "default", "required"],
     later: &[],
     elsewhere: &[("choices", "options"), ("values", "options")],
+};
+
+/// Of one schedule in `trigger.schedule`.
+pub(super) const SCHEDULE: Keys = Keys {
+    what: "trigger.schedule",
+    known: &["cron", "timezone", "branch"],
+    later: &[],
+    elsewhere: &[
+        ("time_zone", "timezone"),
+        ("tz", "timezone"),
+        ("branches", "branch"),
+        ("ref", "branch"),
+    ],
 };
 
 pub(super) const CONCURRENCY: Keys = Keys {
@@ -252,11 +270,12 @@ pub(super) mod tests {
 
     const DOCUMENTATION: &str = include_str!("../../../docs/pipeline-file.md");
 
-    const ALL: [&Keys; 22] = [
+    const ALL: [&Keys; 23] = [
         &FILE,
         &TRIGGER,
         &PUSH,
         &INPUT,
+        &SCHEDULE,
         &CONCURRENCY,
         &IMAGE,
         &STEP,

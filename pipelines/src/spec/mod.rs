@@ -8,6 +8,7 @@
 //! same answer.
 
 mod check;
+mod cron;
 mod decode;
 mod diagnostic;
 mod env_file;
@@ -16,6 +17,7 @@ mod fields;
 mod input;
 mod keys;
 mod model;
+mod schedule;
 #[cfg(test)]
 mod schema;
 mod secrets;
@@ -37,6 +39,7 @@ pub use model::{
     SERVICE_PLACEHOLDER, Service, Sidecar, Step, StepAction, StepLimits, StepSecret, Trigger,
     Verify, When,
 };
+pub use schedule::Schedule;
 pub(crate) use trigger::matches_patterns;
 pub use trigger::{Triggered, check_pattern, tag_is_unwanted, triggered_by};
 pub use when::{Event, LeftOut, left_out, wanted_steps};

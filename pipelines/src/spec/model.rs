@@ -6,6 +6,7 @@
 //! the run, so a new field needs `#[serde(default)]`. It knows nothing of YAML.
 
 use super::input::Input;
+use super::schedule::Schedule;
 use super::when::Event;
 use crate::durations::Seconds;
 use crate::id::{EnvironmentName, ImageName, ProjectName, ServiceName, StepName};
@@ -48,6 +49,9 @@ pub struct Trigger {
     /// What a person may give who starts a run.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub inputs: IndexMap<String, Input>,
+    /// When runs start by themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedules: Vec<Schedule>,
 }
 
 /// What becomes of runs that are under way at the same time.

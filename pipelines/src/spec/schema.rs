@@ -15,6 +15,7 @@ use super::fields::Keys;
 use super::input::{KINDS, MOST_INPUTS};
 use super::keys::{self, tests::section};
 use super::model::Role;
+use super::schedule::MOST_SCHEDULES;
 use super::secrets::MOST_SECRETS;
 use super::when::Event;
 use serde_json::{Value, json};
@@ -25,6 +26,8 @@ mod pattern {
     pub(super) const NAME: &str = "^[a-z0-9][a-z0-9-]{0,62}$";
     pub(super) const SECRET: &str = "^([a-z0-9][a-z0-9-]{0,62}/)?[A-Za-z_][A-Za-z0-9_]{0,63}$";
     pub(super) const INPUT: &str = "^[a-z][a-z0-9_]{0,39}$";
+    pub(super) const CRON: &str = "^ *[^ ]+( +[^ ]+){4} *$";
+    pub(super) const BRANCH: &str = "^(?=.*[^\\s\\u0085])[^*?\\[!]+$";
     pub(super) const LINE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]{1,1000}$";
     pub(super) const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
     // U+0085 is a blank to Unicode, and none to ECMA-262.
@@ -92,6 +95,13 @@ fn value(of: &Keys, key: &str) -> Value {
                 "maxProperties": MOST_INPUTS,
             })
         }
+        ("trigger", "schedule") => {
+            let items = mapping(&keys::SCHEDULE);
+            json!({"type": "array", "items": items, "minItems": 1, "maxItems": MOST_SCHEDULES, "uniqueItems": true})
+        }
+        ("trigger.schedule", "cron") => text(pattern::CRON),
+        ("trigger.schedule", "timezone") => text(pattern::TEXT),
+        ("trigger.schedule", "branch") => text(pattern::BRANCH),
         ("input", "description") => text(pattern::TEXT),
         ("input", "type") => words(&KINDS.map(|(word, _)| word)),
         ("input", "options") => list(&text(pattern::LINE), 1),

@@ -19,11 +19,13 @@ pub enum Event {
     Tag,
     /// A person.
     Manual,
+    /// The time, as `trigger.schedule` says.
+    Schedule,
 }
 
 impl Event {
     /// Every one there is.
-    pub const ALL: [Self; 3] = [Self::Push, Self::Tag, Self::Manual];
+    pub const ALL: [Self; 4] = [Self::Push, Self::Tag, Self::Manual, Self::Schedule];
 
     /// The word in files.
     #[must_use]
@@ -32,6 +34,7 @@ impl Event {
             Self::Push => "push",
             Self::Tag => "tag",
             Self::Manual => "manual",
+            Self::Schedule => "schedule",
         }
     }
 }

@@ -289,7 +289,7 @@ impl Executor {
 /// Whether whoever started the run named a commit.
 fn names_commit(run: &Run) -> bool {
     match run.started_by {
-        StartedBy::Push => false,
+        StartedBy::Push | StartedBy::Schedule { .. } => false,
         StartedBy::Manual { commit_named, .. } => commit_named,
     }
 }
@@ -298,7 +298,7 @@ fn names_commit(run: &Run) -> bool {
 fn inputs(run: &Run, pipeline: &Pipeline) -> Result<InputValues, Failure> {
     let declared = &pipeline.trigger.inputs;
     match &run.started_by {
-        StartedBy::Push => Ok(untold_inputs(declared)),
+        StartedBy::Push | StartedBy::Schedule { .. } => Ok(untold_inputs(declared)),
         StartedBy::Manual { inputs, .. } => told_inputs(declared, inputs).map_err(|wrong| {
             let message = format!(
                 "the run's inputs do not fit {FILE_NAME}: {}",

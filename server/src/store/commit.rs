@@ -44,7 +44,7 @@ pub(super) fn apply(
             runs::save(connection, &next)?;
             statuses::note(connection, &next, by.now)?;
             if let RunFact::SourcesRead(read) = fact {
-                starts::note(connection, &next, read)?;
+                starts::note(connection, &next, read, by.now)?;
             }
             attempts::close_other_than_current(connection, &next, by.now)?;
             (json!(before), json!(next.state.word()))

@@ -2,7 +2,7 @@
 
 use super::codec::{Row, micros};
 use super::conn::AnyConnection;
-use super::schema::{branch_files, branch_heads, deliveries, projects};
+use super::schema::{branch_files, branch_heads, deliveries, projects, schedule_moments};
 use super::{Result, Store, StoreError};
 use diesel::prelude::*;
 use jiff::Timestamp;
@@ -113,6 +113,10 @@ impl Store {
                 diesel::delete(gone).execute(c)?;
                 let file = branch_files::table.find((project.as_str(), git_ref));
                 diesel::delete(file).execute(c)?;
+                let moments = schedule_moments::table
+                    .filter(schedule_moments::project.eq(project.as_str()))
+                    .filter(schedule_moments::git_ref.eq(git_ref));
+                diesel::delete(moments).execute(c)?;
             }
             for (git_ref, commit) in &heads {
                 match before.get(git_ref) {

@@ -33,6 +33,7 @@ mod releases;
 mod retention;
 mod runners;
 mod runs;
+mod schedules;
 mod schema;
 mod secrets;
 mod servers;

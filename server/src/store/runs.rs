@@ -337,10 +337,7 @@ impl Store {
                 .select((runs::id, runs::decided, runs::pipeline.is_not_null()))
                 .load(c)?;
             let known = branch_files::table.find((project.as_str(), &git_ref));
-            let known: Option<i64> = known
-                .select(branch_files::run_number)
-                .first(c)
-                .optional()?;
+            let known: Option<i64> = known.select(branch_files::run_number).first(c).optional()?;
             let file_read = known.is_some() && of_commit.iter().any(|(.., read)| *read);
             let mut same_commit = false;
             for (id, decided, _) in &of_commit {

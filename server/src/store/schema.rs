@@ -26,6 +26,17 @@ diesel::table! {
         git_ref -> Text,
         run_number -> BigInt,
         started_by -> Text,
+        schedules -> Text,
+    }
+}
+
+diesel::table! {
+    schedule_moments (project, git_ref, schedule, moment) {
+        project -> Text,
+        git_ref -> Text,
+        schedule -> Text,
+        moment -> BigInt,
+        run -> Nullable<Text>,
     }
 }
 
@@ -314,6 +325,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     projects,
     branch_heads,
     branch_files,
+    schedule_moments,
     run_keys,
     commit_statuses,
     lanes,

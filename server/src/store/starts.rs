@@ -10,6 +10,7 @@ use roadstead_pipelines::fact::SourcesRead;
 use roadstead_pipelines::git_ref::GitRef;
 use roadstead_pipelines::id::{ProjectName, RunId};
 use roadstead_pipelines::run::Run;
+use roadstead_pipelines::schedule::{Standing, standing};
 use roadstead_pipelines::spec::Trigger;
 use roadstead_pipelines::started_by::StartedBy;
 
@@ -71,25 +72,37 @@ pub(super) fn forget(connection: &mut AnyConnection, run: &str) -> Result<()> {
 }
 
 /// Notes what a file that was read says of starting runs, if it is its branch's newest.
-pub(super) fn note(connection: &mut AnyConnection, run: &Run, read: &SourcesRead) -> Result<()> {
+pub(super) fn note(
+    connection: &mut AnyConnection,
+    run: &Run,
+    read: &SourcesRead,
+    now: Timestamp,
+) -> Result<()> {
     if !read.newest_of_branch || !matches!(GitRef::of(&run.git_ref), GitRef::Branch(_)) {
         return Ok(());
     }
     let number = signed(run.id.number());
     let row = branch_files::table.find((run.project.as_str(), &run.git_ref));
-    let known: Option<i64> = row
-        .select(branch_files::run_number)
+    let known: Option<(i64, String)> = row
+        .select((branch_files::run_number, branch_files::schedules))
         .first(connection)
         .optional()?;
-    let started_by = json(&read.pipeline.trigger)?;
+    let trigger = &read.pipeline.trigger;
+    let before: Vec<Standing> = match &known {
+        Some((_, schedules)) => Row("branch", &run.git_ref).json("schedules", schedules)?,
+        None => vec![],
+    };
+    let schedules = json(&standing(&trigger.schedules, &before, now))?;
+    let started_by = json(trigger)?;
     match known {
         // Two may be read in another order than they were pushed in.
-        Some(known) if known > number => {}
+        Some((known, _)) if known > number => {}
         Some(_) => {
             diesel::update(row)
                 .set((
                     branch_files::run_number.eq(number),
                     branch_files::started_by.eq(started_by),
+                    branch_files::schedules.eq(schedules),
                 ))
                 .execute(connection)?;
         }
@@ -100,6 +113,7 @@ pub(super) fn note(connection: &mut AnyConnection, run: &Run, read: &SourcesRead
                     branch_files::git_ref.eq(&run.git_ref),
                     branch_files::run_number.eq(number),
                     branch_files::started_by.eq(started_by),
+                    branch_files::schedules.eq(schedules),
                 ))
                 .execute(connection)?;
         }

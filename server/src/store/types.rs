@@ -13,12 +13,13 @@ use roadstead_pipelines::id::{
 };
 use roadstead_pipelines::release::Release;
 use roadstead_pipelines::run::{AttemptOutcome, Run, RunState};
+use roadstead_pipelines::schedule::Standing;
 use roadstead_pipelines::secret::SecretRef;
 use roadstead_pipelines::spec::{Role, Trigger};
 use roadstead_pipelines::started_by::StartedBy;
 use roadstead_protocol::StepState;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A project's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +90,9 @@ pub enum Decision {
 
 /// Stands where the forge does in the delivery of a push that no webhook told of, and acts in its name.
 pub const GAP_FILLER: &str = "gap filler";
+
+/// Starts the runs of schedules, in the history.
+pub const SCHEDULE: &str = "schedule";
 
 /// One webhook call to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,6 +196,17 @@ pub struct BranchFile {
     pub run: RunId,
     /// What it says.
     pub trigger: Trigger,
+}
+
+/// A schedule in the newest file of a branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scheduled {
+    /// The branch, `refs/heads/main`.
+    pub git_ref: String,
+    /// The schedule, and since when it holds.
+    pub standing: Standing,
+    /// Moments that have started a run.
+    pub started: BTreeSet<Timestamp>,
 }
 
 /// A run in a list.

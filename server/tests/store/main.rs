@@ -16,6 +16,7 @@ mod people;
 #[path = "../support/psql.rs"]
 mod psql;
 mod retention;
+mod schedules;
 mod secrets;
 mod servers;
 mod starts;

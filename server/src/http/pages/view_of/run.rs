@@ -1,7 +1,7 @@
 //! Runs: their states, steps, mistakes in the file, and what they made.
 
 use super::{run_name, short, time};
-use crate::store::{Attempt, GAP_FILLER, RunDetail, RunLine, StepRow};
+use crate::store::{Attempt, GAP_FILLER, RunDetail, RunLine, SCHEDULE, StepRow};
 use roadstead_pipelines::release::Release;
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_pipelines::spec::{Step as StepSpec, StepAction};
@@ -61,6 +61,14 @@ pub(in super::super) fn started_by(run: &Run, actor: Option<&str>) -> String {
             format!("started by {by}, again by {actor}")
         }
         (StartedBy::Manual { by, .. }, _) => format!("started by {by}"),
+        (StartedBy::Schedule { cron, timezone, at }, actor) => {
+            let moment = at.strftime("%Y-%m-%d %H:%M");
+            let again = match actor {
+                Some(actor) if actor != SCHEDULE => format!(", again by {actor}"),
+                _ => String::new(),
+            };
+            format!("schedule {cron} ({timezone}), for {moment} UTC{again}")
+        }
     }
 }
 
@@ -68,7 +76,7 @@ pub(in super::super) fn started_by(run: &Run, actor: Option<&str>) -> String {
 pub(in super::super) fn inputs(run: &Run) -> Vec<RunInput> {
     let given = match &run.started_by {
         StartedBy::Manual { inputs, .. } if run.pipeline.is_none() => inputs,
-        StartedBy::Push | StartedBy::Manual { .. } => &run.inputs,
+        StartedBy::Push | StartedBy::Manual { .. } | StartedBy::Schedule { .. } => &run.inputs,
     };
     let inputs = given.iter().map(|(name, value)| RunInput {
         name: name.clone(),
@@ -100,6 +108,7 @@ pub(in super::super) fn summary_of_line(line: &RunLine, commits: Option<&str>) -
         trigger: match &line.started_by {
             StartedBy::Push => "push".to_owned(),
             StartedBy::Manual { by, .. } => by.clone(),
+            StartedBy::Schedule { .. } => "schedule".to_owned(),
         },
         created: time(line.created_at),
         started: started.map(time),

@@ -1,0 +1,2 @@
+ALTER TABLE branch_files DROP COLUMN schedules;
+DROP TABLE schedule_moments;
