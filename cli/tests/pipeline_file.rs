@@ -102,3 +102,49 @@ fn environment_files_of_a_pipeline_file_elsewhere_are_read_when_somebody_says_wh
     let with = roadstead(place.path(), &["validate", "shop.yml", "--root", "."]);
     assert_eq!(with.status.code(), Some(1), "{with:?}");
 }
+
+const WITH_DEFINITION: &str = "version: 1\nname: shop\nimages: { app: { repository: shop } }\nservices:\n  \
+    web: { image: app, container: app, task_definition: { file: ecs/web.json } }\nenvironments:\n  staging:\n    \
+    ecs: { cluster: staging, service: web, task_definition: { variables: { COLOUR: green } } }\n  \
+    production:\n    after: staging\n    ecs: { cluster: production, service: web }\n";
+
+#[test]
+fn a_task_definition_is_checked_as_every_environment_takes_it() {
+    let with = |definition: &str| {
+        let files = [
+            (".roadstead/pipeline.yml", WITH_DEFINITION),
+            ("ecs/web.json", definition),
+        ];
+        validated(&files, &[])
+    };
+    let file = |family: &str| {
+        format!(
+            "{{\n  \"family\": \"{family}\",\n  \"containerDefinitions\": [{{ \"name\": \"app\" }}]\n}}\n"
+        )
+    };
+    let (status, said, _) = with(&file("web-${environment}-${region}"));
+    assert_eq!(status, Some(0), "{said}");
+    let (status, _, said) = with(&file("web-${COLOUR}"));
+    assert_eq!(status, Some(1), "{said}");
+    assert!(
+        said.contains(
+            "`task_definition` of production/web:\necs/web.json:2:13: there is no variable \
+             `COLOUR`, which `family` names\n2 |   \"family\": \"web-${COLOUR}\",\n  |             ^^^^^^^^^^^^^^^\n"
+        ),
+        "{said}"
+    );
+    assert!(!said.contains("staging/web"), "{said}");
+    let (_, _, said) = with("{ \"revision\": 7 }");
+    assert_eq!(
+        said.matches("`revision` is set by ECS").count(),
+        1,
+        "{said}"
+    );
+    let files = [(".roadstead/pipeline.yml", WITH_DEFINITION)];
+    let (status, _, said) = validated(&files, &[]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(
+        said.contains("`task_definition` of staging/web: cannot read "),
+        "{said}"
+    );
+}

@@ -4,7 +4,7 @@
 use crate::authorship::Authorship;
 use crate::deployment::{EcsRollout, OneOff, Trigger};
 use crate::id::{CommitSha, DeploymentId, ImageName, Place, ReleaseId, RunId};
-use crate::release::{Release, Variables};
+use crate::release::{Release, TaskDefinitions, Variables};
 use crate::report::Failure;
 use crate::run::AttemptOutcome;
 use crate::spec::{InputValues, LeftOut, Pipeline};
@@ -41,6 +41,9 @@ pub struct SourcesRead {
     pub authorship: Authorship,
     /// Variables per environment: those of the file over those of its `env_file`, of which the later win.
     pub variables: Variables,
+    /// Task definitions that come out of files.
+    #[serde(default, skip_serializing_if = "TaskDefinitions::is_empty")]
+    pub task_definitions: TaskDefinitions,
     /// Why the trigger does not want this push, if so.
     pub skip: Option<String>,
     /// Steps whose `when` does not hold.

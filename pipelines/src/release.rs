@@ -1,9 +1,13 @@
 //! A release: one commit with the digests of its images, made once and never changed.
 
 use crate::authorship::Authorship;
-use crate::id::{CommitSha, EnvironmentName, ImageDigest, ImageName, ReleaseId, RunId};
+use crate::id::{
+    CommitSha, EnvironmentName, ImageDigest, ImageName, Place, ReleaseId, RunId, ServiceName,
+};
+use crate::spec::{Diagnostics, parse_task_definition};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where an image stands and which bytes it is.
@@ -25,6 +29,43 @@ impl ImageRef {
 
 /// Environment variables per environment, read at the release's commit.
 pub type Variables = BTreeMap<EnvironmentName, BTreeMap<String, String>>;
+
+/// Which file of the repository a place's task definition is, and what its variables stand for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FromFile {
+    /// The file's path.
+    pub file: String,
+    /// All variables, those that Roadstead sets among them.
+    pub variables: BTreeMap<String, String>,
+}
+
+/// Task definitions that come out of files, read at the release's commit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskDefinitions {
+    /// The texts of the files, by path.
+    pub files: BTreeMap<String, String>,
+    /// What each service of each environment takes. The others' are not in files.
+    pub places: BTreeMap<EnvironmentName, BTreeMap<ServiceName, FromFile>>,
+}
+
+impl TaskDefinitions {
+    /// The definition of a place, with its variables put in; none when it comes out of no file.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn of(&self, place: &Place) -> Option<Result<Value, Diagnostics>> {
+        let from = self.places.get(&place.environment)?.get(&place.service)?;
+        let text = self.files.get(&from.file).map_or("", String::as_str);
+        let read = parse_task_definition(&from.file, text, &from.variables, None);
+        Some(read)
+    }
+
+    /// Nothing comes out of a file.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+}
 
 /// What is deployed, promoted and rolled back to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +89,8 @@ pub struct Release {
     pub authorship: Option<Authorship>,
     /// Variables per environment.
     pub variables: Variables,
+    /// Task definitions that come out of files.
+    pub task_definitions: TaskDefinitions,
     /// When it was made.
     pub created_at: Timestamp,
 }

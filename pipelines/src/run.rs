@@ -7,7 +7,7 @@
 use crate::authorship::Authorship;
 use crate::fact::{IllegalTransition, RunFact};
 use crate::id::{CommitSha, ImageName, ProjectName, ReleaseId, RunId, StepName};
-use crate::release::{ImageRef, Variables};
+use crate::release::{ImageRef, TaskDefinitions, Variables};
 use crate::report::Failure;
 use crate::spec::{InputValues, LeftOut, Pipeline, StepAction};
 use crate::started_by::StartedBy;
@@ -56,6 +56,8 @@ pub struct Run {
     /// The file's inputs with their values, once the file is read.
     #[serde(default)]
     pub inputs: InputValues,
+    /// Task definitions that come out of files, once read.
+    pub task_definitions: TaskDefinitions,
     /// Steps that it leaves out because their `when` does not hold, once the file is read.
     pub left_out: LeftOut,
     /// Older runs that are cancelled for it as long as they build, once the file is read.
@@ -252,6 +254,7 @@ impl Run {
             pipeline: None,
             variables: Variables::new(),
             inputs: InputValues::new(),
+            task_definitions: TaskDefinitions::default(),
             left_out: LeftOut::new(),
             supersedes: BTreeSet::new(),
             repositories: BTreeMap::new(),
@@ -276,6 +279,7 @@ impl Run {
                 next.pipeline = Some(read.pipeline.clone());
                 next.variables.clone_from(&read.variables);
                 next.inputs.clone_from(&read.inputs);
+                next.task_definitions.clone_from(&read.task_definitions);
                 next.left_out.clone_from(&read.left_out);
                 next.supersedes.clone_from(&read.supersedes);
                 match &read.skip {

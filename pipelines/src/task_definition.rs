@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// Members that DescribeTaskDefinition adds and RegisterTaskDefinition does not take: the
 /// difference of the two shapes in the API model 2014-11-13.
-const ADDED_BY_ECS: [&str; 9] = [
+pub(crate) const ADDED_BY_ECS: [&str; 9] = [
     "taskDefinitionArn",
     "revision",
     "status",

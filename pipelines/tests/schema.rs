@@ -9,7 +9,7 @@ const DOCUMENTATION: &str = include_str!("../../docs/pipeline-file.md");
 
 /// Refused files whose mistake a schema cannot see: where names lead, and what two values make together, and what
 /// YAML's own readers drop.
-const ONLY_THE_READER_SEES: [&str; 9] = [
+const ONLY_THE_READER_SEES: [&str; 10] = [
     "circle_of_environments",
     "circle_of_steps",
     "image_built_by_no_step",
@@ -19,10 +19,11 @@ const ONLY_THE_READER_SEES: [&str; 9] = [
     "unknown_tag",
     "secret_of_no_environment",
     "variable_of_an_input",
+    "task_definition_without_file",
 ];
 
 /// What the reader says of such mistakes.
-const ONLY_THE_READER_SAYS: [&str; 13] = [
+const ONLY_THE_READER_SAYS: [&str; 14] = [
     "there is no ",
     "is built by no step",
     "is built by step",
@@ -36,6 +37,7 @@ const ONLY_THE_READER_SAYS: [&str; 13] = [
     "is none of its options",
     "`cron`: ",
     "stands in `schedule` twice",
+    "have no `file` to go into",
 ];
 
 fn validator() -> jsonschema::Validator {

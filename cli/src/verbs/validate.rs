@@ -1,5 +1,5 @@
-//! `validate`: finds what is wrong with a pipeline file, and with the environment files that it names,
-//! before a push.
+//! `validate`: finds what is wrong with a pipeline file, and with the environment files and task definitions
+//! that it names, before a push.
 //!
 //! An error is what the server would refuse. A warning is what it takes and somebody may have forgotten.
 
@@ -14,12 +14,15 @@ use std::path::{Path, PathBuf};
 /// Variables for machines of people, where there are any.
 const LOCAL_ENV_FILE: &str = "env/local.env";
 
+/// Stands for the Region of environments that name none.
+const REGION_OF_THE_SERVER: &str = "region";
+
 #[derive(Args)]
 pub(crate) struct ValidateArgs {
     /// The file.
     #[arg(default_value = FILE_NAME)]
     file: PathBuf,
-    /// Where its environment files lie [default: the repository of a file `.roadstead/pipeline.yml`; those of
+    /// Where its environment files and task definitions lie [default: the repository of a file `.roadstead/pipeline.yml`; those of
     /// other files are not read].
     #[arg(long)]
     root: Option<PathBuf>,
@@ -37,7 +40,10 @@ pub(crate) fn validate(args: &ValidateArgs) -> anyhow::Result<()> {
         .map_err(|diagnostics| errors("the file has errors", diagnostics))?;
     let root = args.root.clone().or_else(|| root_of(file));
     let environments = match &root {
-        Some(root) => environment_files(root, &pipeline)?,
+        Some(root) => {
+            task_definitions(root, &pipeline)?;
+            environment_files(root, &pipeline)?
+        }
         None => Vec::new(),
     };
     print_plan(file, &pipeline);
@@ -124,6 +130,38 @@ fn environment_files(root: &Path, pipeline: &Pipeline) -> anyhow::Result<Vec<Env
             wrong.join("\n\n"),
         ))
     }
+}
+
+/// Checks the files of task definitions as every place takes them.
+fn task_definitions(root: &Path, pipeline: &Pipeline) -> anyhow::Result<()> {
+    let mut wrong: Vec<String> = Vec::new();
+    // Which Region the server has is not known here; which one it is makes no mistake.
+    for (place, from) in pipeline.definitions_from_files(REGION_OF_THE_SERVER) {
+        let what = format!("`task_definition` of {place}");
+        let path = root.join(&from.file);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) => {
+                wrong.push(format!("{what}: cannot read {}: {error}", path.display()));
+                continue;
+            }
+        };
+        let service = pipeline.services.get(&place.service);
+        let container = service.and_then(|service| service.container.as_deref());
+        let read = spec::parse_task_definition(&from.file, &text, &from.variables, container);
+        if let Err(diagnostics) = read {
+            let said = diagnostics.to_string();
+            // What is wrong everywhere is said once.
+            if !wrong.iter().any(|told| told.ends_with(&said)) {
+                wrong.push(format!("{what}:\n{said}"));
+            }
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let what = "the task definitions have errors";
+    Err(errors(what, wrong.join("\n\n")))
 }
 
 fn print_plan(file: &Path, pipeline: &Pipeline) {

@@ -114,6 +114,7 @@ fn one(draft: &mut Draft<'_>, run: &Run, first: bool) {
                 authorship: run.authorship.clone(),
                 images: images.clone(),
                 variables: run.variables.clone(),
+                task_definitions: run.task_definitions.clone(),
                 created_at: draft.now,
             };
             let fact = RunFact::ReleaseMade {

@@ -5,6 +5,7 @@ use super::diagnostic::Reporter;
 use super::fields::{list, nearest};
 use super::input::input_variable;
 use super::model::{Gate, Pipeline, StepAction, StepSecret};
+use super::task_definition;
 use super::tree::Node;
 use crate::id::EnvironmentName;
 use indexmap::IndexMap;
@@ -27,6 +28,7 @@ pub(super) fn pipeline(pipeline: &Pipeline, root: &Node, reporter: &mut Reporter
     check.overrides();
     check.percents();
     check.targets();
+    task_definition::check(pipeline, root, reporter);
 }
 
 struct Check<'c, 'r> {

@@ -11,7 +11,7 @@ use super::model::{
 };
 use super::tree::{Entry, Node, Value};
 use super::when::Event;
-use super::{environments, input, keys, schedule, secrets, trigger, values};
+use super::{environments, input, keys, schedule, secrets, task_definition, trigger, values};
 use crate::id::{ImageName, InvalidName, ProjectName, ServiceName, StepName};
 use indexmap::IndexMap;
 use std::hash::Hash;
@@ -322,6 +322,9 @@ fn service(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Ser
     let before_deploy = fields
         .get("before_deploy", reporter)
         .and_then(|entry| before_deploy(entry, reporter));
+    let task_definition = fields
+        .get("task_definition", reporter)
+        .and_then(|entry| task_definition::read(entry, reporter));
     let image = fields.require("image", reporter)?;
     let image = name_of(image, ImageName::parse, reporter)?;
     Some(Service {
@@ -329,6 +332,7 @@ fn service(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Ser
         container,
         health_path,
         before_deploy,
+        task_definition,
     })
 }
 

@@ -8,7 +8,7 @@ use super::model::{
     HttpProbe, Role, Rollback, Verify,
 };
 use super::tree::{Entry, Node, Value};
-use super::{keys, values};
+use super::{keys, task_definition, values};
 use crate::id::{EnvironmentName, ServiceName};
 use indexmap::IndexMap;
 use std::ops::RangeInclusive;
@@ -138,6 +138,7 @@ fn target(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<EcsTarget> {
         memory: partial.memory,
         min_healthy_percent: partial.min_healthy_percent,
         max_percent: partial.max_percent,
+        task_definition: partial.task_definition,
     })
 }
 
@@ -183,6 +184,9 @@ fn partial_target(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> EcsTarget
         memory,
         min_healthy_percent: fields.number("min_healthy_percent", MIN_HEALTHY_PERCENT, reporter),
         max_percent: fields.number("max_percent", MAX_PERCENT, reporter),
+        task_definition: fields
+            .get("task_definition", reporter)
+            .and_then(|entry| task_definition::read(entry, reporter)),
     }
 }
 

@@ -145,8 +145,14 @@ pub(super) const SIDECAR: Keys = Keys {
 
 pub(super) const SERVICE: Keys = Keys {
     what: "service",
-    known: &["image", "container", "health_path", "before_deploy"],
-    later: &["task_definition", "secrets", "variants"],
+    known: &[
+        "image",
+        "container",
+        "health_path",
+        "before_deploy",
+        "task_definition",
+    ],
+    later: &["secrets", "variants"],
     elsewhere: &[
         ("healthcheck", "health_path"),
         ("pre_deploy", "before_deploy"),
@@ -159,6 +165,19 @@ pub(super) const BEFORE_DEPLOY: Keys = Keys {
     known: &["command", "timeout"],
     later: &[],
     elsewhere: &[("run", "command"), ("script", "command")],
+};
+
+/// At a service, in `ecs` of an environment, and in that of an override.
+pub(super) const TASK_DEFINITION: Keys = Keys {
+    what: "task_definition",
+    known: &["base", "file", "variables"],
+    later: &[],
+    elsewhere: &[
+        ("path", "file"),
+        ("template", "file"),
+        ("from", "base"),
+        ("vars", "variables"),
+    ],
 };
 
 pub(super) const ENVIRONMENT: Keys = Keys {
@@ -176,8 +195,9 @@ pub(super) const ENVIRONMENT: Keys = Keys {
         "rollout_timeout",
         "rollback",
     ],
-    later: &["secrets", "task_definition", "before_deploy", "concurrency"],
+    later: &["secrets", "before_deploy", "concurrency"],
     elsewhere: &[
+        ("task_definition", "ecs"),
         ("env", "variables"),
         ("environment", "variables"),
         ("needs", "after"),
@@ -196,8 +216,9 @@ pub(super) const ECS: Keys = Keys {
         "task",
         "min_healthy_percent",
         "max_percent",
+        "task_definition",
     ],
-    later: &["create", "task_definition", "account", "role"],
+    later: &["create", "account", "role"],
     elsewhere: &[("cpu", "task"), ("memory", "task")],
 };
 
@@ -270,7 +291,7 @@ pub(super) mod tests {
 
     const DOCUMENTATION: &str = include_str!("../../../docs/pipeline-file.md");
 
-    const ALL: [&Keys; 23] = [
+    const ALL: [&Keys; 24] = [
         &FILE,
         &TRIGGER,
         &PUSH,
@@ -283,6 +304,7 @@ pub(super) mod tests {
         &WHEN,
         &SIDECAR,
         &SERVICE,
+        &TASK_DEFINITION,
         &ENVIRONMENT,
         &ECS,
         &TASK,

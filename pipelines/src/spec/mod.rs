@@ -21,6 +21,8 @@ mod schedule;
 #[cfg(test)]
 mod schema;
 mod secrets;
+mod task_definition;
+mod task_definition_file;
 mod tree;
 mod trigger;
 mod values;
@@ -40,6 +42,8 @@ pub use model::{
     Verify, When,
 };
 pub use schedule::Schedule;
+pub use task_definition::{BUILT_IN_VARIABLES, DefinitionBase, TaskDefinition};
+pub use task_definition_file::{LARGEST_TASK_DEFINITION, parse_task_definition};
 pub(crate) use trigger::matches_patterns;
 pub use trigger::{Triggered, check_pattern, tag_is_unwanted, triggered_by};
 pub use when::{Event, LeftOut, left_out, wanted_steps};
@@ -79,14 +83,18 @@ pub fn parse(file_name: &str, text: &str) -> Result<Pipeline, Diagnostics> {
 }
 
 fn refuse_large(file_name: &str, text: &str) -> Result<(), Diagnostics> {
+    refuse_larger(file_name, text, LARGEST_FILE)
+}
+
+fn refuse_larger(file_name: &str, text: &str, most: usize) -> Result<(), Diagnostics> {
     let size = text.len();
-    if size <= LARGEST_FILE {
+    if size <= most {
         return Ok(());
     }
     let mut reporter = Reporter::new(file_name, "");
     reporter.error(
         At::START,
-        format!("the file has {size} bytes, at most {LARGEST_FILE} are read"),
+        format!("the file has {size} bytes, at most {most} are read"),
     );
     reporter.finish(None)
 }

@@ -11,6 +11,7 @@ use super::when::Event;
 use crate::durations::Seconds;
 use crate::id::{EnvironmentName, ImageName, ProjectName, ServiceName, StepName};
 use crate::secret::SecretRef;
+use crate::spec::TaskDefinition;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -181,6 +182,9 @@ pub struct Service {
     /// What has to end well on the new image before the service is touched.
     #[serde(default)]
     pub before_deploy: Option<BeforeDeploy>,
+    /// What its next revision is made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_definition: Option<TaskDefinition>,
 }
 
 /// A command that one task of the new image runs before a deployment touches the service, such as a
@@ -295,6 +299,9 @@ pub struct EcsTarget {
     pub min_healthy_percent: Option<u32>,
     /// `maximumPercent`; as the service has it when absent.
     pub max_percent: Option<u32>,
+    /// What the next revision is made from, over what the service says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_definition: Option<TaskDefinition>,
 }
 
 /// What is different for one service; absent means as in the environment.
@@ -314,6 +321,9 @@ pub struct EcsTargetOverride {
     pub min_healthy_percent: Option<u32>,
     /// See [`EcsTarget::max_percent`].
     pub max_percent: Option<u32>,
+    /// See [`EcsTarget::task_definition`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_definition: Option<TaskDefinition>,
 }
 
 /// Where one service runs in one environment. Made by [`Environment::target`].

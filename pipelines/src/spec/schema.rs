@@ -18,6 +18,7 @@ use super::model::Role;
 use super::schedule::MOST_SCHEDULES;
 use super::secrets::MOST_SECRETS;
 use super::when::Event;
+use super::task_definition::{BASES, BUILT_IN_VARIABLES};
 use serde_json::{Value, json};
 use std::ops::RangeInclusive;
 
@@ -163,6 +164,14 @@ fn value(of: &Keys, key: &str) -> Value {
         }
         ("before_deploy", "command") => command(),
         ("before_deploy", "timeout") => text(pattern::POSITIVE_DURATION),
+        ("service" | "ecs", "task_definition") => mapping(&keys::TASK_DEFINITION),
+        ("task_definition", "base") => words(&BASES.map(|(word, _)| word)),
+        ("task_definition", "file") => text(pattern::FILE_PATH),
+        ("task_definition", "variables") => {
+            let mut all = variables();
+            all["propertyNames"]["not"] = words(&BUILT_IN_VARIABLES);
+            all
+        }
         ("environment", "deploy") => words(&DEPLOY.map(|(word, _)| word)),
         ("environment", "ecs") => mapping(&keys::ECS),
         ("environment", "overrides") => named(&keys::OVERRIDE, 1),
@@ -216,6 +225,7 @@ fn together(of: &Keys) -> Value {
                 "else": {"required": ["image", "run"]},
             })
         }
+        "task_definition" => json!({"minProperties": 1, "not": {"required": ["base", "file"]}}),
         "when" | "limits" => json!({"minProperties": 1}),
         "input" => json!({
             "if": {"anyOf": [{"required": ["options"]}, {"properties": {"type": {"const": "choice"}}, "required": ["type"]}]},

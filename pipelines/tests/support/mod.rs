@@ -29,7 +29,7 @@ use roadstead_pipelines::observation::{
     EcsDeployment, PlaceStatus, ProbeSeen, ServiceSeen, StoppedTask,
 };
 use roadstead_pipelines::planner::{Plan, plan};
-use roadstead_pipelines::release::{ImageRef, Variables};
+use roadstead_pipelines::release::{ImageRef, TaskDefinitions, Variables};
 use roadstead_pipelines::run::{AttemptOutcome, Run};
 use roadstead_pipelines::spec::{InputValues, LeftOut, Pipeline, Role};
 use roadstead_pipelines::world::World;
@@ -307,6 +307,7 @@ impl Stage {
                         .clone()
                         .unwrap_or_else(|| self.by(&self.author)),
                     variables: Variables::new(),
+                    task_definitions: TaskDefinitions::default(),
                     skip: None,
                 })),
             }],

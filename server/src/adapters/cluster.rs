@@ -74,6 +74,12 @@ impl Cluster {
         }
     }
 
+    /// The Region of environments that name none.
+    #[must_use]
+    pub fn default_region(&self) -> &str {
+        self.aws.default_region()
+    }
+
     async fn clients(&self, address: &ServiceAddress) -> Arc<Clients> {
         self.aws.clients(address.region.as_deref()).await
     }

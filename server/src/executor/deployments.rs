@@ -1,16 +1,18 @@
 //! Brings a release to a service: registers its task definition, updates the service, and asks ECS to
 //! take a rollout back.
 
+use super::sources::wrong;
 use super::{Executor, Interrupted, Outcome, Tried, may_pass};
 use crate::adapters::aws::AwsError;
-use crate::adapters::cluster::{ServiceAddress, Stopping};
+use crate::adapters::cluster::{Base, ServiceAddress, Stopping};
 use crate::store::EffectRow;
 use jiff::SignedDuration;
 use roadstead_pipelines::deployment::{Deployment, DeploymentState, Kind, Rollout, TakenBackBy};
 use roadstead_pipelines::fact::DeploymentFact;
-use roadstead_pipelines::id::DeploymentId;
+use roadstead_pipelines::id::{DeploymentId, Place};
+use roadstead_pipelines::release::Release;
 use roadstead_pipelines::report::Failure;
-use roadstead_pipelines::spec::{Pipeline, ResolvedTarget};
+use roadstead_pipelines::spec::{DefinitionBase, Pipeline, ResolvedTarget};
 use roadstead_pipelines::task_definition::{Revision, revise};
 use std::collections::BTreeMap;
 
@@ -86,7 +88,10 @@ impl Executor {
             );
             return fail(Failure::failed(message));
         };
-        let base = self.cluster.describe_base(&address).await?;
+        let base = match self.base(&pipeline, release, place, &address).await? {
+            Ok(base) => base,
+            Err(failure) => return fail(failure),
+        };
         let none = BTreeMap::new();
         let revision = Revision {
             container: service.container.as_deref(),
@@ -110,6 +115,27 @@ impl Executor {
             id,
             DeploymentFact::TaskDefinitionRegistered { task_definition },
         ))
+    }
+
+    /// What the next revision of a place is made from. Which file that is was settled at the release's commit, and
+    /// so was what stands in it; a release of a commit that named none goes on from what runs.
+    async fn base(
+        &self,
+        pipeline: &Pipeline,
+        release: &Release,
+        place: &Place,
+        address: &ServiceAddress,
+    ) -> Result<Result<Base, Failure>, Interrupted> {
+        match release.task_definitions.of(place) {
+            Some(Ok(definition)) => Ok(Ok(Base::from_file(definition))),
+            Some(Err(diagnostics)) => Ok(Err(wrong("its task definition", &diagnostics))),
+            None => Ok(Ok(match pipeline.task_definition(place).0 {
+                DefinitionBase::Family => self.cluster.describe_newest(address).await?,
+                DefinitionBase::Service | DefinitionBase::File { .. } => {
+                    self.cluster.describe_base(address).await?
+                }
+            })),
+        }
     }
 
     /// `again`: it was tried before, and how that ended may not have been heard.

@@ -8,7 +8,7 @@ use roadstead_pipelines::authorship::Authorship;
 use roadstead_pipelines::fact::{RunFact, SourcesRead};
 use roadstead_pipelines::git_ref::{GitRef, skip_marker};
 use roadstead_pipelines::id::{ReleaseId, RunId};
-use roadstead_pipelines::release::Variables;
+use roadstead_pipelines::release::{TaskDefinitions, Variables};
 use roadstead_pipelines::report::Failure;
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_pipelines::spec::{
@@ -76,14 +76,17 @@ impl Executor {
             None => self.superseded(&run, remote, &pipeline, before).await?,
             Some(_) => BTreeSet::new(),
         };
-        let variables = if skip.is_none() {
+        let (mut variables, mut task_definitions) = <(Variables, TaskDefinitions)>::default();
+        if skip.is_none() {
             match self.variables(&run, &pipeline).await? {
-                Ok(variables) => variables,
+                Ok(read) => variables = read,
                 Err(failure) => return Ok(Outcome::run_refused(&run.id, failure)),
             }
-        } else {
-            Variables::new()
-        };
+            match self.task_definitions(&run, &pipeline).await? {
+                Ok(read) => task_definitions = read,
+                Err(failure) => return Ok(Outcome::run_refused(&run.id, failure)),
+            }
+        }
         let read = SourcesRead {
             commit: Some(run.commit.clone()),
             pipeline,
@@ -91,6 +94,7 @@ impl Executor {
             author: commit.author,
             authorship: self.authorship(&run).await?,
             variables,
+            task_definitions,
             supersedes,
             skip,
             left_out,
@@ -179,6 +183,37 @@ impl Executor {
                     .iter()
                     .map(|(k, v)| (k.clone(), v.clone())),
             );
+        }
+        Ok(Ok(all))
+    }
+
+    /// Task definitions that come out of files, as each place takes them. What is wrong with one fails the run,
+    /// and no deployment days later.
+    async fn task_definitions(&self, run: &Run, pipeline: &Pipeline) -> Read<TaskDefinitions> {
+        let mut all = TaskDefinitions::default();
+        for (place, from) in pipeline.definitions_from_files(self.cluster.default_region()) {
+            let what = format!("`task_definition` of {place}");
+            if !all.files.contains_key(&from.file) {
+                let text = match self.text(run, &from.file).await {
+                    Ok(Ok(text)) => text,
+                    Ok(Err(failure)) => return Ok(Err(failure)),
+                    Err(error) if error.is_transient() => return Err(error),
+                    Err(error) => return Ok(Err(Failure::failed(format!("{what}: {error}")))),
+                };
+                all.files.insert(from.file.clone(), text);
+            }
+            let text = &all.files[&from.file];
+            let service = pipeline.services.get(&place.service);
+            let container = service.and_then(|service| service.container.as_deref());
+            let read = spec::parse_task_definition(&from.file, text, &from.variables, container);
+            if let Err(diagnostics) = read {
+                let mut failure = wrong(&from.file, &diagnostics);
+                // Another place may give the same file what is missing here.
+                failure.message = format!("{what}: {}", failure.message);
+                return Ok(Err(failure));
+            }
+            let services = all.places.entry(place.environment).or_default();
+            services.insert(place.service, from);
         }
         Ok(Ok(all))
     }
@@ -310,7 +345,7 @@ fn inputs(run: &Run, pipeline: &Pipeline) -> Result<InputValues, Failure> {
 }
 
 /// The failure of a file with mistakes: the first one in the message, all of them as evidence.
-fn wrong(file: &str, diagnostics: &Diagnostics) -> Failure {
+pub(super) fn wrong(file: &str, diagnostics: &Diagnostics) -> Failure {
     let list = diagnostics.list();
     let message = match list {
         [only] => format!(

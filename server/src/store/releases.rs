@@ -25,6 +25,7 @@ struct Record {
     created_at: i64,
     authorship: Option<String>,
     descendants: String,
+    task_definitions: String,
 }
 
 impl Record {
@@ -41,6 +42,7 @@ impl Record {
             descendants: row.json("descendants", &self.descendants)?,
             images: row.json("images", &self.images)?,
             variables: row.json("variables", &self.variables)?,
+            task_definitions: row.json("task_definitions", &self.task_definitions)?,
             created_at: row.time(self.created_at)?,
             authorship: self
                 .authorship
@@ -67,6 +69,7 @@ pub(super) fn insert(connection: &mut AnyConnection, release: &Release) -> Resul
         created_at: micros(release.created_at),
         authorship: release.authorship.as_ref().map(json).transpose()?,
         descendants: json(&release.descendants)?,
+        task_definitions: json(&release.task_definitions)?,
     };
     diesel::insert_into(releases::table)
         .values(record)

@@ -10,6 +10,7 @@ use super::{
 use diesel::prelude::*;
 use jiff::Timestamp;
 use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
+use roadstead_pipelines::release::TaskDefinitions;
 use roadstead_pipelines::run::{Run, RunState, SUCCEEDED};
 use roadstead_pipelines::spec::{InputValues, LeftOut, Trigger};
 use roadstead_pipelines::started_by::StartedBy;
@@ -53,6 +54,8 @@ struct Decided {
     inputs: InputValues,
     left_out: LeftOut,
     supersedes: BTreeSet<RunId>,
+    #[serde(skip_serializing_if = "TaskDefinitions::is_empty")]
+    task_definitions: TaskDefinitions,
 }
 
 /// When a run was over.
@@ -96,6 +99,7 @@ impl Record {
                 inputs: run.inputs.clone(),
                 left_out: run.left_out.clone(),
                 supersedes: run.supersedes.clone(),
+                task_definitions: run.task_definitions.clone(),
             })?,
         })
     }
@@ -123,6 +127,7 @@ impl Record {
             inputs: decided.inputs,
             left_out: decided.left_out,
             supersedes: decided.supersedes,
+            task_definitions: decided.task_definitions,
             repositories: row.json("repositories", &self.repositories)?,
             state: row.json("state", &self.state)?,
             git_ref: self.git_ref,

@@ -150,6 +150,7 @@ diesel::table! {
         created_at -> BigInt,
         authorship -> Nullable<Text>,
         descendants -> Text,
+        task_definitions -> Text,
     }
 }
 

@@ -9,7 +9,7 @@ use roadstead_pipelines::id::{
     ReleaseId, RunId, ServiceName,
 };
 use roadstead_pipelines::observation::Health;
-use roadstead_pipelines::release::{ImageRef, Release, Variables};
+use roadstead_pipelines::release::{ImageRef, Release, TaskDefinitions, Variables};
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_pipelines::spec;
 use roadstead_sandbox::BackendKind::Simulated;
@@ -204,6 +204,7 @@ impl Server {
             authorship: None,
             images: BTreeMap::from([(ImageName::parse("app").unwrap(), image)]),
             variables: Variables::from([(EnvironmentName::parse("staging").unwrap(), variables)]),
+            task_definitions: TaskDefinitions::default(),
             created_at: clock::now(),
         }
     }

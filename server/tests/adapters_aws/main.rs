@@ -9,4 +9,5 @@ mod pushes;
 mod registry;
 mod starts;
 mod support;
+mod task_definition;
 mod turns;

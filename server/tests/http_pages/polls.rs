@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode};
 use roadstead_pipelines::authorship::Authorship;
 use roadstead_pipelines::fact::{Change, RunFact, SourcesRead};
 use roadstead_pipelines::id::RunId;
-use roadstead_pipelines::release::Variables;
+use roadstead_pipelines::release::{TaskDefinitions, Variables};
 use roadstead_pipelines::spec::{self, InputValues, LeftOut};
 use roadstead_protocol::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, PollReply};
 use roadstead_server::store::hash_secret;
@@ -92,6 +92,7 @@ async fn queued(site: &Site, number: u64, step: &str) -> RunId {
             since: vec![],
         },
         variables: Variables::new(),
+        task_definitions: TaskDefinitions::default(),
         skip: None,
         left_out: LeftOut::new(),
         inputs: InputValues::new(),

@@ -16,7 +16,7 @@ use roadstead_pipelines::id::{
     CommitSha, EnvironmentName, ImageDigest, ImageName, Place, ReleaseId, ServiceName,
 };
 use roadstead_pipelines::planner;
-use roadstead_pipelines::release::{ImageRef, Release, Variables};
+use roadstead_pipelines::release::{ImageRef, Release, TaskDefinitions, Variables};
 use roadstead_pipelines::spec::Role;
 use roadstead_pipelines::world::World;
 use roadstead_sandbox::BackendKind::Simulated;
@@ -148,6 +148,7 @@ impl Story {
             authorship: None,
             images: BTreeMap::from([(ImageName::parse("app").unwrap(), image)]),
             variables: Variables::new(),
+            task_definitions: TaskDefinitions::default(),
             created_at: self.stage.now(),
         };
         self.made.insert(commit, id.clone());

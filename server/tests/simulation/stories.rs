@@ -6,7 +6,7 @@ use crate::wire::{At, Call, Moment, Try};
 use roadstead_pipelines::deployment::{Deployment, DeploymentState};
 use roadstead_pipelines::fact::Change;
 use roadstead_pipelines::id::{CommitSha, ImageDigest, ImageName, ReleaseId, RunId};
-use roadstead_pipelines::release::{ImageRef, Release, Variables};
+use roadstead_pipelines::release::{ImageRef, Release, TaskDefinitions, Variables};
 use roadstead_pipelines::run::{AttemptOutcome, RunState};
 use roadstead_sandbox::BackendKind;
 use roadstead_server::adapters::registry::Registry;
@@ -81,6 +81,7 @@ fn release(stage: &Stage, number: u64, image: &str) -> Release {
         authorship: None,
         images: BTreeMap::from([(ImageName::parse("app").unwrap(), image)]),
         variables: Variables::new(),
+        task_definitions: TaskDefinitions::default(),
         created_at: stage.now(),
     }
 }

@@ -10,7 +10,7 @@ use roadstead_pipelines::id::{
     ServiceName,
 };
 use roadstead_pipelines::observation::{EcsDeployment, PlaceStatus, ServiceSeen};
-use roadstead_pipelines::release::{ImageRef, Variables};
+use roadstead_pipelines::release::{FromFile, ImageRef, TaskDefinitions, Variables};
 use roadstead_pipelines::run::AttemptOutcome;
 use roadstead_pipelines::spec::{self, InputValues, LeftOut, Pipeline};
 use roadstead_server::reconciler::Reconciler;
@@ -301,7 +301,23 @@ fn read_of(pipeline: Pipeline) -> SourcesRead {
             since: vec![],
         },
         variables: Variables::new(),
+        task_definitions: task_definitions(),
         skip: None,
+    }
+}
+
+/// What the commits' files say of the service in staging.
+pub(crate) fn task_definitions() -> TaskDefinitions {
+    let file = "ecs/web.json".to_owned();
+    let place = place("staging");
+    let variables = [("environment".to_owned(), "staging \"1\"".to_owned())].into();
+    let from = FromFile {
+        file: file.clone(),
+        variables,
+    };
+    TaskDefinitions {
+        files: [(file, "{ \"family\": \"${environment}\" }\n".to_owned())].into(),
+        places: [(place.environment, [(place.service, from)].into())].into(),
     }
 }
 

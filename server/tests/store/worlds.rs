@@ -79,6 +79,12 @@ async fn everything_survives_reopening(url: &str) {
     assert_eq!(after.place(&production).approvals[0].by, "Ada");
     assert_eq!(after.pipeline, Some(crate::story::pipeline()));
     assert_eq!(store.get_run(&run).await.unwrap(), run_before);
+    assert_eq!(
+        run_before.run.task_definitions,
+        crate::story::task_definitions()
+    );
+    let made = store.get_release(&release).await.unwrap();
+    assert_eq!(made.task_definitions, crate::story::task_definitions());
     assert!(matches!(
         &run_before.run.state,
         RunState::Succeeded { release: Some(made), .. } if *made == release

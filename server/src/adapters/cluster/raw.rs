@@ -21,6 +21,19 @@ pub struct Base {
 }
 
 impl Base {
+    /// A definition as RegisterTaskDefinition takes it, where its tags stand within.
+    #[must_use]
+    pub fn from_file(mut definition: Value) -> Self {
+        let tags = definition
+            .as_object_mut()
+            .and_then(|it| it.shift_remove("tags"));
+        let tags = tags.and_then(|tags| tags.as_array().cloned());
+        Self {
+            definition,
+            tags: tags.unwrap_or_default(),
+        }
+    }
+
     fn arn(&self) -> Option<&str> {
         self.definition["taskDefinitionArn"].as_str()
     }
@@ -84,6 +97,12 @@ pub(super) async fn describe(clients: &Clients, name: &str) -> Result<Base, AwsE
     })
 }
 
+/// `web` of `arn:aws:ecs:eu-west-1:1:task-definition/web:7`.
+fn family_of(definition: &str) -> &str {
+    let name = definition.rsplit('/').next().unwrap_or(definition);
+    name.split(':').next().unwrap_or(name)
+}
+
 /// The images and entry points of a definition's containers, in order.
 fn what_runs(definition: &Value) -> Vec<(&Value, &Value)> {
     let containers = definition["containerDefinitions"].as_array();
@@ -103,6 +122,17 @@ impl Cluster {
         let clients = self.clients(address).await;
         let service = describe_service(&clients, address).await?;
         describe(&clients, service.task_definition().unwrap_or_default()).await
+    }
+
+    /// The newest active definition of the family that a service runs one of.
+    ///
+    /// # Errors
+    /// [`AwsError`].
+    pub async fn describe_newest(&self, address: &ServiceAddress) -> Result<Base, AwsError> {
+        let clients = self.clients(address).await;
+        let service = describe_service(&clients, address).await?;
+        let runs = service.task_definition().unwrap_or_default();
+        describe(&clients, family_of(runs)).await
     }
 
     /// Registers a definition for a deployment and says its ARN. When the family's newest revision
