@@ -7,7 +7,7 @@
 use crate::fact::{DeploymentFact, IllegalTransition};
 use crate::id::{DeploymentId, Place, ReleaseId};
 use crate::report::{Failure, FailureKind};
-use crate::spec::BeforeDeploy;
+use crate::spec::{BeforeDeploy, Create};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,9 @@ pub struct OneOff {
     pub service: String,
     /// The container that does it; when absent the only one, or the first essential.
     pub container: Option<String>,
+    /// The network that it takes where the service is still to be made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create: Option<Create>,
 }
 
 /// A task that runs once, beside the service.
@@ -99,6 +102,14 @@ pub enum Rollout {
         before_deploy: OneOff,
         /// The task, once it was started.
         task: Option<OneOffTask>,
+        /// The service is made afterwards: it does not exist.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        creates: bool,
+    },
+    /// The service is being made.
+    Creating {
+        /// The definition.
+        task_definition: String,
     },
     /// The service is being updated.
     Updating {
@@ -114,6 +125,18 @@ pub enum Rollout {
         /// Since when ECS works on it.
         updated_at: Timestamp,
     },
+}
+
+impl Rollout {
+    /// What ECS is asked for next.
+    fn bringing(task_definition: &str, creates: bool) -> Self {
+        let task_definition = task_definition.to_owned();
+        if creates {
+            Self::Creating { task_definition }
+        } else {
+            Self::Updating { task_definition }
+        }
+    }
 }
 
 /// Who takes a failed deployment back.
@@ -326,7 +349,10 @@ impl Deployment {
                     since,
                     rollout: Rollout::Registering { before_deploy },
                 },
-                Fact::TaskDefinitionRegistered { task_definition },
+                Fact::TaskDefinitionRegistered {
+                    task_definition,
+                    creates,
+                },
             ) => State::RollingOut {
                 since: *since,
                 rollout: match before_deploy {
@@ -334,10 +360,9 @@ impl Deployment {
                         task_definition: task_definition.clone(),
                         before_deploy: before_deploy.clone(),
                         task: None,
+                        creates: *creates,
                     },
-                    None => Rollout::Updating {
-                        task_definition: task_definition.clone(),
-                    },
+                    None => Rollout::bringing(task_definition, *creates),
                 },
             },
             (
@@ -348,6 +373,7 @@ impl Deployment {
                             task_definition,
                             before_deploy,
                             task: None,
+                            creates,
                         },
                 },
                 Fact::BeforeDeployStarted { task },
@@ -360,6 +386,7 @@ impl Deployment {
                         arn: task.clone(),
                         started_at: at,
                     }),
+                    creates: *creates,
                 },
             },
             (
@@ -368,6 +395,7 @@ impl Deployment {
                         Rollout::BeforeDeploy {
                             task_definition,
                             task: Some(_),
+                            creates,
                             ..
                         },
                     ..
@@ -376,9 +404,7 @@ impl Deployment {
             ) => State::RollingOut {
                 // The rollout's own time begins now: a migration may have taken longer.
                 since: at,
-                rollout: Rollout::Updating {
-                    task_definition: task_definition.clone(),
-                },
+                rollout: Rollout::bringing(task_definition, *creates),
             },
             (
                 State::RollingOut {
@@ -386,6 +412,13 @@ impl Deployment {
                     rollout: Rollout::Updating { task_definition },
                 },
                 Fact::ServiceUpdated { rollout },
+            )
+            | (
+                State::RollingOut {
+                    since,
+                    rollout: Rollout::Creating { task_definition },
+                },
+                Fact::ServiceCreated { rollout },
             ) => State::RollingOut {
                 since: *since,
                 rollout: Rollout::Watching {

@@ -48,6 +48,11 @@ pub enum Effect {
         /// For this deployment.
         deployment: DeploymentId,
     },
+    /// Make the service, with the registered definition.
+    CreateService {
+        /// For this deployment.
+        deployment: DeploymentId,
+    },
     /// Ask ECS to take the rollout back.
     StopRollout {
         /// For this deployment.
@@ -95,6 +100,7 @@ impl Effect {
             | Self::WatchBeforeDeploy { .. }
             | Self::StopBeforeDeploy { .. }
             | Self::UpdateService { .. }
+            | Self::CreateService { .. }
             | Self::StopRollout { .. } => Counterpart::Ecs,
         }
     }
@@ -111,6 +117,7 @@ impl Effect {
             Self::WatchBeforeDeploy { .. } => "watch_before_deploy",
             Self::StopBeforeDeploy { .. } => "stop_before_deploy",
             Self::UpdateService { .. } => "update_service",
+            Self::CreateService { .. } => "create_service",
             Self::StopRollout { .. } => "stop_rollout",
         }
     }
@@ -127,6 +134,7 @@ impl Effect {
             | Self::WatchBeforeDeploy { deployment }
             | Self::StopBeforeDeploy { deployment }
             | Self::UpdateService { deployment }
+            | Self::CreateService { deployment }
             | Self::StopRollout { deployment } => deployment.as_str(),
         }
     }

@@ -152,6 +152,9 @@ pub enum DeploymentFact {
     TaskDefinitionRegistered {
         /// The definition's ARN.
         task_definition: String,
+        /// The service does not exist, and is to be made.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        creates: bool,
     },
     /// The task of `before_deploy` was started.
     BeforeDeployStarted {
@@ -163,6 +166,11 @@ pub enum DeploymentFact {
     /// ECS accepted the update.
     ServiceUpdated {
         /// How the rollout is recognised afterwards.
+        rollout: EcsRollout,
+    },
+    /// ECS made the service.
+    ServiceCreated {
+        /// How its first rollout is recognised afterwards.
         rollout: EcsRollout,
     },
     /// The rollout reached `done_when`.
@@ -218,6 +226,7 @@ impl DeploymentFact {
             Self::BeforeDeployStarted { .. } => "before_deploy_started",
             Self::BeforeDeploySucceeded => "before_deploy_succeeded",
             Self::ServiceUpdated { .. } => "service_updated",
+            Self::ServiceCreated { .. } => "service_created",
             Self::RolloutDone => "rollout_done",
             Self::EcsTakesBack { .. } => "ecs_takes_back",
             Self::RollbackOpened { .. } => "rollback_opened",

@@ -60,6 +60,13 @@ impl TaskDefinitions {
         Some(read)
     }
 
+    /// Whether a place's definition comes out of a file.
+    #[must_use]
+    pub fn has(&self, place: &Place) -> bool {
+        let services = self.places.get(&place.environment);
+        services.is_some_and(|services| services.contains_key(&place.service))
+    }
+
     /// Nothing comes out of a file.
     #[must_use]
     pub fn is_empty(&self) -> bool {

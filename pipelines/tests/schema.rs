@@ -9,7 +9,7 @@ const DOCUMENTATION: &str = include_str!("../../docs/pipeline-file.md");
 
 /// Refused files whose mistake a schema cannot see: where names lead, and what two values make together, and what
 /// YAML's own readers drop.
-const ONLY_THE_READER_SEES: [&str; 10] = [
+const ONLY_THE_READER_SEES: [&str; 11] = [
     "circle_of_environments",
     "circle_of_steps",
     "image_built_by_no_step",
@@ -20,10 +20,11 @@ const ONLY_THE_READER_SEES: [&str; 10] = [
     "secret_of_no_environment",
     "variable_of_an_input",
     "task_definition_without_file",
+    "create_without_file",
 ];
 
 /// What the reader says of such mistakes.
-const ONLY_THE_READER_SAYS: [&str; 14] = [
+const ONLY_THE_READER_SAYS: [&str; 16] = [
     "there is no ",
     "is built by no step",
     "is built by step",
@@ -38,6 +39,8 @@ const ONLY_THE_READER_SAYS: [&str; 14] = [
     "`cron`: ",
     "stands in `schedule` twice",
     "have no `file` to go into",
+    "has no `file` to begin with",
+    "cannot be without `subnets`",
 ];
 
 fn validator() -> jsonschema::Validator {

@@ -54,7 +54,7 @@ fn every_file_of_the_examples_is_accepted_and_survives_its_storage() {
         );
         count += 1;
     }
-    assert_eq!(count, 6);
+    assert_eq!(count, 7);
 }
 
 #[test]
@@ -185,6 +185,7 @@ fn a_service_is_where_its_override_and_its_environment_say() {
         memory: None,
         min_healthy_percent: Some(100),
         max_percent: Some(200),
+        create: None,
     };
     assert_eq!(production.target(&service("api")), api);
     let worker = ResolvedTarget {
@@ -195,6 +196,7 @@ fn a_service_is_where_its_override_and_its_environment_say() {
         memory: Some(2048),
         min_healthy_percent: Some(0),
         max_percent: Some(100),
+        create: None,
     };
     assert_eq!(production.target(&service("worker")), worker);
 }

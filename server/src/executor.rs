@@ -386,7 +386,7 @@ impl Executor {
             Effect::PrepareRegistry { run } => self.prepare_registry(run).await,
             Effect::ConfirmImages { run } => self.confirm_images(run, row.attempts).await,
             Effect::RegisterTaskDefinition { deployment } => {
-                self.register_task_definition(deployment).await
+                self.register_task_definition(deployment, row).await
             }
             Effect::StartBeforeDeploy { deployment } => {
                 let error = row.last_error.as_deref();
@@ -397,6 +397,7 @@ impl Executor {
             Effect::UpdateService { deployment } => {
                 self.update_service(deployment, row.attempts > 1).await
             }
+            Effect::CreateService { deployment } => self.create_service(deployment).await,
             Effect::StopRollout { deployment } => self.stop_rollout(deployment, row).await,
         }
     }
@@ -413,6 +414,7 @@ fn refused(effect: &Effect, failure: Failure) -> Outcome {
         | Effect::WatchBeforeDeploy { deployment }
         | Effect::StopBeforeDeploy { deployment }
         | Effect::UpdateService { deployment }
+        | Effect::CreateService { deployment }
         | Effect::StopRollout { deployment } => Outcome::deployment_failed(deployment, failure),
     }
 }

@@ -341,6 +341,7 @@ fn moves(deployment: &Deployment) -> bool {
             Rollout::Watching { .. } => true,
             Rollout::Registering { .. }
             | Rollout::BeforeDeploy { .. }
+            | Rollout::Creating { .. }
             | Rollout::Updating { .. } => false,
         },
         DeploymentState::Verifying { .. } => true,
@@ -391,6 +392,7 @@ fn releases(world: &World, state: &PlaceState) -> BTreeMap<String, ReleaseId> {
             DeploymentState::RollingOut {
                 rollout:
                     Rollout::Updating { task_definition }
+                    | Rollout::Creating { task_definition }
                     | Rollout::Watching {
                         task_definition, ..
                     },

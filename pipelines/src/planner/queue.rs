@@ -90,7 +90,8 @@ fn start_rollback(draft: &mut Draft<'_>, rollback: &Deployment, occupant: Option
             DeploymentState::RollingOut {
                 rollout: Rollout::Registering { .. }
                     | Rollout::BeforeDeploy { .. }
-                    | Rollout::Updating { .. },
+                    | Rollout::Updating { .. }
+                    | Rollout::Creating { .. },
                 ..
             }
         );
@@ -198,6 +199,7 @@ fn start_forward(draft: &mut Draft<'_>, forward: &Deployment, occupant: Option<&
                 cluster: target.cluster,
                 service: target.service,
                 container: service.container.clone(),
+                create: target.create,
             })
         });
         draft.change(Change::Deployment {

@@ -101,6 +101,16 @@ fn rolling_out(
                 Some(limit),
             );
         }
+        Rollout::Creating { .. } => {
+            draft.effect(Effect::CreateService { deployment: id });
+            wait(
+                draft,
+                deployment,
+                "ECS to make the service",
+                since,
+                Some(limit),
+            );
+        }
         Rollout::Watching {
             task_definition,
             ecs,

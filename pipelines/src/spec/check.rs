@@ -1,6 +1,7 @@
 //! Do the names of a file lead somewhere: images, steps, environments, and what two things would
 //! fight over. Finds every mistake; a place is looked up in the tree only when there is one.
 
+use super::create;
 use super::diagnostic::Reporter;
 use super::fields::{list, nearest};
 use super::input::input_variable;
@@ -29,6 +30,7 @@ pub(super) fn pipeline(pipeline: &Pipeline, root: &Node, reporter: &mut Reporter
     check.percents();
     check.targets();
     task_definition::check(pipeline, root, reporter);
+    create::check(pipeline, root, reporter);
 }
 
 struct Check<'c, 'r> {

@@ -8,7 +8,7 @@ use super::model::{
     HttpProbe, Role, Rollback, Verify,
 };
 use super::tree::{Entry, Node, Value};
-use super::{keys, task_definition, values};
+use super::{create, keys, task_definition, values};
 use crate::id::{EnvironmentName, ServiceName};
 use indexmap::IndexMap;
 use std::ops::RangeInclusive;
@@ -139,6 +139,7 @@ fn target(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<EcsTarget> {
         min_healthy_percent: partial.min_healthy_percent,
         max_percent: partial.max_percent,
         task_definition: partial.task_definition,
+        create: partial.create,
     })
 }
 
@@ -187,6 +188,9 @@ fn partial_target(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> EcsTarget
         task_definition: fields
             .get("task_definition", reporter)
             .and_then(|entry| task_definition::read(entry, reporter)),
+        create: fields
+            .get("create", reporter)
+            .and_then(|entry| create::read(entry, reporter)),
     }
 }
 

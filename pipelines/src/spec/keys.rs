@@ -217,9 +217,61 @@ pub(super) const ECS: Keys = Keys {
         "min_healthy_percent",
         "max_percent",
         "task_definition",
+        "create",
     ],
-    later: &["create", "account", "role"],
+    later: &["account", "role"],
     elsewhere: &[("cpu", "task"), ("memory", "task")],
+};
+
+pub(super) const CREATE: Keys = Keys {
+    what: "ecs.create",
+    known: &[
+        "desired_count",
+        "launch_type",
+        "subnets",
+        "security_groups",
+        "assign_public_ip",
+        "target_group",
+        "health_check_grace_period",
+        "service_registry",
+        "service_connect",
+    ],
+    later: &["capacity_provider", "scaling_policy"],
+    elsewhere: &[
+        ("count", "desired_count"),
+        ("replicas", "desired_count"),
+        ("launchType", "launch_type"),
+        ("load_balancer", "target_group"),
+        ("discovery", "service_registry"),
+        ("discovery_name", "service_connect"),
+    ],
+};
+
+pub(super) const TARGET_GROUP: Keys = Keys {
+    what: "target_group",
+    known: &["arn", "container", "port"],
+    later: &[],
+    elsewhere: &[("container_port", "port")],
+};
+
+pub(super) const SERVICE_REGISTRY: Keys = Keys {
+    what: "service_registry",
+    known: &["arn", "container", "port"],
+    later: &[],
+    elsewhere: &[("container_port", "port")],
+};
+
+pub(super) const SERVICE_CONNECT: Keys = Keys {
+    what: "service_connect",
+    known: &[
+        "namespace",
+        "port_name",
+        "discovery_name",
+        "dns_name",
+        "port",
+    ],
+    later: &[],
+    elsewhere: &[("alias", "dns_name")],
 };
 
 pub(super) const TASK: Keys = Keys {
@@ -291,7 +343,7 @@ pub(super) mod tests {
 
     const DOCUMENTATION: &str = include_str!("../../../docs/pipeline-file.md");
 
-    const ALL: [&Keys; 24] = [
+    const ALL: [&Keys; 28] = [
         &FILE,
         &TRIGGER,
         &PUSH,
@@ -307,6 +359,10 @@ pub(super) mod tests {
         &TASK_DEFINITION,
         &ENVIRONMENT,
         &ECS,
+        &CREATE,
+        &TARGET_GROUP,
+        &SERVICE_REGISTRY,
+        &SERVICE_CONNECT,
         &TASK,
         &OVERRIDE,
         &GATE,

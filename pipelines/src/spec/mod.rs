@@ -8,6 +8,7 @@
 //! same answer.
 
 mod check;
+mod create;
 mod cron;
 mod decode;
 mod diagnostic;
@@ -28,6 +29,7 @@ mod trigger;
 mod values;
 mod when;
 
+pub use create::{Create, LaunchType, PortOf, ServiceConnect};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use env_file::{EnvFiles, missing_keys, parse_env_file};
 pub use fields::nearest;

@@ -11,7 +11,7 @@ use super::when::Event;
 use crate::durations::Seconds;
 use crate::id::{EnvironmentName, ImageName, ProjectName, ServiceName, StepName};
 use crate::secret::SecretRef;
-use crate::spec::TaskDefinition;
+use crate::spec::{Create, TaskDefinition};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -264,6 +264,10 @@ impl Environment {
             memory: own.memory.or(self.ecs.memory),
             min_healthy_percent: own.min_healthy_percent.or(self.ecs.min_healthy_percent),
             max_percent: own.max_percent.or(self.ecs.max_percent),
+            create: match (&self.ecs.create, own.create) {
+                (Some(common), Some(own)) => Some(common.with(&own)),
+                (common, own) => own.or_else(|| common.clone()),
+            },
         }
     }
 }
@@ -302,6 +306,9 @@ pub struct EcsTarget {
     /// What the next revision is made from, over what the service says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_definition: Option<TaskDefinition>,
+    /// What the ECS service is made with if it does not exist yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create: Option<Create>,
 }
 
 /// What is different for one service; absent means as in the environment.
@@ -324,6 +331,9 @@ pub struct EcsTargetOverride {
     /// See [`EcsTarget::task_definition`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_definition: Option<TaskDefinition>,
+    /// See [`EcsTarget::create`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create: Option<Create>,
 }
 
 /// Where one service runs in one environment. Made by [`Environment::target`].
@@ -343,6 +353,8 @@ pub struct ResolvedTarget {
     pub min_healthy_percent: Option<u32>,
     /// `maximumPercent`; as the service has it when absent.
     pub max_percent: Option<u32>,
+    /// What the ECS service is made with if it does not exist yet; then it has to exist when absent.
+    pub create: Option<Create>,
 }
 
 /// One condition before a deployment.

@@ -6,6 +6,7 @@
 //! pattern, and a test holds the two together. Nothing refers to anything (`$ref`), because editors show
 //! and complete such places less well. Compiled for tests alone: the product carries the result.
 
+use super::create::{LAUNCH_TYPES, MOST_SECURITY_GROUPS, MOST_SUBNETS, PORT};
 use super::decode::{RETRIES, STEP_CPU, STEP_MEMORY};
 use super::environments::{
     AFTER_ROLLBACK, APPROVALS, CPU, DEPLOY, DONE_WHEN, MAX_PERCENT, MEMORY, MIN_HEALTHY_PERCENT,
@@ -43,6 +44,10 @@ mod pattern {
     pub(super) const ECS_NAME: &str = "^[A-Za-z0-9_-]{1,255}$";
     pub(super) const ECS_SERVICE: &str = "^([A-Za-z0-9_-]|\\{service\\}){1,255}$";
     pub(super) const REGION: &str = "^[a-z]+(-[a-z]+)+-[0-9]+$";
+    pub(super) const SUBNET: &str = "^subnet-[a-z0-9]{1,64}$";
+    pub(super) const SECURITY_GROUP: &str = "^sg-[a-z0-9]{1,64}$";
+    pub(super) const ARN: &str = "^(?=.{1,2048}$)arn:([A-Za-z0-9_-]*:){4}[A-Za-z0-9_:/.+=@-]+$";
+    pub(super) const HOST: &str = "^[A-Za-z0-9_.-]{1,127}$";
     pub(super) const ADDRESS: &str = "^https?://(?!:[^:/?#]*([/?#]|$))[^/?#@\\s\\u0000-\\u001f\\u007f-\\u009f]+([/?#][^\\s\\u0000-\\u001f\\u007f-\\u009f]*)?$";
     pub(super) const HEALTH_PATH: &str = "^/[^\\s\\u0000-\\u001f\\u007f-\\u009f]*$";
     pub(super) const SCRIPT: &str =
@@ -193,6 +198,26 @@ fn value(of: &Keys, key: &str) -> Value {
         ("ecs", "region") => text(pattern::REGION),
         ("ecs", "service") => text(pattern::ECS_SERVICE),
         ("ecs", "task") => mapping(&keys::TASK),
+        ("ecs", "create") => mapping(&keys::CREATE),
+        ("ecs.create", "launch_type") => words(&LAUNCH_TYPES.map(|(word, _)| word)),
+        ("ecs.create", "subnets") => at_most(list(&text(pattern::SUBNET), 1), MOST_SUBNETS),
+        ("ecs.create", "security_groups") => at_most(
+            list(&text(pattern::SECURITY_GROUP), 1),
+            MOST_SECURITY_GROUPS,
+        ),
+        ("ecs.create", "assign_public_ip") => json!({"type": "boolean"}),
+        ("ecs.create", "health_check_grace_period") => text(pattern::DURATION),
+        ("ecs.create", "target_group") => mapping(&keys::TARGET_GROUP),
+        ("ecs.create", "service_registry") => mapping(&keys::SERVICE_REGISTRY),
+        ("ecs.create", "service_connect") => mapping(&keys::SERVICE_CONNECT),
+        ("target_group" | "service_registry", "arn") => text(pattern::ARN),
+        ("target_group" | "service_registry" | "service_connect", "port") => number(&PORT),
+        ("target_group" | "service_registry", "container")
+        | ("service_connect", "port_name" | "discovery_name") => text(pattern::ECS_NAME),
+        ("service_connect", "namespace") => {
+            json!({"anyOf": [text(pattern::HOST), text(pattern::ARN)]})
+        }
+        ("service_connect", "dns_name") => text(pattern::HOST),
         ("ecs", "min_healthy_percent") => number(&MIN_HEALTHY_PERCENT),
         ("ecs", "max_percent") => number(&MAX_PERCENT),
         ("ecs.task", "cpu") => number(&CPU),
@@ -200,7 +225,9 @@ fn value(of: &Keys, key: &str) -> Value {
         ("gate", "healthy") => mapping(&keys::HEALTHY),
         ("gate", "approval") => mapping(&keys::APPROVAL),
         ("healthy", "for") | ("verify", "watch") => text(pattern::DURATION),
-        ("healthy", "min_running") | ("done_when", "serving") => number(&TASKS),
+        ("healthy", "min_running") | ("done_when", "serving") | ("ecs.create", "desired_count") => {
+            number(&TASKS)
+        }
         ("approval", "from") => list(&words(&Role::ALL.map(Role::as_str)), 1),
         ("approval", "count") => number(&APPROVALS),
         ("approval", "not_author") | ("rollback", "auto") => json!({"type": "boolean"}),
@@ -303,6 +330,12 @@ fn text(pattern: &str) -> Value {
     json!({"type": "string", "pattern": pattern})
 }
 
+/// The same list of so many.
+fn at_most(mut list: Value, most: usize) -> Value {
+    list["maxItems"] = most.into();
+    list
+}
+
 fn words(words: &[&str]) -> Value {
     json!({"enum": words})
 }
@@ -389,7 +422,7 @@ mod tests {
     type Reader = fn(&str) -> bool;
 
     /// Each pattern beside what the reader does with the same text.
-    const READERS: [(&str, Reader); 18] = [
+    const READERS: [(&str, Reader); 22] = [
         (pattern::NAME, |text| StepName::parse(text).is_ok()),
         (pattern::INPUT, input::is_input_name),
         (pattern::LINE, |text| {
@@ -415,6 +448,12 @@ mod tests {
             values::ecs_service(text).is_ok()
         }),
         (pattern::REGION, |text| values::region(text).is_ok()),
+        (pattern::SUBNET, |text| values::subnet(text).is_ok()),
+        (pattern::SECURITY_GROUP, |text| {
+            values::security_group(text).is_ok()
+        }),
+        (pattern::ARN, |text| values::arn(text).is_ok()),
+        (pattern::HOST, |text| values::host(text).is_ok()),
         (pattern::ADDRESS, |text| values::address(text).is_ok()),
         (pattern::HEALTH_PATH, |text| {
             values::health_path(text).is_ok()
@@ -466,6 +505,9 @@ mod tests {
             "eu",
             "-west-",
             "arn:",
+            "arn:a:b:c:",
+            "subnet-",
+            "sg-",
             "s",
             "m",
             "h",

@@ -159,6 +159,75 @@ pub(super) fn health_path(text: &str) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
+/// The id of a subnet, `subnet-0a1b`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn subnet(text: &str) -> Result<String, &'static str> {
+    id(text, "subnet-").ok_or("is no subnet, write its id like `subnet-0a1b2c3d4e5f67890`")
+}
+
+/// The id of a security group, `sg-0a1b`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn security_group(text: &str) -> Result<String, &'static str> {
+    id(text, "sg-").ok_or("is no security group, write its id like `sg-0a1b2c3d4e5f67890`")
+}
+
+fn id(text: &str, prefix: &str) -> Option<String> {
+    let rest = text.strip_prefix(prefix)?;
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    ((1..=64).contains(&rest.len()) && rest.bytes().all(allowed)).then(|| text.to_owned())
+}
+
+/// An ARN, of anything.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn arn(text: &str) -> Result<String, &'static str> {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    let is_arn = match parts[..] {
+        ["arn", partition, service, region, account, resource] => {
+            let words = [partition, service, region, account];
+            let allowed = |byte: u8| word(byte) || b":/.+=@".contains(&byte);
+            words.iter().all(|part| part.bytes().all(word))
+                && !resource.is_empty()
+                && resource.bytes().all(allowed)
+        }
+        _ => false,
+    };
+    if is_arn && text.len() <= 2048 {
+        Ok(text.to_owned())
+    } else {
+        Err("is no ARN, write it whole like `arn:aws:elasticloadbalancing:eu-west-1:…`")
+    }
+}
+
+/// A namespace of Cloud Map, by name or ARN.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn namespace(text: &str) -> Result<String, &'static str> {
+    if text.starts_with("arn:") {
+        return arn(text);
+    }
+    host(text).map_err(|_| "is no namespace, write its name or its ARN")
+}
+
+/// A host's name.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn host(text: &str) -> Result<String, &'static str> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if !(1..=127).contains(&text.len()) || !text.bytes().all(allowed) {
+        return Err("is no name of a host: use 1 to 127 letters, digits, `-`, `_` and `.`");
+    }
+    Ok(text.to_owned())
+}
+
 /// Any text without control characters other than line breaks and tabs.
 ///
 /// # Errors
@@ -249,6 +318,35 @@ mod tests {
         ] {
             assert!(ecs_service(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn ids_and_arns() {
+        let group = "arn:aws:elasticloadbalancing:eu-west-1:1:targetgroup/shop/73e2";
+        for text in [
+            group,
+            "arn:aws-cn:a:::b",
+            "arn:aws:servicediscovery:eu-west-1:1:service/srv-a",
+        ] {
+            assert!(arn(text).is_ok(), "{text}");
+        }
+        for text in [
+            "arn:aws:a::b",
+            "targetgroup/shop",
+            "arn:aws:a:b:c:",
+            "arn:aws:a:b:c:d e",
+            "arn:a/b:a:b:c:d",
+        ] {
+            assert!(arn(text).is_err(), "{text}");
+        }
+        assert!(subnet("subnet-0a1b").is_ok());
+        assert!(security_group("sg-0a1b").is_ok());
+        for text in ["subnet-", "sg-1", "subnet-A", "0a1b"] {
+            assert!(subnet(text).is_err(), "{text}");
+        }
+        assert!(namespace("shop.internal").is_ok());
+        assert!(namespace(group).is_ok());
+        assert!(namespace("arn:shop").is_err());
     }
 
     #[test]

@@ -27,6 +27,10 @@ impl Stage {
             back.status = "PRIMARY".into();
             back.rollout_state = Some("COMPLETED".into());
             service.deployments = vec![back];
+        } else if under_way {
+            // A first rollout, with nothing to go back to.
+            service.deployments[0].rollout_state = Some("FAILED".into());
+            service.deployments[0].rollout_reason = "Service deployment stopped by user.".into();
         }
     }
 

@@ -10,6 +10,7 @@
 )]
 
 mod before_deploy;
+mod create;
 mod ecs;
 mod file;
 mod starts;
@@ -328,9 +329,13 @@ impl Stage {
                 let release = self.world.deployments[deployment].release.clone();
                 let task_definition = format!("td-{}", release.number());
                 self.definitions.insert(task_definition.clone(), release);
+                let creates = self.is_to_be_made(deployment);
                 vec![Change::Deployment {
                     deployment: deployment.clone(),
-                    fact: DeploymentFact::TaskDefinitionRegistered { task_definition },
+                    fact: DeploymentFact::TaskDefinitionRegistered {
+                        task_definition,
+                        creates,
+                    },
                 }]
             }
             Effect::StartBeforeDeploy { deployment } => vec![Change::Deployment {
@@ -369,6 +374,7 @@ impl Stage {
                     fact: DeploymentFact::ServiceUpdated { rollout },
                 }]
             }
+            Effect::CreateService { deployment } => self.create_service(deployment),
             Effect::StopRollout { deployment } => {
                 let place = self.world.deployments[deployment].place.clone();
                 self.take_back(&place);

@@ -3,9 +3,10 @@
 //!
 //! A task definition stays raw JSON from describe to register, so that a member which is newer than
 //! the SDK is not lost. Every change is observed first, so that it may be asked for again after a
-//! crash. Desired counts are never sent. What is remembered here never changes in AWS: definitions,
+//! crash. Desired counts are sent only when a service is made. What is remembered here never changes in AWS: definitions,
 //! service revisions, and the last words of tasks that stopped.
 
+mod create;
 mod definitions;
 mod last_words;
 mod memory;
@@ -15,6 +16,7 @@ mod raw;
 mod rollout;
 mod tasks;
 
+pub use create::NewService;
 pub use one_off::{OneOffSeen, OneOffStart};
 pub use raw::Base;
 pub use rollout::Stopping;

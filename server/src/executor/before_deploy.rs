@@ -34,6 +34,7 @@ impl Executor {
                     task_definition,
                     before_deploy,
                     task: None,
+                    creates,
                 },
         } = &deployment.state
         else {
@@ -64,6 +65,7 @@ impl Executor {
             task_definition,
             container: before_deploy.container.as_deref(),
             command: &before_deploy.run.command,
+            create: before_deploy.create.as_ref().filter(|_| *creates),
             deployment: id.as_str(),
             token: &token,
         };
@@ -132,9 +134,9 @@ fn address(one_off: &OneOff) -> ServiceAddress {
     }
 }
 
-/// What tells the task of this deployment from all others. The number of a deployment may be given again
+/// What tells the task of this deployment, or the service that it makes, from all others. The number of a deployment may be given again
 /// after the database came back from a copy.
-fn token(deployment: &Deployment, task_definition: &str) -> String {
+pub(super) fn token(deployment: &Deployment, task_definition: &str) -> String {
     let of = format!(
         "{} {} {task_definition}",
         deployment.id, deployment.created_at

@@ -1,10 +1,11 @@
 //! Brings a release to a service: registers its task definition, updates the service, and asks ECS to
 //! take a rollout back.
 
+use super::before_deploy::token;
 use super::sources::wrong;
 use super::{Executor, Interrupted, Outcome, Tried, may_pass};
 use crate::adapters::aws::AwsError;
-use crate::adapters::cluster::{Base, ServiceAddress, Stopping};
+use crate::adapters::cluster::{Base, NewService, ServiceAddress, Stopping};
 use crate::store::EffectRow;
 use jiff::SignedDuration;
 use roadstead_pipelines::deployment::{Deployment, DeploymentState, Kind, Rollout, TakenBackBy};
@@ -53,7 +54,11 @@ impl Executor {
         }))
     }
 
-    pub(super) async fn register_task_definition(&self, id: &DeploymentId) -> Tried {
+    pub(super) async fn register_task_definition(
+        &self,
+        id: &DeploymentId,
+        row: &EffectRow,
+    ) -> Tried {
         let detail = self.store.get_deployment(id).await?;
         let (deployment, release) = (&detail.deployment, &detail.release);
         let DeploymentState::RollingOut {
@@ -88,6 +93,16 @@ impl Executor {
             );
             return fail(Failure::failed(message));
         };
+        let creates = match &ecs.create {
+            Some(_) if release.task_definitions.has(place) => {
+                match self.cluster.find_service(&address).await {
+                    Ok(()) => false,
+                    Err(error) if error.is_absence() && !may_pass(&error, row) => true,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Some(_) | None => false,
+        };
         let base = match self.base(&pipeline, release, place, &address).await? {
             Ok(base) => base,
             Err(failure) => return fail(failure),
@@ -113,7 +128,10 @@ impl Executor {
         let task_definition = self.cluster.register(region, &next, id.as_str()).await?;
         Ok(Outcome::deployment(
             id,
-            DeploymentFact::TaskDefinitionRegistered { task_definition },
+            DeploymentFact::TaskDefinitionRegistered {
+                task_definition,
+                creates,
+            },
         ))
     }
 
@@ -180,7 +198,7 @@ impl Executor {
                 if error.is_transient()
                     && self.clock.now().duration_since(*since) >= rollout_timeout =>
             {
-                let failure = not_accepted(&error, rollout_timeout);
+                let failure = not_accepted("the update", &error, rollout_timeout);
                 return Ok(Outcome::deployment_failed(id, failure));
             }
             Err(error) => return Err(error.into()),
@@ -189,6 +207,58 @@ impl Executor {
             id,
             DeploymentFact::ServiceUpdated { rollout },
         ))
+    }
+
+    pub(super) async fn create_service(&self, id: &DeploymentId) -> Tried {
+        let deployment = self.store.get_deployment(id).await?.deployment;
+        let DeploymentState::RollingOut {
+            rollout: Rollout::Creating { task_definition },
+            since,
+        } = &deployment.state
+        else {
+            return Ok(Outcome::moved_on());
+        };
+        let Target {
+            pipeline,
+            ecs,
+            address,
+            rollout_timeout,
+        } = match self.target(&deployment).await? {
+            Ok(target) => target,
+            Err(failure) => return Ok(Outcome::deployment_failed(id, failure)),
+        };
+        let place = &deployment.place;
+        let Some(create) = &ecs.create else {
+            let message = format!(
+                "{place} has no ECS service yet, and the pipeline file no longer has `create` for it"
+            );
+            return Ok(Outcome::deployment_failed(id, Failure::failed(message)));
+        };
+        let service = pipeline.services.get(&place.service);
+        let new = NewService {
+            task_definition,
+            container: service.and_then(|service| service.container.as_deref()),
+            create,
+            min_healthy_percent: ecs.min_healthy_percent,
+            max_percent: ecs.max_percent,
+            token: &token(&deployment, task_definition),
+        };
+        self.check_leases()?;
+        match self.cluster.create_service(&address, &new).await {
+            Ok(rollout) => {
+                let fact = DeploymentFact::ServiceCreated { rollout };
+                Ok(Outcome::deployment(id, fact))
+            }
+            // As with an update: given up where nothing is under way at this moment.
+            Err(error)
+                if error.is_transient()
+                    && self.clock.now().duration_since(*since) >= rollout_timeout =>
+            {
+                let failure = not_accepted("the service", &error, rollout_timeout);
+                Ok(Outcome::deployment_failed(id, failure))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(super) async fn stop_rollout(&self, id: &DeploymentId, row: &EffectRow) -> Tried {
@@ -229,9 +299,9 @@ impl Executor {
 }
 
 /// ECS could not be reached, or did not want to, for as long as a rollout may take.
-fn not_accepted(error: &AwsError, limit: SignedDuration) -> Failure {
+fn not_accepted(what: &str, error: &AwsError, limit: SignedDuration) -> Failure {
     let seconds = limit.as_secs();
-    let message = format!("ECS did not accept the update within {seconds} s: {error}");
+    let message = format!("ECS did not accept {what} within {seconds} s: {error}");
     Failure::timed_out(message).with_details(vec![
         "an answer may have been lost: look at what the service runs before going on".into(),
     ])

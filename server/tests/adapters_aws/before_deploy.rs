@@ -162,6 +162,7 @@ async fn what_was_started_is_found_and_what_was_not_is_given_up_after_its_time()
             cluster: "shop".into(),
             service: "web".into(),
             container: Some("tool".into()),
+            create: None,
         };
         if is_started {
             // As an earlier try did whose answer was lost.
@@ -195,6 +196,7 @@ async fn what_was_started_is_found_and_what_was_not_is_given_up_after_its_time()
             }),
             fact(DeploymentFact::TaskDefinitionRegistered {
                 task_definition: task_definition.to_owned(),
+                creates: false,
             }),
         ];
         let decide = |_: &_| Ok(changes.clone());

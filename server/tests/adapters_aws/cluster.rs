@@ -263,6 +263,7 @@ async fn a_task_that_was_started_with_other_parameters_is_there_and_no_second_on
         task_definition: &base,
         container: None,
         command: &command,
+        create: None,
         deployment: "shop.d1",
         token: "shop-d1",
     };

@@ -548,6 +548,7 @@ async fn an_update_that_ecs_never_takes_ends_with_the_reason() {
         }),
         fact(DeploymentFact::TaskDefinitionRegistered {
             task_definition: "arn:aws:ecs:eu-north-1:000000000000:task-definition/web:9".into(),
+            creates: false,
         }),
     ];
     let began = clock::now() - jiff::SignedDuration::from_hours(2);

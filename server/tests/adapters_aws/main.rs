@@ -4,6 +4,7 @@
 
 mod before_deploy;
 mod cluster;
+mod create;
 mod executor;
 mod pushes;
 mod registry;

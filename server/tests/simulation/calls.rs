@@ -41,6 +41,7 @@ told_in! {
     WatchBeforeDeploy: Migrated,
     StopBeforeDeploy: Hung,
     UpdateService: Migrated,
+    CreateService: Created,
     StopRollout: TakenBack,
 }
 

@@ -26,6 +26,8 @@ pub(crate) enum Story {
     Pushed,
     /// A release is deployed, with a task before it.
     Migrated,
+    /// A release comes to a place whose service does not exist yet.
+    Created,
     /// That task does not end.
     Hung,
     /// A release whose tasks exit follows a good one.
@@ -36,9 +38,10 @@ pub(crate) enum Story {
 }
 
 /// Those without faults.
-pub(crate) const STORIES: [Story; 4] = [
+pub(crate) const STORIES: [Story; 5] = [
     Story::Pushed,
     Story::Migrated,
+    Story::Created,
     Story::Hung,
     Story::TakenBack,
 ];
@@ -118,7 +121,9 @@ impl Story {
         match self {
             // Nothing runs there: it has the registry, which the simulated one has not.
             Self::Pushed => BackendKind::Docker,
-            Self::Migrated | Self::Hung | Self::TakenBack | Self::GivenUp => BackendKind::Simulated,
+            Self::Migrated | Self::Created | Self::Hung | Self::TakenBack | Self::GivenUp => {
+                BackendKind::Simulated
+            }
         }
     }
 
@@ -127,6 +132,7 @@ impl Story {
         match self {
             Self::Pushed => pushed(stage, sources).await,
             Self::Migrated => migrated(stage).await,
+            Self::Created => created(stage).await,
             Self::Hung => hung(stage).await,
             Self::TakenBack => taken_back(stage).await,
             Self::GivenUp => given_up(stage).await,
@@ -153,6 +159,39 @@ async fn migrated(stage: &mut Stage) {
     // The one that was there, the service's own, and that of the task beside it.
     let made = ["RegisterTaskDefinition", "RunTask", "UpdateService"];
     assert_eq!(made.map(|it| effective(stage, it)), [3, 1, 1]);
+}
+
+async fn created(stage: &mut Stage) {
+    stage
+        .ecs("CreateCluster", json!({"clusterName": "staging"}))
+        .await;
+    let file = FILE
+        .replace("container: app", "task_definition: { file: web.json }")
+        .replace(
+            "service: web }",
+            "service: web, create: { desired_count: 2 } }",
+        );
+    let mut release = release(stage, 1, "shop/app");
+    let definition = json!({
+        "family": "web-${environment}", "containerDefinitions": containers("0@10h"),
+    });
+    for (place, from) in pipeline(&file).definitions_from_files("us-east-1") {
+        let all = &mut release.task_definitions;
+        all.files.insert(from.file.clone(), definition.to_string());
+        let services = all.places.entry(place.environment).or_default();
+        services.insert(place.service, from);
+    }
+    bring(stage, release, &file).await;
+    let deployment = ended(stage, 1).await;
+    let DeploymentState::Deployed {
+        task_definition, ..
+    } = &deployment.state
+    else {
+        panic!("{deployment:?}")
+    };
+    runs(stage, task_definition).await;
+    let made = ["RegisterTaskDefinition", "CreateService", "UpdateService"];
+    assert_eq!(made.map(|it| effective(stage, it)), [1, 1, 0]);
 }
 
 async fn hung(stage: &mut Stage) {

@@ -345,6 +345,7 @@ fn success_of(effect: &Effect) -> Change {
             deployment: deployment.clone(),
             fact: DeploymentFact::TaskDefinitionRegistered {
                 task_definition: definition_of("staging", deployment.number()),
+                creates: false,
             },
         },
         Effect::UpdateService { deployment } => Change::Deployment {
@@ -363,5 +364,6 @@ fn success_of(effect: &Effect) -> Change {
         Effect::StartBeforeDeploy { .. }
         | Effect::WatchBeforeDeploy { .. }
         | Effect::StopBeforeDeploy { .. } => panic!("these stories do nothing before"),
+        Effect::CreateService { .. } => panic!("these stories have their services"),
     }
 }

@@ -1,12 +1,15 @@
 //! One task beside a service: with its definition, in its network, and with a command of its own.
 
+use super::create::{launch_type, network};
 use super::tasks::stopped;
-use super::{Cluster, ServiceAddress, describe_service, raw};
+use super::{Cluster, Service, ServiceAddress, describe_service, raw};
 use crate::adapters::aws::{AwsError, Clients};
 use crate::clock;
+use aws_sdk_ecs::operation::run_task::builders::RunTaskFluentBuilder;
 use aws_sdk_ecs::types::{DesiredStatus, Task};
 use jiff::SignedDuration;
 use roadstead_pipelines::observation::StoppedTask;
+use roadstead_pipelines::spec::Create;
 use roadstead_pipelines::task_definition::{container_of, one_off};
 
 /// The last lines of a task that failed are waited for so long after its end.
@@ -21,6 +24,8 @@ pub struct OneOffStart<'a> {
     pub container: Option<&'a str>,
     /// The words of the command.
     pub command: &'a [String],
+    /// What the service is to be made with, when there is none yet whose network and capacity the task could take.
+    pub create: Option<&'a Create>,
     /// For this deployment.
     pub deployment: &'a str,
     /// At most 36 letters, digits and `-`: the same for each try, and no other task's.
@@ -98,8 +103,6 @@ impl Cluster {
         let definition = self
             .register(region, &definition, wanted.deployment)
             .await?;
-        let service = describe_service(&clients, address).await?;
-        let strategy = service.capacity_provider_strategy.clone();
         let request = clients
             .ecs
             .run_task()
@@ -107,15 +110,12 @@ impl Cluster {
             .task_definition(definition)
             .count(1)
             .client_token(wanted.token)
-            .started_by(wanted.token)
-            .set_network_configuration(service.network_configuration().cloned())
-            .set_platform_version(service.platform_version().map(str::to_owned))
-            .set_placement_constraints(some_of(service.placement_constraints()))
-            .set_placement_strategy(some_of(service.placement_strategy()));
-        // One of the two.
-        let request = match strategy.filter(|strategy| !strategy.is_empty()) {
-            Some(strategy) => request.set_capacity_provider_strategy(Some(strategy)),
-            None => request.set_launch_type(service.launch_type().cloned()),
+            .started_by(wanted.token);
+        let request = match wanted.create {
+            Some(create) => request
+                .set_network_configuration(network(create))
+                .set_launch_type(launch_type(create)),
+            None => as_service(request, &describe_service(&clients, address).await?),
         };
         let answer = request.send().await;
         let answer = answer.map_err(|error| match AwsError::of(ACTION, &error) {
@@ -219,6 +219,20 @@ impl Cluster {
             Err(error) if !error.has_code("InvalidParameterException") => Err(error),
             Ok(_) | Err(_) => Ok(()),
         }
+    }
+}
+
+/// In the service's network and capacity.
+fn as_service(request: RunTaskFluentBuilder, service: &Service) -> RunTaskFluentBuilder {
+    let request = request
+        .set_network_configuration(service.network_configuration().cloned())
+        .set_platform_version(service.platform_version().map(str::to_owned))
+        .set_placement_constraints(some_of(service.placement_constraints()))
+        .set_placement_strategy(some_of(service.placement_strategy()));
+    // One of the two.
+    match some_of(service.capacity_provider_strategy()) {
+        Some(strategy) => request.set_capacity_provider_strategy(Some(strategy)),
+        None => request.set_launch_type(service.launch_type().cloned()),
     }
 }
 

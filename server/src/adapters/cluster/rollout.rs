@@ -20,14 +20,14 @@ pub enum Stopping {
     },
 }
 
-fn primary(service: &Service) -> Option<&Deployment> {
+pub(super) fn primary(service: &Service) -> Option<&Deployment> {
     service
         .deployments()
         .iter()
         .find(|deployment| deployment.status() == Some("PRIMARY"))
 }
 
-fn id(deployment: &Deployment) -> String {
+pub(super) fn id(deployment: &Deployment) -> String {
     deployment.id().unwrap_or_default().to_owned()
 }
 

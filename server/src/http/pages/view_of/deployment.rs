@@ -81,6 +81,7 @@ fn reason(deployment: &Deployment, waiting: Option<&str>) -> String {
                 format!("runs `{}` first", before_deploy.run.shown())
             }
             Progress::Updating { .. } => "asking ECS for the update".to_owned(),
+            Progress::Creating { .. } => "asking ECS for the service".to_owned(),
             Progress::Watching { .. } => "ECS replaces the tasks".to_owned(),
         },
         DeploymentState::Verifying { .. } => "health and probes have to hold".to_owned(),
