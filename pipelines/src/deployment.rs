@@ -64,7 +64,7 @@ pub struct OneOff {
     pub container: Option<String>,
     /// The network that it takes where the service is still to be made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub create: Option<Create>,
+    pub create: Option<Box<Create>>,
 }
 
 /// A task that runs once, beside the service.

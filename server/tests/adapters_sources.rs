@@ -173,12 +173,12 @@ async fn a_fetched_commit_can_be_read() {
         .await
         .unwrap();
     assert_eq!(text, b"version: 1\n");
-    let heads = world
+    let branches = world
         .sources
         .branches(&world.project, &world.remote())
         .await
         .unwrap();
-    assert_eq!(heads, BTreeMap::from([(MAIN.to_owned(), commit)]));
+    assert_eq!(branches.heads, BTreeMap::from([(MAIN.to_owned(), commit)]));
 }
 
 #[tokio::test]

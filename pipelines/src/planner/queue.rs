@@ -199,7 +199,7 @@ fn start_forward(draft: &mut Draft<'_>, forward: &Deployment, occupant: Option<&
                 cluster: target.cluster,
                 service: target.service,
                 container: service.container.clone(),
-                create: target.create,
+                create: target.create.map(Box::new),
             })
         });
         draft.change(Change::Deployment {

@@ -18,8 +18,8 @@ use super::keys::{self, tests::section};
 use super::model::Role;
 use super::schedule::MOST_SCHEDULES;
 use super::secrets::MOST_SECRETS;
-use super::when::Event;
 use super::task_definition::{BASES, BUILT_IN_VARIABLES};
+use super::when::Event;
 use serde_json::{Value, json};
 use std::ops::RangeInclusive;
 

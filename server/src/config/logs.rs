@@ -81,7 +81,7 @@ impl S3 {
             if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
                 return Err("endpoint_url begins with https:// or http://".into());
             }
-            if url.path().trim_matches('/') != "" || url.query().is_some() {
+            if !url.path().trim_matches('/').is_empty() || url.query().is_some() {
                 return Err(
                     "endpoint_url ends with the host: the bucket is named by `bucket`".into(),
                 );

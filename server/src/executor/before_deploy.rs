@@ -65,7 +65,7 @@ impl Executor {
             task_definition,
             container: before_deploy.container.as_deref(),
             command: &before_deploy.run.command,
-            create: before_deploy.create.as_ref().filter(|_| *creates),
+            create: before_deploy.create.as_deref().filter(|_| *creates),
             deployment: id.as_str(),
             token: &token,
         };

@@ -188,7 +188,13 @@ steps:
     #[test]
     fn everything_that_a_step_says_reaches_the_runner() {
         let pipeline = spec::parse("pipeline.yml", FILE).unwrap();
-        let steps = steps_of(&pipeline, &LeftOut::default(), &BTreeMap::new(), "c0ffee");
+        let decided = Decided {
+            left_out: &LeftOut::default(),
+            inputs: &InputValues::default(),
+            repositories: &BTreeMap::new(),
+            commit: "c0ffee",
+        };
+        let steps = steps_of(&pipeline, decided);
         let [test] = steps.as_slice() else {
             panic!("{steps:?}");
         };

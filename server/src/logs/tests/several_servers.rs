@@ -71,9 +71,9 @@ async fn pieces_that_go_to_either_server_at_once_make_the_very_log(stage: Stage)
 }
 
 /// Whether a runner that is answered so goes on at `length`.
-fn goes_on_at(answer: Result<u64, LogError>, length: u64) {
+fn goes_on_at(answer: &Result<u64, LogError>, length: u64) {
     assert!(
-        matches!(answer, Ok(at) | Err(LogError::Offset { length: at }) if at == length),
+        matches!(answer, Ok(at) | Err(LogError::Offset { length: at }) if *at == length),
         "{answer:?}"
     );
 }
@@ -85,7 +85,7 @@ async fn no_length_is_believed_that_another_server_may_have_changed(stage: Stage
     first.append(key(), 0, b"one\n"[..].into()).await.unwrap();
     // The very bytes again: refused, or acknowledged a second time.
     let behind = second.append(key(), 0, b"one\n"[..].into()).await;
-    goes_on_at(behind, 4);
+    goes_on_at(&behind, 4);
     assert_eq!(
         second.append(key(), 4, b"two\n"[..].into()).await.unwrap(),
         8
