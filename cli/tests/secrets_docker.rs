@@ -389,6 +389,14 @@ fn a_canary_is_found_where_it_is() {
         .env("LEAK", &canary.value)
         .spawn();
     let mut child = child.unwrap();
+    // A process is there a moment before what it was started with is.
+    let environment = format!("/proc/{}/environ", child.id());
+    for _ in 0..500 {
+        if fs::read(&environment).is_ok_and(|bytes| !bytes.is_empty()) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     let found = std::panic::catch_unwind(|| canary.is_in_no_process(&[std::process::id()]));
     child.kill().unwrap();
     child.wait().unwrap();
