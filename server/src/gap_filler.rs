@@ -8,11 +8,11 @@
 //! Each of several servers looks by itself: what two find at once is stored once, and a look costs the
 //! forge one listing of refs.
 
-use crate::adapters::sources::{Remote, Sources, SourcesError};
+use crate::adapters::sources::{Remote, Sources};
 use crate::http::webhooks;
-use crate::store::{Accepted, Decision, GAP_FILLER, NewDelivery, Store, StoreError};
+use crate::rounds::{self, BrokenOff, Look};
+use crate::store::{Accepted, Decision, GAP_FILLER, NewDelivery, Store};
 use crate::wake::Bell;
-use futures_util::future::join_all;
 use roadstead_pipelines::heads::moved;
 use roadstead_pipelines::id::{CommitSha, ProjectName};
 use serde_json::json;
@@ -21,26 +21,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-/// Between two looks at a repository.
-const EVERY: Duration = Duration::from_secs(300);
-/// How soon it is looked again when something failed.
-const AGAIN: Duration = Duration::from_secs(20);
 /// The webhook of a push that was just made is given so long to arrive.
 const GRACE: Duration = Duration::from_secs(10);
-/// Repositories that are asked at the same time.
-const AT_ONCE: usize = 4;
-
-/// Why a look ended early. The next one begins where it did.
-#[derive(Debug, thiserror::Error)]
-pub enum Unfilled {
-    /// The database.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The repository.
-    #[error(transparent)]
-    Sources(#[from] SourcesError),
-}
-
 /// What is looked at. Cheap to clone.
 #[derive(Clone)]
 pub struct GapFiller {
@@ -62,67 +44,7 @@ impl GapFiller {
 
     /// Looks at every repository until it is told to stop.
     pub async fn run(self, remotes: BTreeMap<ProjectName, Remote>, stop: CancellationToken) {
-        let at_once = Semaphore::new(AT_ONCE);
-        let watching = remotes
-            .iter()
-            .map(|(project, remote)| self.watch(project, remote, &at_once));
-        stop.run_until_cancelled(join_all(watching)).await;
-    }
-
-    async fn watch(&self, project: &ProjectName, remote: &Remote, at_once: &Semaphore) {
-        loop {
-            let rest = match self.look(project, remote, at_once).await {
-                Ok(made) => {
-                    if made > 0 {
-                        tracing::info!(%project, made, "runs of pushes that no webhook told of");
-                    }
-                    EVERY
-                }
-                Err(error) => {
-                    tracing::warn!(%project, "branches could not be compared: {error}");
-                    AGAIN
-                }
-            };
-            tokio::time::sleep(rest).await;
-        }
-    }
-
-    /// Looks at one repository: how many runs were made.
-    async fn look(
-        &self,
-        project: &ProjectName,
-        remote: &Remote,
-        at_once: &Semaphore,
-    ) -> Result<usize, Unfilled> {
-        let branches = {
-            let _turn = at_once.acquire().await;
-            self.sources.branches(project, remote).await?
-        };
-        let noted = self.store.noted_heads(project, &remote.address).await?;
-        let mut moved = moved(noted.as_ref(), &branches.heads);
-        if !moved.is_empty() {
-            moved = self.store.untold(project, moved).await?;
-        }
-        if !moved.is_empty() {
-            tokio::time::sleep(GRACE).await;
-            moved = self.store.untold(project, moved).await?;
-        }
-        let (mut made, mut failed) = (0, None);
-        for (git_ref, commit) in moved {
-            match self.tell(project, remote, &git_ref, &commit).await {
-                Ok(is_run) => made += usize::from(is_run),
-                // Others may be better.
-                Err(error) => failed = Some(error),
-            }
-        }
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        // Last, so that a server that is killed before finds the same again.
-        let (address, now) = (&remote.address, crate::clock::now());
-        let noting = self.store.note_heads(project, address, branches, now);
-        noting.await?;
-        Ok(made)
+        rounds::run(&self, remotes, stop).await;
     }
 
     /// Stores a push that nobody told of: whether a run came of it.
@@ -132,7 +54,7 @@ impl GapFiller {
         remote: &Remote,
         git_ref: &str,
         commit: &CommitSha,
-    ) -> Result<bool, Unfilled> {
+    ) -> Result<bool, BrokenOff> {
         match self.sources.fetch(project, remote, commit, git_ref).await {
             Ok(()) => {}
             // Whatever else it is, as a full disk: it is looked again, and the head is not noted.
@@ -177,6 +99,49 @@ impl GapFiller {
         if made {
             self.bell.ring();
         }
+        Ok(made)
+    }
+}
+
+impl Look for GapFiller {
+    const EVERY: Duration = Duration::from_secs(300);
+    const MADE: &'static str = "runs of pushes that no webhook told of";
+    const FAILED: &'static str = "branches could not be compared, trying again";
+
+    async fn look(
+        &self,
+        project: &ProjectName,
+        remote: &Remote,
+        turns: &Semaphore,
+    ) -> Result<usize, BrokenOff> {
+        let branches = {
+            let _turn = turns.acquire().await;
+            self.sources.branches(project, remote).await?
+        };
+        let noted = self.store.noted_heads(project, &remote.address).await?;
+        let mut moved = moved(noted.as_ref(), &branches.heads);
+        if !moved.is_empty() {
+            moved = self.store.untold(project, moved).await?;
+        }
+        if !moved.is_empty() {
+            tokio::time::sleep(GRACE).await;
+            moved = self.store.untold(project, moved).await?;
+        }
+        let (mut made, mut failed) = (0, None);
+        for (git_ref, commit) in moved {
+            match self.tell(project, remote, &git_ref, &commit).await {
+                Ok(is_run) => made += usize::from(is_run),
+                // Others may be better.
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        // Last, so that a server that is killed before finds the same again.
+        let (address, now) = (&remote.address, crate::clock::now());
+        let noting = self.store.note_heads(project, address, branches, now);
+        noting.await?;
         Ok(made)
     }
 }

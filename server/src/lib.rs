@@ -21,6 +21,7 @@ mod private;
 pub mod reaper;
 pub mod reconciler;
 pub mod retention;
+pub mod rounds;
 pub mod schedules;
 pub mod secrets;
 mod start;

@@ -4,10 +4,10 @@
 //! run. What is due is decided by `pipelines`; the branch's commit is asked of the repository when something is, so a
 //! run is of where the branch stands then.
 
-use crate::adapters::sources::{Remote, Sources, SourcesError};
-use crate::store::{Scheduled, Store, StoreError};
+use crate::adapters::sources::{Remote, Sources};
+use crate::rounds::{self, BrokenOff, Look};
+use crate::store::{Scheduled, Store};
 use crate::wake::Bell;
-use futures_util::future::join_all;
 use jiff::Timestamp;
 use roadstead_pipelines::git_ref::GitRef;
 use roadstead_pipelines::id::ProjectName;
@@ -16,24 +16,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-
-/// Between two looks at a project: a run starts so much after its moment at most.
-const EVERY: Duration = Duration::from_secs(10);
-/// How soon it is looked again when something failed.
-const AGAIN: Duration = Duration::from_secs(20);
-/// Repositories that are asked at the same time.
-const AT_ONCE: usize = 4;
-
-/// Why a look ended early. The next one begins where it did.
-#[derive(Debug, thiserror::Error)]
-pub enum Unstarted {
-    /// The database.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The repository.
-    #[error(transparent)]
-    Sources(#[from] SourcesError),
-}
 
 /// What is looked at. Cheap to clone.
 #[derive(Clone)]
@@ -56,42 +38,20 @@ impl Schedules {
 
     /// Looks at every project until it is told to stop.
     pub async fn run(self, remotes: BTreeMap<ProjectName, Remote>, stop: CancellationToken) {
-        let at_once = Semaphore::new(AT_ONCE);
-        let watching = remotes
-            .iter()
-            .map(|(project, remote)| self.watch(project, remote, &at_once));
-        stop.run_until_cancelled(join_all(watching)).await;
-    }
-
-    async fn watch(&self, project: &ProjectName, remote: &Remote, at_once: &Semaphore) {
-        loop {
-            let now = crate::clock::now();
-            let rest = match self.look(project, remote, at_once, now).await {
-                Ok(0) => EVERY,
-                Ok(made) => {
-                    tracing::info!(%project, made, "runs of schedules");
-                    EVERY
-                }
-                Err(error) => {
-                    tracing::warn!(%project, "schedules start nothing yet, trying again: {error}");
-                    AGAIN
-                }
-            };
-            tokio::time::sleep(rest).await;
-        }
+        rounds::run(&self, remotes, stop).await;
     }
 
     /// Looks at one project: how many runs were made.
     ///
     /// # Errors
     /// When the database or the repository cannot be asked; what is due is due still.
-    pub async fn look(
+    pub async fn look_at(
         &self,
         project: &ProjectName,
         remote: &Remote,
-        at_once: &Semaphore,
+        turns: &Semaphore,
         now: Timestamp,
-    ) -> Result<usize, Unstarted> {
+    ) -> Result<usize, BrokenOff> {
         let scheduled = self.store.schedules(project, now).await?;
         if scheduled.is_empty() {
             return Ok(0);
@@ -111,7 +71,7 @@ impl Schedules {
             return Ok(0);
         }
         let heads = {
-            let _turn = at_once.acquire().await;
+            let _turn = turns.acquire().await;
             self.sources.branches(project, remote).await?.heads
         };
         let mut made = 0;
@@ -137,5 +97,22 @@ impl Schedules {
             self.bell.ring();
         }
         Ok(made)
+    }
+}
+
+impl Look for Schedules {
+    /// A run starts so much after its moment at most.
+    const EVERY: Duration = Duration::from_secs(10);
+    const MADE: &'static str = "runs of schedules";
+    const FAILED: &'static str = "schedules start nothing yet, trying again";
+
+    async fn look(
+        &self,
+        project: &ProjectName,
+        remote: &Remote,
+        turns: &Semaphore,
+    ) -> Result<usize, BrokenOff> {
+        let now = crate::clock::now();
+        self.look_at(project, remote, turns, now).await
     }
 }

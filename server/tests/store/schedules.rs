@@ -113,7 +113,7 @@ impl Fleet {
         for server in self.servers.iter().cycle().take(6) {
             let (server, shop) = (server.clone(), &self.story.shop);
             let (remote, at_once) = (&self.remote, &self.at_once);
-            looks.push(async move { server.look(shop, remote, at_once, now).await.unwrap() });
+            looks.push(async move { server.look_at(shop, remote, at_once, now).await.unwrap() });
         }
         let made = futures_util::future::join_all(looks).await;
         made.into_iter().sum()
@@ -184,7 +184,7 @@ async fn of_what_was_missed_the_newest_is_made_up_for(url: &str) {
         ..fleet.remote.clone()
     };
     let server = &fleet.servers[0];
-    let look = server.look(
+    let look = server.look_at(
         &fleet.story.shop,
         &nowhere,
         &fleet.at_once,
