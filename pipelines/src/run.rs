@@ -24,6 +24,12 @@ pub const CANCEL_IS_FINAL_AFTER: SignedDuration = SignedDuration::from_secs(40);
 pub const FETCHING: &str = "fetching";
 /// The word of [`RunState::Queued`].
 pub const QUEUED: &str = "queued";
+/// The word of [`RunState::Building`].
+pub const BUILDING: &str = "building";
+/// The word of [`RunState::Confirming`].
+pub const CONFIRMING: &str = "confirming";
+/// The word of [`RunState::Confirmed`].
+pub const CONFIRMED: &str = "confirmed";
 /// The word of [`RunState::Succeeded`].
 pub const SUCCEEDED: &str = "succeeded";
 
@@ -161,10 +167,10 @@ impl RunState {
             Self::Fetching => FETCHING,
             Self::Preparing => "preparing",
             Self::Queued { .. } => QUEUED,
-            Self::Building { .. } => "building",
+            Self::Building { .. } => BUILDING,
             Self::Cancelling { .. } => "cancelling",
-            Self::Confirming { .. } => "confirming",
-            Self::Confirmed { .. } => "confirmed",
+            Self::Confirming { .. } => CONFIRMING,
+            Self::Confirmed { .. } => CONFIRMED,
             Self::Succeeded { .. } => SUCCEEDED,
             Self::Skipped { .. } => "skipped",
             Self::Failed { .. } => "failed",

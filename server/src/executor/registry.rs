@@ -105,16 +105,7 @@ impl Executor {
         let mut others: BTreeMap<CommitSha, String> = released
             .map(|release| (release.commit, run.git_ref.clone()))
             .collect();
-        let may_be_first = |live: &Run| {
-            matches!(
-                live.state,
-                RunState::Building { .. }
-                    | RunState::Confirming { .. }
-                    | RunState::Confirmed { .. }
-            )
-        };
-        let live = world.runs.into_values().filter(may_be_first);
-        others.extend(live.map(|live| (live.commit, live.git_ref)));
+        others.extend(self.store.commits_being_built(&run.project).await?);
         others.remove(&run.commit);
         let commit = (&run.commit, run.git_ref.as_str());
         let after = self

@@ -11,7 +11,7 @@ use diesel::prelude::*;
 use jiff::Timestamp;
 use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
 use roadstead_pipelines::release::TaskDefinitions;
-use roadstead_pipelines::run::{Run, RunState, SUCCEEDED};
+use roadstead_pipelines::run::{BUILDING, CONFIRMED, CONFIRMING, Run, RunState, SUCCEEDED};
 use roadstead_pipelines::spec::{InputValues, LeftOut, Trigger};
 use roadstead_pipelines::started_by::StartedBy;
 use serde::{Deserialize, Serialize};
@@ -265,6 +265,31 @@ pub(super) fn lines(
 }
 
 impl Store {
+    /// Commits, and the refs that they were pushed to, of runs that have a runner or had one and are not over: each
+    /// may be released next.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; [`StoreError::Data`].
+    pub async fn commits_being_built(
+        &self,
+        project: &ProjectName,
+    ) -> Result<Vec<(CommitSha, String)>> {
+        let project = project.clone();
+        self.read(move |c| {
+            let found: Vec<(String, String, String)> = runs::table
+                .filter(runs::project.eq(project.as_str()))
+                .filter(runs::ended_at.is_null())
+                .filter(runs::word.eq_any([BUILDING, CONFIRMING, CONFIRMED]))
+                .select((runs::id, runs::commit_sha, runs::git_ref))
+                .load(c)?;
+            let read = found.into_iter().map(|(id, commit, git_ref)| {
+                Ok((Row("run", &id).word("commit_sha", &commit)?, git_ref))
+            });
+            read.collect()
+        })
+        .await
+    }
+
     /// Makes a run as a push would, for a person who asks for it: a retry.
     ///
     /// # Errors
