@@ -78,7 +78,19 @@ const MOST_TRIES: u32 = 10;
 
 /// The database behind the server. Cheap to clone.
 #[derive(Clone)]
-pub struct Store(Arc<Inner>);
+pub struct Store {
+    inner: Arc<Inner>,
+    urgency: Urgency,
+}
+
+/// Whose writes come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Urgency {
+    /// Somebody waits for the answer: a forge, a runner, a person.
+    Asked,
+    /// It follows from what is stored, and will a little later as well.
+    Follows,
+}
 
 struct Inner {
     /// This server's name among those on one database, new with each start.
@@ -94,6 +106,8 @@ enum Engine {
     Sqlite(Writer),
     Postgres {
         writing: Semaphore,
+        /// One fewer, for what nobody waits for.
+        following: Semaphore,
         writers: Pool<Manager>,
     },
 }
@@ -168,18 +182,33 @@ impl Store {
                 Address::Sqlite(_) => Engine::Sqlite(Writer::start(address.clone(), connection)?),
                 Address::Postgres(_) => Engine::Postgres {
                     writing: Semaphore::new(POSTGRES_WRITERS as usize),
+                    following: Semaphore::new(POSTGRES_WRITERS as usize - 1),
                     writers: pool(&address, Access::Write, POSTGRES_WRITERS)?,
                 },
             };
-            Ok(Self(Arc::new(Inner {
+            let inner = Inner {
                 id: servers::new_id(),
                 engine,
                 reading: Semaphore::new(READERS as usize),
                 readers: pool(&address, Access::Read, READERS)?,
                 address,
-            })))
+            };
+            Ok(Self {
+                inner: Arc::new(inner),
+                urgency: Urgency::Asked,
+            })
         });
         joined(opened.await)
+    }
+
+    /// The same database for work that nobody waits for: its writes come after those that somebody does, as long as
+    /// there are any, and go on all the same.
+    #[must_use]
+    pub fn in_background(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            urgency: Urgency::Follows,
+        }
     }
 
     /// Looks whether `sqlite:PATH` or `postgres://…` answers, and changes nothing there: a server may be
@@ -208,13 +237,19 @@ impl Store {
         T: Send + 'static,
         F: FnMut(&mut AnyConnection) -> Result<T> + Send + 'static,
     {
-        match &self.0.engine {
-            Engine::Sqlite(writer) => writer.run(work).await,
-            Engine::Postgres { writing, writers } => {
-                let _permit = writing
-                    .acquire()
-                    .await
-                    .map_err(|_| StoreError::unavailable("the store is closed"))?;
+        match &self.inner.engine {
+            Engine::Sqlite(writer) => writer.run(self.urgency, work).await,
+            Engine::Postgres {
+                writing,
+                following,
+                writers,
+            } => {
+                let closed = |_| StoreError::unavailable("the store is closed");
+                let _turn = match self.urgency {
+                    Urgency::Asked => None,
+                    Urgency::Follows => Some(following.acquire().await.map_err(closed)?),
+                };
+                let _permit = writing.acquire().await.map_err(closed)?;
                 let writers = writers.clone();
                 joined(
                     tokio::task::spawn_blocking(move || {
@@ -245,12 +280,12 @@ impl Store {
         F: FnOnce(&mut AnyConnection) -> Result<T> + Send + 'static,
     {
         let _permit = self
-            .0
+            .inner
             .reading
             .acquire()
             .await
             .map_err(|_| StoreError::unavailable("the store is closed"))?;
-        let readers = self.0.readers.clone();
+        let readers = self.inner.readers.clone();
         joined(
             tokio::task::spawn_blocking(move || {
                 checked_out(&readers)?.transact(Access::Read, work)

@@ -89,7 +89,7 @@ impl Store {
     /// This server's name among those on one database: the holder of its leases. New with each start.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.0.id
+        &self.inner.id
     }
 
     /// Takes what only one server is to do, or goes on holding it, for `lasting` from now. False while
@@ -98,7 +98,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn hold(&self, name: &str, lasting: SignedDuration) -> Result<bool> {
-        if let Address::Sqlite(_) = self.0.address {
+        if let Address::Sqlite(_) = self.inner.address {
             return Ok(true);
         }
         let now = clock::now();
@@ -137,7 +137,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn let_go(&self, name: &str) -> Result<()> {
-        if let Address::Sqlite(_) = self.0.address {
+        if let Address::Sqlite(_) = self.inner.address {
             return Ok(());
         }
         let (name, holder) = (name.to_owned(), self.id().to_owned());
@@ -156,10 +156,14 @@ impl Store {
     /// [`StoreError::Unavailable`] when there is no thread for it. A database that goes away later is
     /// waited for.
     pub fn join_others(&self, bell: &Bell) -> Result<Option<Carrier>> {
-        let Address::Postgres(_) = &self.0.address else {
+        let Address::Postgres(_) = &self.inner.address else {
             return Ok(None);
         };
-        let (address, id, bell) = (self.0.address.clone(), self.0.id.clone(), bell.clone());
+        let (address, id, bell) = (
+            self.inner.address.clone(),
+            self.inner.id.clone(),
+            bell.clone(),
+        );
         thread::Builder::new()
             .name("store-bell".into())
             .spawn(move || {

@@ -1,17 +1,23 @@
 //! The one writer of SQLite: a thread that takes every closure waiting for it into one transaction,
 //! so that many callers share one sync to disk.
 //!
+//! What somebody waits for comes first. What only follows from it gets a small share of each transaction meanwhile, so that
+//! it goes on, and all of one when nothing else is there.
+//!
 //! Each closure has a savepoint of its own: its error or panic undoes its own rows and leaves the
 //! others. When the commit fails, every closure of the batch fails.
 
 use super::checkpoint::Checkpoints;
 use super::conn::{Access, Address, AnyConnection};
-use super::{Result, StoreError};
+use super::{Result, StoreError, Urgency};
+use std::collections::VecDeque;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use tokio::sync::oneshot;
 
 /// Closures in one transaction at most: bounds how long the first one waits for the last.
 const LARGEST_BATCH: usize = 256;
+/// Of them so many at most that nobody waits for, as long as somebody waits for others.
+const SMALL_SHARE: usize = 32;
 
 /// Work with its type erased: run in a savepoint, answered after the commit.
 trait Job: Send {
@@ -50,7 +56,9 @@ where
 }
 
 /// The way to the writer thread. When the last one is dropped, the thread ends.
-pub(super) struct Writer(mpsc::Sender<Box<dyn Job>>);
+pub(super) struct Writer(mpsc::Sender<Sent>);
+
+type Sent = (Urgency, Box<dyn Job>);
 
 impl Writer {
     /// Starts the thread on a connection.
@@ -64,7 +72,7 @@ impl Writer {
     }
 
     /// Runs `work` in the next transaction and answers once it is committed.
-    pub(super) async fn run<T, F>(&self, work: F) -> Result<T>
+    pub(super) async fn run<T, F>(&self, urgency: Urgency, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&mut AnyConnection) -> Result<T> + Send + 'static,
@@ -76,21 +84,57 @@ impl Writer {
             reply,
         };
         let gone = || StoreError::unavailable("the writer has stopped");
-        self.0.send(Box::new(job)).map_err(|_| gone())?;
+        self.0.send((urgency, Box::new(job))).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
 
-fn serve(address: &Address, first: AnyConnection, jobs: &mpsc::Receiver<Box<dyn Job>>) {
+/// What was sent and is not in a transaction yet.
+#[derive(Default)]
+struct Waiting {
+    asked: VecDeque<Box<dyn Job>>,
+    follows: VecDeque<Box<dyn Job>>,
+}
+
+impl Waiting {
+    fn take(&mut self, (urgency, job): Sent) {
+        match urgency {
+            Urgency::Asked => self.asked.push_back(job),
+            Urgency::Follows => self.follows.push_back(job),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.asked.is_empty() && self.follows.is_empty()
+    }
+
+    /// What goes into the next transaction.
+    fn batch(&mut self) -> Vec<Box<dyn Job>> {
+        let share = if self.asked.is_empty() {
+            LARGEST_BATCH
+        } else {
+            SMALL_SHARE
+        };
+        let follows = share.min(self.follows.len());
+        let asked = (LARGEST_BATCH - follows).min(self.asked.len());
+        let batch = self.asked.drain(..asked);
+        batch.chain(self.follows.drain(..follows)).collect()
+    }
+}
+
+fn serve(address: &Address, first: AnyConnection, jobs: &mpsc::Receiver<Sent>) {
     let mut connection = Some(first);
     let mut checkpoints = Checkpoints::of(address);
+    let mut waiting = Waiting::default();
     loop {
         let next = match checkpoints.rest() {
+            _ if !waiting.is_empty() => jobs.try_recv().map_err(|_| RecvTimeoutError::Timeout),
             None => jobs.recv().map_err(RecvTimeoutError::from),
             Some(rest) => jobs.recv_timeout(rest),
         };
-        let mut batch = match next {
-            Ok(job) => vec![job],
+        match next {
+            Ok(sent) => waiting.take(sent),
+            Err(_) if !waiting.is_empty() => {}
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(connection) = &mut connection {
                     checkpoints.take_back(connection, true);
@@ -98,8 +142,9 @@ fn serve(address: &Address, first: AnyConnection, jobs: &mpsc::Receiver<Box<dyn 
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => return,
-        };
-        batch.extend(jobs.try_iter().take(LARGEST_BATCH - 1));
+        }
+        jobs.try_iter().for_each(|sent| waiting.take(sent));
+        let mut batch = waiting.batch();
         let outcome = match &mut connection {
             Some(connection) => run_batch(connection, &mut batch),
             None => Err(StoreError::unavailable("no connection")),
@@ -137,4 +182,45 @@ fn run_batch(connection: &mut AnyConnection, batch: &mut [Box<dyn Job>]) -> Resu
         }
     }
     connection.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Numbered;
+
+    impl Job for Numbered {
+        fn run(&mut self, _: &mut AnyConnection) -> Result<()> {
+            Ok(())
+        }
+
+        fn answer(self: Box<Self>, _: Result<(), &str>) {}
+    }
+
+    fn waiting(asked: usize, follows: usize) -> Waiting {
+        let mut waiting = Waiting::default();
+        for (urgency, count) in [(Urgency::Asked, asked), (Urgency::Follows, follows)] {
+            (0..count).for_each(|_| waiting.take((urgency, Box::new(Numbered))));
+        }
+        waiting
+    }
+
+    /// What is left of each after one transaction.
+    fn left(asked: usize, follows: usize) -> (usize, usize) {
+        let mut waiting = waiting(asked, follows);
+        let batch = waiting.batch().len();
+        let (asked_left, follows_left) = (waiting.asked.len(), waiting.follows.len());
+        assert_eq!(batch, asked + follows - asked_left - follows_left);
+        (asked_left, follows_left)
+    }
+
+    #[test]
+    fn what_somebody_waits_for_comes_first_and_the_rest_goes_on() {
+        assert_eq!(left(3, 4), (0, 0));
+        assert_eq!(left(0, 400), (0, 144));
+        assert_eq!(left(1, 400), (0, 368));
+        assert_eq!(left(400, 400), (176, 368));
+        assert_eq!(left(400, 10), (154, 0));
+    }
 }
