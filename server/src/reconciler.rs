@@ -5,6 +5,7 @@
 
 use crate::store::{Committed, LaneMark, Result, Store};
 use crate::wake::Bell;
+use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use roadstead_pipelines::id::ProjectName;
 use roadstead_pipelines::planner;
@@ -17,6 +18,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// After a round it rests three times as long as that took, and no longer than this: where thousands of
 /// runs are under way, what keeps arriving is planned in one go, and most of the time is left to others.
 const LONGEST_REST: Duration = INTERVAL;
+/// Projects that are planned at the same time.
+const AT_ONCE: usize = 4;
 /// A project that keeps changing under the planner gets its next chance with the next round.
 const MOST_PLANS: u32 = 20;
 /// After so many plans that were stale before they could be stored, one is made while others wait.
@@ -53,16 +56,19 @@ impl Reconciler {
     }
 
     async fn round(&self, settled: &mut BTreeMap<ProjectName, i64>, now: Timestamp) -> Result<()> {
-        for LaneMark {
-            project,
-            generation,
-            live,
-        } in self.store.lane_marks().await?
-        {
-            if !live && settled.get(&project) == Some(&generation) {
-                continue;
-            }
-            match self.reconcile(&project, now).await {
+        let marks = self.store.lane_marks().await?;
+        let to_plan: Vec<_> = marks
+            .into_iter()
+            .filter(|it| it.live || settled.get(&it.project) != Some(&it.generation))
+            .collect();
+        let plans = to_plan.into_iter().map(async |LaneMark { project, .. }| {
+            let planned = self.reconcile(&project, now).await;
+            (project, planned)
+        });
+        // Most of a plan is waiting for the database.
+        let mut planned = stream::iter(plans).buffer_unordered(AT_ONCE);
+        while let Some((project, planned)) = planned.next().await {
+            match planned {
                 Ok(Some(generation)) => {
                     settled.insert(project, generation);
                 }
