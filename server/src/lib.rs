@@ -11,6 +11,7 @@ pub mod audit;
 pub mod backup;
 pub mod clock;
 pub mod config;
+pub mod dispatcher;
 pub mod executor;
 pub mod forge;
 pub mod gap_filler;

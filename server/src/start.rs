@@ -9,6 +9,7 @@ use crate::adapters::probes::Probes;
 use crate::adapters::registry::Registry;
 use crate::adapters::sources::{Remote, Sources};
 use crate::config::{self, Config, ToldForge};
+use crate::dispatcher::{Dispatcher, Waiters};
 use crate::executor::Executor;
 use crate::gap_filler::GapFiller;
 use crate::http::{self, App, people};
@@ -79,27 +80,35 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     let aws = Aws::new(&config.aws);
     let registry = Registry::new(aws.clone());
     let cluster = Cluster::new(aws);
+    // What follows from a push can wait; whoever sent it cannot.
+    let later = store.in_background();
     let reconciler = Reconciler {
-        store: store.clone(),
+        store: later.clone(),
         bell: bell.clone(),
         effects_bell: bell.clone(),
+    };
+    let waiters = Waiters::default();
+    let dispatcher = Dispatcher {
+        store: store.clone(),
+        bell: bell.clone(),
+        waiters: waiters.clone(),
     };
     let reaper = Reaper {
         store: store.clone(),
         bell: bell.clone(),
     };
     let executor = Executor::new(
-        store.clone(),
+        later.clone(),
         sources.clone(),
         registry.clone(),
         cluster.clone(),
         remotes.clone(),
         bell.clone(),
     );
-    let gap_filler = GapFiller::new(store.clone(), sources.clone(), bell.clone());
-    let schedules = Schedules::new(store.clone(), sources.clone(), bell.clone());
+    let gap_filler = GapFiller::new(later.clone(), sources.clone(), bell.clone());
+    let schedules = Schedules::new(later.clone(), sources.clone(), bell.clone());
     let teller = Teller::new(
-        store.clone(),
+        later.clone(),
         Forges::new()?,
         told,
         config.http.public_url(),
@@ -108,7 +117,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     let observer = Observer::new(store.clone(), cluster, Probes::new()?, bell.clone());
     let logs = open_logs(&config).await?;
     let retention = Retention {
-        store: store.clone(),
+        store: later,
         logs: logs.clone(),
         policies: config.retention.clone(),
     };
@@ -128,6 +137,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         remotes,
         registry,
         bell,
+        waiters,
         config,
         webhook_secrets,
         keys,
@@ -143,6 +153,12 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
             let stop = stop.clone();
             async move {
                 stop.run_until_cancelled(reconciler.run()).await;
+            }
+        }),
+        tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                stop.run_until_cancelled(dispatcher.run()).await;
             }
         }),
         tokio::spawn({

@@ -19,6 +19,7 @@ pub use sign_in_limit::{SignInLimit, Wait};
 use crate::adapters::registry::Registry;
 use crate::adapters::sources::{Remote, Sources};
 use crate::config::Config;
+use crate::dispatcher::Waiters;
 use crate::logs::LogStore;
 use crate::secrets::Keys;
 use crate::store::Store;
@@ -45,6 +46,8 @@ pub struct App {
     pub registry: Registry,
     /// Wakes the reconciler, and the pages that watch.
     pub bell: Bell,
+    /// Runners' polls that wait.
+    pub waiters: Waiters,
     /// Settings.
     pub config: Config,
     /// Webhook secrets by project.

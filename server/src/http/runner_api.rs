@@ -8,11 +8,12 @@ mod assignment;
 mod secrets;
 mod sources;
 
-pub use assignment::{Decided, steps_of};
+pub use assignment::{Decided, steps_of, version_of};
 
 use super::App;
 use super::auth::{Then, bearer, new_secret};
 use super::error::HttpError;
+use crate::dispatcher::LOOK_AGAIN;
 use crate::logs::{LogError, LogKey};
 use crate::store::{Attempt, Offer, Report, hash_secret};
 use actix_web::http::StatusCode;
@@ -205,7 +206,8 @@ async fn poll(
         return Err(HttpError::new(StatusCode::UPGRADE_REQUIRED, message));
     }
     let until = tokio::time::Instant::now() + Duration::from_secs(wire::POLL_SECONDS);
-    let mut listener = app.bell.listen();
+    let takes = (body.free_slots > 0).then_some(body.protocol_version);
+    let place = app.waiters.join(&runner.id, takes);
     loop {
         let now = crate::clock::now();
         let offer = Offer {
@@ -229,11 +231,14 @@ async fn poll(
             reply.assign = claim(&app, &runner, body.protocol_version).await?;
         }
         let empty = reply.assign.is_none() && reply.cancel.is_empty() && reply.lost.is_empty();
-        if !empty || reply.drain || stops || tokio::time::Instant::now() >= until {
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        if !empty || reply.drain || stops || left.is_zero() {
             return Ok(HttpResponse::Ok().json(reply));
         }
-        // A ring may be lost: look again every second.
-        listener.wait(Duration::from_secs(1)).await;
+        tokio::select! {
+            () = place.called(LOOK_AGAIN.min(left)) => {}
+            () = app.bell.gone() => {}
+        }
     }
 }
 
@@ -244,10 +249,7 @@ async fn claim(
 ) -> Result<Option<wire::Assignment>, HttpError> {
     let token = new_secret("rsa");
     let now = crate::clock::now();
-    let can_do = move |run: &Run| {
-        let mut steps = assignment::steps_of_run(run).into_iter();
-        steps.all(|step| step.protocol_version() <= version)
-    };
+    let can_do = move |run: &Run| version_of(run) <= version;
     let claiming = app
         .store
         .claim_job_that(can_do, &runner.id, hash_secret(&token), now);

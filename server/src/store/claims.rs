@@ -14,6 +14,7 @@ use roadstead_pipelines::fact::{Change, RunFact};
 use roadstead_pipelines::id::{RunId, StepName};
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_protocol::{ACCEPT_SECONDS, AttemptRef, HEARTBEAT_SECONDS};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Other servers may be claiming the same jobs: so many of the oldest are tried.
@@ -190,6 +191,54 @@ fn is_fresh(
 }
 
 impl Store {
+    /// So many jobs at most [`Self::jobs_that_wait`] tells at once.
+    pub const PORTION_OF_JOBS: usize = PORTION as usize;
+
+    /// Runs whose jobs wait for a runner behind the one at `after`, by when they were asked for and by id, the
+    /// first ones first.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Unavailable`].
+    pub async fn jobs_that_wait(&self, after: Option<(Timestamp, RunId)>) -> Result<Vec<Run>> {
+        let after = after.map_or((i64::MIN, String::new()), |(at, id)| {
+            (micros(at), id.to_string())
+        });
+        self.read(move |c| {
+            let portion = waiting(c, &after)?;
+            let found = portion.into_iter().map(|(_, id)| {
+                let run = Row("run", &id).word("id", &id)?;
+                run_rows::find(c, &run)
+            });
+            found.collect()
+        })
+        .await
+    }
+
+    /// Runners that have something to hear: attempts to stop, or to take no more work.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Unavailable`].
+    pub async fn runners_to_call(&self) -> Result<BTreeSet<String>> {
+        self.read(|c| {
+            let cancelling: Vec<String> = runs::table
+                // Spelled out, as in the index of what is being cancelled.
+                .filter(sql::<Bool>("word = 'cancelling'"))
+                .select(runs::id)
+                .load(c)?;
+            let stopping = attempt_rows::table
+                .filter(attempt_rows::run.eq_any(cancelling))
+                .filter(attempt_rows::ended_at.is_null())
+                .select(attempt_rows::runner)
+                .load::<String>(c)?;
+            let drained = runners::table
+                .filter(runners::drain.eq(true))
+                .select(runners::id)
+                .load::<String>(c)?;
+            Ok(stopping.into_iter().chain(drained).collect())
+        })
+        .await
+    }
+
     /// Gives the oldest queued job to a runner, leased for [`ACCEPT_SECONDS`]. `token_hash` is the
     /// hash of the new attempt's token. A draining runner gets nothing.
     ///
@@ -289,30 +338,29 @@ impl Store {
         now: Timestamp,
     ) -> Result<Heard> {
         let (name, named, said) = (runner.to_owned(), running.clone(), offer.clone());
-        let (heard, fresh) = self
+        let (mut heard, alive, fresh) = self
             .read(move |c| {
                 let (heard, alive) = hear(c, &name, &named)?;
                 let fresh = is_fresh(c, &name, &alive, said.as_ref(), now)?;
-                Ok((heard, fresh))
+                Ok((heard, alive, fresh))
             })
             .await?;
         if fresh {
             return Ok(heard);
         }
         let runner = runner.to_owned();
-        self.write(move |c| {
-            let (mut heard, alive) = hear(c, &runner, &running)?;
-            for attempt in alive {
+        let lost = self.write(move |c| {
+            let mut lost = vec![];
+            for attempt in &alive {
                 let open = attempt_rows::table
                     .find(&attempt.id)
                     .filter(attempt_rows::ended_at.is_null());
-                // Zero: its lease ran out on another server just now.
+                // Zero: its lease ran out, or it ended, just now.
                 let prolonged = diesel::update(open)
                     .set(attempt_rows::lease_until.eq(micros(lease_end(now))))
                     .execute(c)?;
                 if prolonged == 0 {
-                    heard.cancel.retain(|id| *id != attempt.id);
-                    heard.lost.push(attempt.id);
+                    lost.push(attempt.id.clone());
                 }
             }
             diesel::update(runners::table.find(&runner))
@@ -327,8 +375,12 @@ impl Store {
                     ))
                     .execute(c)?;
             }
-            Ok(heard)
-        })
-        .await
+            Ok(lost)
+        });
+        for id in lost.await? {
+            heard.cancel.retain(|cancelled| *cancelled != id);
+            heard.lost.push(id);
+        }
+        Ok(heard)
     }
 }

@@ -13,6 +13,7 @@ use roadstead_server::adapters::aws::Aws;
 use roadstead_server::adapters::registry::Registry;
 use roadstead_server::adapters::sources::{Remote, Sources};
 use roadstead_server::config::Config;
+use roadstead_server::dispatcher::{Dispatcher, Waiters};
 use roadstead_server::http::{self, App};
 use roadstead_server::logs::{LogKey, LogStore};
 use roadstead_server::secrets::Keys;
@@ -147,13 +148,21 @@ impl Site {
         };
         config.http.public_url = Some(base.clone());
         config.http.behind_proxy = true;
+        let (bell, waiters) = (Bell::default(), Waiters::default());
+        let dispatcher = Dispatcher {
+            store: story.store.clone(),
+            bell: bell.clone(),
+            waiters: waiters.clone(),
+        };
+        tokio::spawn(dispatcher.run());
         let app = web::Data::new(App {
             store: story.store.clone(),
             logs: logs(folder.path()),
             sources: Sources::new(folder.path()),
             remotes: BTreeMap::from([(story.shop.clone(), remote)]),
             registry: Registry::new(Aws::new(&config.aws)),
-            bell: Bell::default(),
+            bell,
+            waiters,
             keys: Keys::new(config.key_file()),
             config,
             masks: http::secrets::Masks::default(),

@@ -23,6 +23,14 @@ pub(super) fn steps_of_run(run: &Run) -> Vec<wire::Step> {
     pipeline.flat_map(|it| steps_of(it, decided)).collect()
 }
 
+/// The version of the protocol that a runner has to speak to do a run's job.
+#[must_use]
+pub fn version_of(run: &Run) -> u32 {
+    let steps = steps_of_run(run).into_iter();
+    let versions = steps.map(|step| step.protocol_version());
+    versions.max().unwrap_or(wire::OLDEST_PROTOCOL_VERSION)
+}
+
 /// What was decided of a run's steps.
 #[derive(Debug, Clone, Copy)]
 pub struct Decided<'a> {
