@@ -8,6 +8,7 @@
 
 pub mod adapters;
 pub mod audit;
+mod background;
 pub mod backup;
 pub mod clock;
 pub mod config;

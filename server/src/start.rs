@@ -8,6 +8,7 @@ use crate::adapters::forges::Forges;
 use crate::adapters::probes::Probes;
 use crate::adapters::registry::Registry;
 use crate::adapters::sources::{Remote, Sources};
+use crate::background::Background;
 use crate::config::{self, Config, ToldForge};
 use crate::dispatcher::{Dispatcher, Waiters};
 use crate::executor::Executor;
@@ -148,8 +149,9 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
     let server = http::server(actix_web::web::Data::new(app), listener)?;
     let handle = server.handle();
     let mut serving = tokio::spawn(server);
+    let background = Background::start().context("cannot start threads")?;
     let workers = [
-        tokio::spawn({
+        background.spawn({
             let stop = stop.clone();
             async move {
                 stop.run_until_cancelled(reconciler.run()).await;
@@ -167,12 +169,12 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
                 stop.run_until_cancelled(reaper.run()).await;
             }
         }),
-        tokio::spawn(executor.run(stop.clone())),
+        background.spawn(executor.run(stop.clone())),
         tokio::spawn(observer.run(stop.clone())),
-        tokio::spawn(retention.run(stop.clone())),
-        tokio::spawn(gap_filler.run(watched.clone(), stop.clone())),
-        tokio::spawn(schedules.run(watched, stop.clone())),
-        tokio::spawn(teller.run(stop.clone())),
+        background.spawn(retention.run(stop.clone())),
+        background.spawn(gap_filler.run(watched.clone(), stop.clone())),
+        background.spawn(schedules.run(watched, stop.clone())),
+        background.spawn(teller.run(stop.clone())),
     ];
     println!("server ready on http://{address}");
     tokio::select! {

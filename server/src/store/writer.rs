@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 
 /// Closures in one transaction at most: bounds how long the first one waits for the last.
 const LARGEST_BATCH: usize = 256;
-/// Of them so many at most that nobody waits for, as long as somebody waits for others.
-const SMALL_SHARE: usize = 32;
+/// To so many that somebody waits for comes one that nobody does.
+const ASKED_TO_ONE: usize = 8;
 
 /// Work with its type erased: run in a savepoint, answered after the commit.
 trait Job: Send {
@@ -113,7 +113,7 @@ impl Waiting {
         let share = if self.asked.is_empty() {
             LARGEST_BATCH
         } else {
-            SMALL_SHARE
+            self.asked.len().min(LARGEST_BATCH) / ASKED_TO_ONE + 1
         };
         let follows = share.min(self.follows.len());
         let asked = (LARGEST_BATCH - follows).min(self.asked.len());
@@ -217,10 +217,11 @@ mod tests {
 
     #[test]
     fn what_somebody_waits_for_comes_first_and_the_rest_goes_on() {
-        assert_eq!(left(3, 4), (0, 0));
         assert_eq!(left(0, 400), (0, 144));
-        assert_eq!(left(1, 400), (0, 368));
-        assert_eq!(left(400, 400), (176, 368));
+        assert_eq!(left(1, 400), (0, 399));
+        assert_eq!(left(16, 400), (0, 397));
+        assert_eq!(left(400, 400), (177, 367));
         assert_eq!(left(400, 10), (154, 0));
+        assert_eq!(left(3, 1), (0, 0));
     }
 }
