@@ -242,6 +242,17 @@ fn run_line(run: &Value) -> String {
 fn one_run(value: &Value) {
     println!("{}", run_line(&value["run"]));
     failure(&value["run"]["state"]["failure"]);
+    let jobs: Vec<_> = value["jobs"].as_array().into_iter().flatten().collect();
+    for job in jobs.iter().filter(|_| jobs.len() > 1) {
+        println!(
+            "  job {:<12} {:<11} {}",
+            text(&job["name"]),
+            text(&job["state"]["state"]),
+            job["state"]["failure"]["message"]
+                .as_str()
+                .unwrap_or_default()
+        );
+    }
     for step in value["steps"].as_array().into_iter().flatten() {
         let reason = step["state"]["reason"].as_str().unwrap_or_default();
         println!(

@@ -7,6 +7,7 @@
 
 use crate::git_ref::GitRef;
 use crate::id::RunId;
+use crate::job::Jobs;
 use crate::report::{Failure, FailureKind};
 use crate::run::{MOST_ATTEMPTS, Run, RunState};
 use jiff::{SignedDuration, Timestamp};
@@ -66,18 +67,7 @@ impl Status {
         let (state, description) = match &run.state {
             RunState::Fetching | RunState::Skipped { .. } => return None,
             RunState::Preparing => (State::Pending, "prepares the registry".to_owned()),
-            RunState::Queued { attempt: 1, .. } => {
-                (State::Pending, "waits for a runner".to_owned())
-            }
-            RunState::Queued { attempt, .. } => (
-                State::Pending,
-                format!("waits for a runner again, attempt {attempt} of {MOST_ATTEMPTS}"),
-            ),
-            RunState::Building { attempt: 1, .. } => (State::Running, "builds".to_owned()),
-            RunState::Building { attempt, .. } => (
-                State::Running,
-                format!("builds, attempt {attempt} of {MOST_ATTEMPTS}"),
-            ),
+            RunState::Building { jobs } => at_work(jobs),
             RunState::Cancelling { by, .. } => (
                 State::Running,
                 format!("is being stopped, cancelled by {by}"),
@@ -103,6 +93,31 @@ impl Status {
             description: one_line(&description),
         })
     }
+}
+
+fn at_work(jobs: &Jobs) -> (State, String) {
+    let several = jobs.jobs.len() > 1;
+    let lost = jobs
+        .at_work()
+        .map(|work| work.lost)
+        .chain(jobs.queued().map(|(_, lost, _)| lost))
+        .max()
+        .unwrap_or_default();
+    let progress = match (several && jobs.have_begun(), lost) {
+        (true, _) => format!(", {} of {} jobs are over", jobs.over(), jobs.jobs.len()),
+        (false, 0) => String::new(),
+        (false, lost) => format!(", attempt {} of {MOST_ATTEMPTS}", lost + 1),
+    };
+    if jobs.at_work().next().is_some() {
+        return (State::Running, format!("builds{progress}"));
+    }
+    let again = if lost > 0 { " again" } else { "" };
+    let state = if jobs.have_begun() {
+        State::Running
+    } else {
+        State::Pending
+    };
+    (state, format!("waits for a runner{again}{progress}"))
 }
 
 fn state_of(failure: &Failure) -> State {

@@ -3,7 +3,7 @@
 
 use crate::authorship::Authorship;
 use crate::deployment::{EcsRollout, OneOff, Trigger};
-use crate::id::{CommitSha, DeploymentId, ImageName, Place, ReleaseId, RunId};
+use crate::id::{CommitSha, DeploymentId, ImageName, JobName, Place, ReleaseId, RunId};
 use crate::release::{Release, TaskDefinitions, Variables};
 use crate::report::Failure;
 use crate::run::AttemptOutcome;
@@ -71,8 +71,10 @@ pub enum RunFact {
         /// `registry/repository` of each image.
         repositories: BTreeMap<ImageName, String>,
     },
-    /// A runner claimed the job.
+    /// A runner claimed a job.
     JobClaimed {
+        /// The job.
+        job: JobName,
         /// The attempt's number.
         attempt: u32,
         /// The runner's id.

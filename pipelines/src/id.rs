@@ -3,6 +3,7 @@
 //! Names come from people and are checked; ids are made here from a project's counters, so a plan
 //! made twice from one world names the same things.
 
+use crate::job::DEFAULT_JOB;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -111,6 +112,35 @@ name_type!(
     StepName,
     "step name"
 );
+name_type!(
+    /// A job of a run.
+    JobName,
+    "job name"
+);
+impl JobName {
+    /// The job that a step has for itself.
+    #[must_use]
+    pub fn of_step(step: &StepName) -> Self {
+        Self(step.0.clone())
+    }
+    /// The job of the steps without one of their own, behind so many jobs of single steps.
+    #[must_use]
+    pub fn shared(behind: usize) -> Self {
+        Self(match behind {
+            0 => DEFAULT_JOB.to_owned(),
+            more => format!("{DEFAULT_JOB}-{}", more + 1),
+        })
+    }
+    /// Whether steps share a job of this name; a step of such a name has none for itself.
+    #[must_use]
+    pub fn is_of_shared(text: &str) -> bool {
+        text.strip_prefix(DEFAULT_JOB).is_some_and(|rest| {
+            let number = rest.strip_prefix('-');
+            rest.is_empty()
+                || number.is_some_and(|it| !it.is_empty() && it.bytes().all(|b| b.is_ascii_digit()))
+        })
+    }
+}
 
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {

@@ -19,6 +19,7 @@ pub mod gate;
 pub mod git_ref;
 pub mod heads;
 pub mod id;
+pub mod job;
 pub mod observation;
 pub mod outcome;
 pub mod planner;

@@ -1,16 +1,19 @@
-//! The life of a run: sources are read, a registry is prepared, a runner does the job, the images
-//! are confirmed, a release is made.
+//! The life of a run: sources are read, a registry is prepared, runners do its jobs, the images are
+//! confirmed, a release is made.
 //!
-//! A run holds one job; the job is what is claimed, retried and fenced. A lost attempt is never
-//! used again: the job goes back to the queue and the next attempt carries a higher fence.
+//! A job ([`crate::job`]) is what is claimed, retried and fenced. A lost attempt is never used again: the job
+//! goes back to the queue, and the next attempt in the run carries a higher fence. When a job fails, what needs
+//! it is skipped and the others go on to their end: whoever mends it sees all that is broken at once.
 
 use crate::authorship::Authorship;
 use crate::fact::{IllegalTransition, RunFact};
-use crate::id::{CommitSha, ImageName, ProjectName, ReleaseId, RunId, StepName};
+use crate::id::{CommitSha, ImageName, JobName, ProjectName, ReleaseId, RunId, StepName};
+use crate::job::{self, AtWork, Job, JobState, Jobs};
 use crate::release::{ImageRef, TaskDefinitions, Variables};
 use crate::report::Failure;
 use crate::spec::{InputValues, LeftOut, Pipeline, StepAction};
 use crate::started_by::StartedBy;
+use indexmap::IndexMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +25,7 @@ pub const CANCEL_IS_FINAL_AFTER: SignedDuration = SignedDuration::from_secs(40);
 
 /// The word of [`RunState::Fetching`].
 pub const FETCHING: &str = "fetching";
-/// The word of [`RunState::Queued`].
+/// The word of [`RunState::Building`] as long as no job has begun.
 pub const QUEUED: &str = "queued";
 /// The word of [`RunState::Building`].
 pub const BUILDING: &str = "building";
@@ -82,31 +85,20 @@ pub enum RunState {
     Fetching,
     /// The repositories of its images are being made sure of.
     Preparing,
-    /// Its job waits for a runner.
-    Queued {
-        /// The number that the next attempt gets, from 1.
-        attempt: u32,
-        /// Since when it waits.
-        since: Timestamp,
-    },
-    /// A runner works on it.
+    /// Its jobs wait for runners, or runners work on them. One at least is not over.
     Building {
-        /// The attempt's number, which is also its fence.
-        attempt: u32,
-        /// The runner's id.
-        runner: String,
-        /// Since when.
-        since: Timestamp,
+        /// The jobs.
+        #[serde(flatten)]
+        jobs: Jobs,
     },
-    /// Somebody cancelled it; the runner has not confirmed that its containers stopped.
+    /// Somebody cancelled it; a runner has not confirmed yet that its containers stopped.
     Cancelling {
-        /// The attempt to stop.
-        attempt: u32,
-        /// The runner that runs it.
-        runner: String,
+        /// The jobs. A runner works on one at least; those that wait will not begin.
+        #[serde(flatten)]
+        jobs: Jobs,
         /// Who cancelled.
         by: String,
-        /// When the server stops waiting for the runner.
+        /// When the server stops waiting for runners.
         until: Timestamp,
     },
     /// The images are looked up in the registry.
@@ -166,7 +158,7 @@ impl RunState {
         match self {
             Self::Fetching => FETCHING,
             Self::Preparing => "preparing",
-            Self::Queued { .. } => QUEUED,
+            Self::Building { jobs } if !jobs.have_begun() => QUEUED,
             Self::Building { .. } => BUILDING,
             Self::Cancelling { .. } => "cancelling",
             Self::Confirming { .. } => CONFIRMING,
@@ -183,7 +175,7 @@ impl RunState {
     #[must_use]
     pub fn can_be_cancelled(&self) -> bool {
         match self {
-            Self::Fetching | Self::Preparing | Self::Queued { .. } | Self::Building { .. } => true,
+            Self::Fetching | Self::Preparing | Self::Building { .. } => true,
             Self::Cancelling { .. }
             | Self::Confirming { .. }
             | Self::Confirmed { .. }
@@ -195,13 +187,44 @@ impl RunState {
         }
     }
 
+    /// Its jobs, as long as they are not all over.
+    #[must_use]
+    pub fn jobs(&self) -> Option<&Jobs> {
+        match self {
+            Self::Building { jobs } | Self::Cancelling { jobs, .. } => Some(jobs),
+            Self::Fetching
+            | Self::Preparing
+            | Self::Confirming { .. }
+            | Self::Confirmed { .. }
+            | Self::Succeeded { .. }
+            | Self::Skipped { .. }
+            | Self::Failed { .. }
+            | Self::TimedOut { .. }
+            | Self::Cancelled { .. } => None,
+        }
+    }
+
+    /// Its jobs that may be given to a runner, each with since when it waits.
+    pub fn claimable(&self) -> impl Iterator<Item = (&JobName, Timestamp)> {
+        let jobs = match self {
+            Self::Building { jobs } => Some(jobs),
+            _ => None,
+        };
+        let queued = jobs.into_iter().flat_map(Jobs::queued);
+        queued.map(|(job, _, since)| (job, since))
+    }
+
+    /// Its jobs that a runner works on.
+    pub fn at_work(&self) -> impl Iterator<Item = AtWork<'_>> {
+        self.jobs().into_iter().flat_map(Jobs::at_work)
+    }
+
     /// Nothing changes it any more.
     #[must_use]
     pub fn is_over(&self) -> bool {
         match self {
             Self::Fetching
             | Self::Preparing
-            | Self::Queued { .. }
             | Self::Building { .. }
             | Self::Cancelling { .. }
             | Self::Confirming { .. }
@@ -298,75 +321,56 @@ impl Run {
             }
             (RunState::Preparing, RunFact::RegistryPrepared { repositories }) => {
                 next.repositories.clone_from(repositories);
-                let has_steps = self.pipeline.as_ref().is_some_and(|p| !p.steps.is_empty());
-                if has_steps {
-                    RunState::Queued {
-                        attempt: 1,
-                        since: at,
-                    }
-                } else {
-                    RunState::Succeeded { release: None, at }
-                }
+                let plan = self.jobs();
+                self.with_jobs(Jobs::new(plan.keys()), at)
             }
             (
-                RunState::Queued { attempt, .. },
+                RunState::Building { jobs },
                 RunFact::JobClaimed {
-                    attempt: claimed,
+                    job,
+                    attempt,
                     runner,
                 },
-            ) if attempt == claimed => RunState::Building {
-                attempt: *attempt,
-                runner: runner.clone(),
-                since: at,
-            },
-            (
-                RunState::Building { attempt, .. },
-                RunFact::AttemptLost {
-                    attempt: lost,
-                    reason,
-                },
-            ) if attempt == lost => {
-                if *attempt < MOST_ATTEMPTS {
-                    RunState::Queued {
-                        attempt: attempt + 1,
-                        since: at,
-                    }
+            ) if *attempt == jobs.attempts + 1 => self.claimed(jobs, job, runner, at)?,
+            (RunState::Building { jobs }, RunFact::AttemptLost { attempt, reason })
+                if let Some(lost) = of_attempt(jobs, *attempt) =>
+            {
+                let state = self.after_loss(lost, reason, at);
+                self.with_jobs(jobs.clone().with(lost.job, state), at)
+            }
+            (RunState::Building { jobs }, RunFact::AttemptEnded { attempt, outcome })
+                if let Some(ended) = of_attempt(jobs, *attempt) =>
+            {
+                let state = self.after_end(ended, outcome, at);
+                self.with_jobs(jobs.clone().with(ended.job, state), at)
+            }
+            (RunState::Building { jobs }, RunFact::CancelRequested { by }) => {
+                if jobs.at_work().next().is_none() {
+                    RunState::Cancelled { by: by.clone(), at }
                 } else {
-                    let message =
-                        format!("{MOST_ATTEMPTS} attempts were lost; the last one: {reason}");
-                    RunState::Failed {
-                        failure: Failure::errored(message),
-                        at,
+                    RunState::Cancelling {
+                        jobs: jobs.clone(),
+                        by: by.clone(),
+                        until: at + CANCEL_IS_FINAL_AFTER,
                     }
                 }
             }
+            (RunState::Fetching | RunState::Preparing, RunFact::CancelRequested { by }) => {
+                RunState::Cancelled { by: by.clone(), at }
+            }
             (
-                RunState::Building { attempt, .. },
-                RunFact::AttemptEnded {
-                    attempt: ended,
-                    outcome,
-                },
-            ) if attempt == ended => self.ended_building(*attempt, outcome, at),
-            (
-                RunState::Building {
-                    attempt, runner, ..
-                },
-                RunFact::CancelRequested { by },
-            ) => RunState::Cancelling {
-                attempt: *attempt,
-                runner: runner.clone(),
-                by: by.clone(),
-                until: at + CANCEL_IS_FINAL_AFTER,
-            },
-            (
-                RunState::Fetching | RunState::Preparing | RunState::Queued { .. },
-                RunFact::CancelRequested { by },
-            ) => RunState::Cancelled { by: by.clone(), at },
-            (
-                RunState::Cancelling { attempt, by, .. },
-                RunFact::AttemptEnded { attempt: other, .. }
-                | RunFact::AttemptLost { attempt: other, .. },
-            ) if attempt == other => RunState::Cancelled { by: by.clone(), at },
+                RunState::Cancelling { jobs, by, until },
+                RunFact::AttemptEnded { attempt, .. } | RunFact::AttemptLost { attempt, .. },
+            ) if let Some(ended) = of_attempt(jobs, *attempt) => {
+                let jobs = jobs.clone().with(ended.job, JobState::Cancelled { at });
+                let by = by.clone();
+                if jobs.at_work().next().is_none() {
+                    RunState::Cancelled { by, at }
+                } else {
+                    let until = *until;
+                    RunState::Cancelling { jobs, by, until }
+                }
+            }
             (RunState::Cancelling { by, .. }, RunFact::CancelExpired) => {
                 RunState::Cancelled { by: by.clone(), at }
             }
@@ -385,11 +389,7 @@ impl Run {
                 at,
             },
             (state, fact) => {
-                return Err(IllegalTransition {
-                    subject: self.id.to_string(),
-                    state: state.word(),
-                    fact: fact.word(),
-                });
+                return Err(self.refused(state, fact));
             }
         };
         Ok(next)
@@ -408,38 +408,130 @@ impl Run {
         self.left_out.keys().find(builds)
     }
 
-    fn ended_building(&self, attempt: u32, outcome: &AttemptOutcome, at: Timestamp) -> RunState {
-        match outcome {
-            AttemptOutcome::Succeeded { images }
-                if images.is_empty() || self.build_left_out().is_some() =>
-            {
-                RunState::Succeeded { release: None, at }
-            }
-            AttemptOutcome::Succeeded { images } => RunState::Confirming {
-                images: images.clone(),
+    /// Its jobs, as its file draws them and without what it leaves out, each behind those that it needs.
+    #[must_use]
+    pub fn jobs(&self) -> IndexMap<JobName, Job> {
+        let pipeline = self.pipeline.as_ref();
+        pipeline.map_or_else(IndexMap::new, |it| job::jobs(it, &self.left_out))
+    }
+
+    fn refused(&self, state: &RunState, fact: &RunFact) -> IllegalTransition {
+        IllegalTransition {
+            subject: self.id.to_string(),
+            state: state.word(),
+            fact: fact.word(),
+        }
+    }
+
+    fn claimed(
+        &self,
+        jobs: &Jobs,
+        job: &JobName,
+        runner: &str,
+        at: Timestamp,
+    ) -> Result<RunState, IllegalTransition> {
+        let Some(JobState::Queued { lost, .. }) = jobs.jobs.get(job) else {
+            let fact = RunFact::JobClaimed {
+                job: job.clone(),
+                attempt: jobs.attempts + 1,
+                runner: runner.to_owned(),
+            };
+            return Err(self.refused(&self.state, &fact));
+        };
+        let running = JobState::Running {
+            attempt: jobs.attempts + 1,
+            lost: *lost,
+            runner: runner.to_owned(),
+            since: at,
+        };
+        let mut jobs = jobs.clone().with(job, running);
+        jobs.attempts += 1;
+        Ok(RunState::Building { jobs })
+    }
+
+    /// What follows for the run from how its jobs stand.
+    fn with_jobs(&self, jobs: Jobs, at: Timestamp) -> RunState {
+        let jobs = jobs.moved_on(&self.jobs(), at);
+        if !jobs.are_over() {
+            return RunState::Building { jobs };
+        }
+        match jobs.first_wrong() {
+            None => self.all_succeeded(jobs.images(), at),
+            Some((_, JobState::TimedOut { step, .. })) => RunState::TimedOut {
+                step: step.clone(),
+                at,
             },
-            AttemptOutcome::Failed { failure } => RunState::Failed {
+            Some((_, JobState::Failed { failure, .. })) => RunState::Failed {
                 failure: failure.clone(),
                 at,
             },
-            AttemptOutcome::Errored { .. } if attempt < MOST_ATTEMPTS => RunState::Queued {
-                attempt: attempt + 1,
-                since: at,
-            },
-            AttemptOutcome::Errored { reason } => RunState::Failed {
-                failure: Failure::errored(reason.clone()),
-                at,
-            },
-            AttemptOutcome::Cancelled => RunState::Cancelled {
+            Some(_) => RunState::Cancelled {
                 by: "the runner".into(),
                 at,
             },
-            AttemptOutcome::TimedOut { step } => RunState::TimedOut {
+        }
+    }
+
+    fn all_succeeded(&self, images: BTreeMap<ImageName, ImageRef>, at: Timestamp) -> RunState {
+        if images.is_empty() || self.build_left_out().is_some() {
+            RunState::Succeeded { release: None, at }
+        } else {
+            RunState::Confirming { images }
+        }
+    }
+
+    fn after_loss(&self, lost: AtWork<'_>, reason: &str, at: Timestamp) -> JobState {
+        let attempts = lost.lost + 1;
+        if attempts < MOST_ATTEMPTS {
+            return JobState::Queued {
+                lost: attempts,
+                since: at,
+            };
+        }
+        let message = format!("{MOST_ATTEMPTS} attempts were lost; the last one: {reason}");
+        self.errored(lost.job, message, at)
+    }
+
+    fn after_end(&self, ended: AtWork<'_>, outcome: &AttemptOutcome, at: Timestamp) -> JobState {
+        match outcome {
+            AttemptOutcome::Succeeded { images } => JobState::Succeeded {
+                images: images.clone(),
+            },
+            AttemptOutcome::Failed { failure } => JobState::Failed {
+                failure: failure.clone(),
+                at,
+            },
+            AttemptOutcome::Errored { .. } if ended.lost + 1 < MOST_ATTEMPTS => JobState::Queued {
+                lost: ended.lost + 1,
+                since: at,
+            },
+            AttemptOutcome::Errored { reason } => self.errored(ended.job, reason.clone(), at),
+            AttemptOutcome::Cancelled => JobState::Cancelled { at },
+            AttemptOutcome::TimedOut { step } => JobState::TimedOut {
                 step: step.clone(),
                 at,
             },
         }
     }
+
+    /// A failure that names no step names its job, where a run has several.
+    fn errored(&self, job: &JobName, message: String, at: Timestamp) -> JobState {
+        let several = self.state.jobs().is_some_and(|jobs| jobs.jobs.len() > 1);
+        let message = if several {
+            format!("job {job}: {message}")
+        } else {
+            message
+        };
+        JobState::Failed {
+            failure: Failure::errored(message),
+            at,
+        }
+    }
+}
+
+/// The job that a runner works on under this number.
+fn of_attempt(jobs: &Jobs, attempt: u32) -> Option<AtWork<'_>> {
+    jobs.at_work().find(|work| work.attempt == attempt)
 }
 
 #[cfg(test)]
@@ -466,11 +558,15 @@ steps:
         let mut run = Run::asked_for(id, commit, "refs/heads/topic".into(), now);
         run.pipeline = Some(spec::parse("f", FILE).unwrap());
         run.left_out = [(StepName::parse(left_out).unwrap(), "a reason".to_owned())].into();
-        run.state = RunState::Building {
+        let running = JobState::Running {
             attempt: 1,
+            lost: 0,
             runner: "harbour".into(),
             since: now,
         };
+        let mut jobs = Jobs::new([]).with(&JobName::shared(0), running);
+        jobs.attempts = 1;
+        run.state = RunState::Building { jobs };
         let api = ImageRef {
             repository_uri: "registry.test/shop/api".into(),
             digest: ImageDigest::parse(&format!("sha256:{}", "1".repeat(64))).unwrap(),

@@ -12,7 +12,8 @@ use proptest::test_runner::{RngSeed, TestCaseError, TestError, TestRunner};
 use roadstead_pipelines::commit_status::{
     Answer, GIVEN_UP_AFTER, LONGEST_DESCRIPTION, SETTLED_AFTER, Standing, State, Status, Telling,
 };
-use roadstead_pipelines::id::{CommitSha, ProjectName, ReleaseId, RunId, StepName};
+use roadstead_pipelines::id::{CommitSha, JobName, ProjectName, ReleaseId, RunId, StepName};
+use roadstead_pipelines::job::{JobState, Jobs};
 use roadstead_pipelines::report::{Failure, FailureKind};
 use roadstead_pipelines::run::{Run, RunState};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,29 +63,34 @@ fn every_state_of_a_run_has_a_status_with_its_reason() {
     let (since, at) = (BEGIN, BEGIN);
     let runner = || "harbour".to_owned();
     let by = || "ada".to_owned();
-    let building = |attempt| RunState::Building {
-        attempt,
-        runner: runner(),
-        since,
+    let jobs = |state| Jobs::new([]).with(&JobName::shared(0), state);
+    let running = |lost| {
+        jobs(JobState::Running {
+            attempt: lost + 1,
+            lost,
+            runner: runner(),
+            since,
+        })
+    };
+    let building = |lost| RunState::Building {
+        jobs: running(lost),
+    };
+    let queued = |lost| RunState::Building {
+        jobs: jobs(JobState::Queued { lost, since }),
     };
     let cases = [
         (RunState::Preparing, State::Pending, "prepares the registry"),
+        (queued(0), State::Pending, "waits for a runner"),
         (
-            RunState::Queued { attempt: 1, since },
-            State::Pending,
-            "waits for a runner",
-        ),
-        (
-            RunState::Queued { attempt: 2, since },
+            queued(1),
             State::Pending,
             "waits for a runner again, attempt 2 of 3",
         ),
-        (building(1), State::Running, "builds"),
-        (building(3), State::Running, "builds, attempt 3 of 3"),
+        (building(0), State::Running, "builds"),
+        (building(2), State::Running, "builds, attempt 3 of 3"),
         (
             RunState::Cancelling {
-                attempt: 1,
-                runner: runner(),
+                jobs: running(0),
                 by: by(),
                 until: at,
             },

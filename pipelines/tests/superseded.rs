@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestCaseError};
 use roadstead_pipelines::fact::{Change, RunFact};
-use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
+use roadstead_pipelines::id::{CommitSha, JobName, ProjectName, RunId};
+use roadstead_pipelines::job::{JobState, Jobs};
 use roadstead_pipelines::planner::plan;
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_pipelines::world::World;
@@ -22,6 +23,7 @@ fn claimed(run: &RunId) -> Change {
     Change::Run {
         run: run.clone(),
         fact: RunFact::JobClaimed {
+            job: JobName::shared(0),
             attempt: 1,
             runner: "r1".into(),
         },
@@ -78,24 +80,30 @@ fn without_the_key_every_push_is_built() {
     stage.settle();
     for run in runs {
         let state = &stage.world.runs[&run].state;
-        assert!(matches!(state, RunState::Queued { .. }), "{state:?}");
+        assert_eq!(state.word(), "queued", "{state:?}");
     }
 }
 
 fn state(number: u8) -> RunState {
-    let (attempt, runner, since) = (1, "r1".to_owned(), Timestamp::UNIX_EPOCH);
+    let (attempt, lost, since) = (1, 0, Timestamp::UNIX_EPOCH);
+    let jobs = |state| Jobs::new([]).with(&JobName::shared(0), state);
+    let running = JobState::Running {
+        attempt,
+        lost,
+        runner: "r1".into(),
+        since,
+    };
     match number {
         0 => RunState::Fetching,
         1 => RunState::Preparing,
-        2 => RunState::Queued { attempt, since },
+        2 => RunState::Building {
+            jobs: jobs(JobState::Queued { lost, since }),
+        },
         3 => RunState::Building {
-            attempt,
-            runner,
-            since,
+            jobs: jobs(running),
         },
         4 => RunState::Cancelling {
-            attempt,
-            runner,
+            jobs: jobs(running),
             by: "ole".into(),
             until: Timestamp::MAX,
         },

@@ -7,9 +7,9 @@
 //! store's claim, and nothing is decided here.
 
 use crate::http::runner_api::version_of;
-use crate::store::{Result, Store};
+use crate::store::{JobThatWaits, Result, Store};
 use crate::wake::Bell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -33,10 +33,38 @@ enum Doing {
     Called { since: u64 },
 }
 
+/// What a runner takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Takes {
+    /// Steps of this version of the protocol and of those before.
+    pub version: u32,
+    /// Jobs that ask for some of these labels.
+    pub labels: BTreeSet<String>,
+}
+
+/// What a job needs of its runner.
+struct Needs<'a> {
+    version: u32,
+    labels: &'a BTreeSet<String>,
+}
+
+impl<'a> Needs<'a> {
+    fn of(job: &'a JobThatWaits) -> Self {
+        Self {
+            version: version_of(&job.run, &job.job),
+            labels: &job.labels,
+        }
+    }
+
+    fn are_met_by(&self, takes: &Takes) -> bool {
+        self.version <= takes.version && self.labels.is_subset(&takes.labels)
+    }
+}
+
 struct Waiter {
     runner: String,
-    /// The version of the protocol that it speaks; none where it would take no job.
-    takes: Option<u32>,
+    /// None where it would take no job.
+    takes: Option<Takes>,
     doing: Doing,
     call: Arc<Notify>,
 }
@@ -64,11 +92,11 @@ impl Room {
     }
 
     /// What those can do who were called and are on their way.
-    fn called(&self) -> Vec<u32> {
+    fn called(&self) -> Vec<Takes> {
         let called = self.waiters.values();
         called
             .filter(|it| matches!(it.doing, Doing::Called { .. }))
-            .filter_map(|it| it.takes)
+            .filter_map(|it| it.takes.clone())
             .collect()
     }
 
@@ -108,10 +136,9 @@ pub struct Place {
 }
 
 impl Waiters {
-    /// A poll comes, and looks at the store for itself. `takes`: the version of the protocol that its runner speaks, or
-    /// nothing where it would take no job.
+    /// A poll comes, and looks at the store for itself. It `takes` nothing where its runner has no room.
     #[must_use]
-    pub fn join(&self, runner: &str, takes: Option<u32>) -> Place {
+    pub fn join(&self, runner: &str, takes: Option<Takes>) -> Place {
         let call = Arc::new(Notify::new());
         let mut room = self.0.room();
         let number = room.next;
@@ -216,21 +243,25 @@ impl Dispatcher {
             shared.room().call_first(|it| it.runner == runner);
         }
         let mut after = None;
-        for _ in 0..MOST_JOBS / Store::PORTION_OF_JOBS {
+        let mut read = 0;
+        while read < MOST_JOBS {
             if !shared.room().is_idle() {
                 return Ok(());
             }
             let jobs = self.store.jobs_that_wait(after.take()).await?;
+            read += jobs.len();
             let mut room = shared.room();
-            for needed in jobs.iter().map(version_of) {
-                let can_do = |takes: &u32| *takes >= needed;
-                match on_their_way.iter().position(can_do) {
+            for needs in jobs.iter().map(Needs::of) {
+                match on_their_way.iter().position(|it| needs.are_met_by(it)) {
                     Some(at) => drop(on_their_way.swap_remove(at)),
-                    None => room.call_first(|it| it.takes.as_ref().is_some_and(can_do)),
+                    None => room.call_first(|it| {
+                        let takes = it.takes.as_ref();
+                        takes.is_some_and(|takes| needs.are_met_by(takes))
+                    }),
                 }
             }
             match jobs.into_iter().next_back() {
-                Some(last) => after = Some((last.created_at, last.id)),
+                Some(last) => after = Some((last.run.created_at, last.run.id, last.job)),
                 None => return Ok(()),
             }
         }
@@ -253,7 +284,7 @@ mod tests {
     #[tokio::test]
     async fn a_look_that_passed_a_poll_by_is_asked_for_again() {
         let waiters = Waiters::default();
-        let place = waiters.join("runner", Some(1));
+        let place = waiters.join("runner", Some(Takes::default()));
         let mut waits = Box::pin(place.called(FOR_EVER));
         assert!((&mut waits).now_or_never().is_none());
         assert!(!is_asked(&waiters), "nobody looked meanwhile");
@@ -269,7 +300,7 @@ mod tests {
     async fn whoever_leaves_called_leaves_the_call_to_others() {
         let waiters = Waiters::default();
         let waits = |runner| {
-            let place = waiters.join(runner, Some(1));
+            let place = waiters.join(runner, Some(Takes::default()));
             assert!(place.called(FOR_EVER).now_or_never().is_none());
             place
         };

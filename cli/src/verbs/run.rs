@@ -5,6 +5,8 @@
 use crate::Exit;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use roadstead_pipelines::id::{JobName, StepName};
+use roadstead_pipelines::job::{jobs, needs_of};
 use roadstead_pipelines::spec::{self, Event, FILE_NAME, InputValues, LeftOut, Pipeline};
 use roadstead_protocol::{Outcome, Step, StepAction};
 use roadstead_runner::{CancellationToken, LocalEnd, LocalRun, WorkingTree, run_local};
@@ -65,7 +67,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     // As a push would, if one of every path.
     let mut left_out = spec::left_out(&pipeline, &tree.git_ref, Event::Push, None);
     left_out.retain(|step, _| !wanted.iter().any(|name| name == step.as_str()));
-    let steps = wanted_steps(&pipeline, &left_out, &inputs, &wanted)?;
+    let jobs = wanted_jobs(&pipeline, &left_out, &inputs, &wanted)?;
     for (step, reason) in left_out {
         println!("step {step} is left out: {reason}");
     }
@@ -74,20 +76,65 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
         None => cache_of(&tree.root)?,
     };
     let project = pipeline.name.to_string();
-    let run = LocalRun {
-        project,
+    let run = |steps| LocalRun {
+        project: project.clone(),
         steps,
-        environment,
-        tree,
-        data,
+        environment: environment.clone(),
+        tree: tree.clone(),
+        data: data.clone(),
         side_by_side: usize::from(slots),
         colours: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
     };
     let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
     let signals = tokio::spawn(on_signals(stop.clone(), kill.clone()));
-    let end = run_local(run, stop, kill).await;
+    let end = one_after_the_other(jobs, run, &stop, &kill).await;
     signals.abort();
     tell(end?)
+}
+
+/// A job with what this machine does of it.
+struct LocalJob {
+    name: JobName,
+    needs: BTreeSet<JobName>,
+    steps: Vec<Step>,
+}
+
+/// Runs jobs in their order, each with a fresh copy of the files, as a server's runners would: what needs one that
+/// did not succeed is not run, the others are. The end is that of the first that did not.
+async fn one_after_the_other(
+    jobs: Vec<LocalJob>,
+    run: impl Fn(Vec<Step>) -> LocalRun,
+    stop: &CancellationToken,
+    kill: &CancellationToken,
+) -> anyhow::Result<LocalEnd> {
+    let several = jobs.len() > 1;
+    let mut all = LocalEnd {
+        outcome: Outcome::Succeeded,
+        images: vec![],
+    };
+    let mut undone: BTreeSet<JobName> = BTreeSet::new();
+    for LocalJob { name, needs, steps } in jobs {
+        if stop.is_cancelled() {
+            break;
+        }
+        if let Some(needed) = needs.iter().find(|need| undone.contains(*need)) {
+            println!("job {name} is not run: job {needed}, which it needs, did not succeed");
+            undone.insert(name);
+            continue;
+        }
+        if several {
+            println!("job {name}");
+        }
+        let end = run_local(run(steps), stop.clone(), kill.clone()).await?;
+        all.images.extend(end.images);
+        if end.outcome != Outcome::Succeeded {
+            undone.insert(name);
+            if all.outcome == Outcome::Succeeded {
+                all.outcome = end.outcome;
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// `name=value`.
@@ -164,14 +211,14 @@ fn read_environment(root: &Path, files: &[PathBuf]) -> anyhow::Result<BTreeMap<S
     Ok(variables)
 }
 
-/// The steps as a runner takes them, but those that are `left_out`: those that are `wanted`, and what they
-/// need.
-fn wanted_steps(
+/// The jobs as runners take them, each behind those that it needs: the steps that are `wanted` and what they need,
+/// but none that are `left_out`.
+fn wanted_jobs(
     pipeline: &Pipeline,
     left_out: &LeftOut,
     inputs: &InputValues,
     wanted: &[String],
-) -> anyhow::Result<Vec<Step>> {
+) -> anyhow::Result<Vec<LocalJob>> {
     let repositories = pipeline
         .images
         .iter()
@@ -183,36 +230,63 @@ fn wanted_steps(
         repositories: &repositories,
         commit: TAG,
     };
-    let mut steps = steps_of(pipeline, decided);
-    for step in &mut steps {
-        if let StepAction::Build { images } = &mut step.action {
-            for image in images {
-                TAG.clone_into(&mut image.tag);
+    let needed = needed_steps(pipeline, left_out, wanted)?;
+    let mut wanted = vec![];
+    for (name, job) in jobs(pipeline, left_out) {
+        let mut steps = steps_of(pipeline, &job, decided);
+        steps.retain(|step| needed.contains(step.name.as_str()));
+        for step in &mut steps {
+            if let StepAction::Build { images } = &mut step.action {
+                for image in images {
+                    TAG.clone_into(&mut image.tag);
+                }
             }
         }
-    }
-    if wanted.is_empty() {
-        return Ok(steps);
-    }
-    let mut needed = BTreeSet::new();
-    for name in wanted {
-        if !steps.iter().any(|step| step.name == *name) {
-            bail!(no_step(name, &steps));
-        }
-        needed.insert(name.clone());
-    }
-    // What a step needs stands above it.
-    for step in steps.iter().rev() {
-        if needed.contains(&step.name) {
-            needed.extend(step.needs.iter().cloned());
+        if !steps.is_empty() {
+            let needs = job.needs;
+            wanted.push(LocalJob { name, needs, steps });
         }
     }
-    steps.retain(|step| needed.contains(&step.name));
-    Ok(steps)
+    Ok(wanted)
 }
 
-fn no_step(name: &str, steps: &[Step]) -> String {
-    let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
+/// The names of the steps that are wanted, and of all that they need; without any, all. The name of a step with a
+/// matrix stands for all its combinations.
+fn needed_steps<'p>(
+    pipeline: &'p Pipeline,
+    left_out: &LeftOut,
+    wanted: &[String],
+) -> anyhow::Result<BTreeSet<&'p str>> {
+    let kept = pipeline.steps_in_order().into_iter();
+    let kept: Vec<&StepName> = kept.filter(|name| !left_out.contains_key(*name)).collect();
+    if wanted.is_empty() {
+        return Ok(kept.into_iter().map(StepName::as_str).collect());
+    }
+    let mut needed: BTreeSet<&str> = BTreeSet::new();
+    for name in wanted {
+        let is_meant = |step: &&&StepName| {
+            let matrix = &pipeline.steps[**step].matrix;
+            let family = matrix.as_ref().map(|it| it.of.as_str());
+            step.as_str() == name || family == Some(name)
+        };
+        let meant: Vec<&str> = kept.iter().filter(is_meant).map(|it| it.as_str()).collect();
+        if meant.is_empty() {
+            bail!(no_step(name, &kept));
+        }
+        needed.extend(meant);
+    }
+    // What a step needs stands before it.
+    for name in kept.iter().rev() {
+        if needed.contains(name.as_str()) {
+            let needs = needs_of(&pipeline.steps[*name], pipeline, left_out).into_iter();
+            needed.extend(needs.map(StepName::as_str));
+        }
+    }
+    Ok(needed)
+}
+
+fn no_step(name: &str, steps: &[&StepName]) -> String {
+    let names: Vec<&str> = steps.iter().map(|step| step.as_str()).collect();
     match spec::nearest(name, names.iter().copied()) {
         Some(meant) => format!("there is no step `{name}`; did you mean `{meant}`?"),
         None => format!(
@@ -262,7 +336,9 @@ mod tests {
             .map(|step| (step.clone(), "a reason".to_owned()))
             .collect();
         let inputs = InputValues::from([("target".to_owned(), "here".to_owned())]);
-        wanted_steps(&pipeline, &left_out, &inputs, &wanted).map_err(|error| error.to_string())
+        let jobs = wanted_jobs(&pipeline, &left_out, &inputs, &wanted);
+        let jobs = jobs.map_err(|error| error.to_string())?;
+        Ok(jobs.into_iter().flat_map(|job| job.steps).collect())
     }
 
     #[test]

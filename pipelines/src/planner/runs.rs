@@ -4,6 +4,7 @@ use super::Draft;
 use crate::effect::Effect;
 use crate::fact::{Change, RunFact};
 use crate::id::CommitSha;
+use crate::job::Jobs;
 use crate::release::Release;
 use crate::report::{Subject, WaitingOn, WhoActs};
 use crate::run::{Run, RunState};
@@ -56,23 +57,7 @@ fn one(draft: &mut Draft<'_>, run: &Run, first: bool) {
                 WhoActs::Roadstead,
             );
         }
-        RunState::Queued { attempt, since } => {
-            let reason = if *attempt == 1 {
-                "a free runner".to_owned()
-            } else {
-                format!("a free runner, for attempt {attempt}: the one before was lost")
-            };
-            wait(draft, run, &reason, *since, WhoActs::Runner);
-        }
-        RunState::Building { runner, since, .. } => {
-            wait(
-                draft,
-                run,
-                &format!("its steps on runner {runner}"),
-                *since,
-                WhoActs::Runner,
-            );
-        }
+        RunState::Building { jobs } => at_work(draft, run, jobs),
         RunState::Cancelling { until, by, .. } => {
             if draft.now >= *until {
                 draft.change(Change::Run {
@@ -138,6 +123,48 @@ fn one(draft: &mut Draft<'_>, run: &Run, first: bool) {
         | RunState::TimedOut { .. }
         | RunState::Cancelled { .. } => {}
     }
+}
+
+/// What a run whose jobs are not all over waits for: for those that runners work on, else for a free one.
+fn at_work(draft: &mut Draft<'_>, run: &Run, jobs: &Jobs) {
+    let several = jobs.jobs.len() > 1;
+    let since = jobs.at_work().map(|work| work.since).min();
+    if let Some(since) = since {
+        let works: Vec<_> = jobs.at_work().collect();
+        let reason = match works.as_slice() {
+            [work] if !several => format!("its steps on runner {}", work.runner),
+            [work] => format!("job {} on runner {}", work.job, work.runner),
+            some => format!(
+                "{} jobs on their runners, {} of {} are over",
+                some.len(),
+                jobs.over(),
+                jobs.jobs.len()
+            ),
+        };
+        return wait(draft, run, &reason, since, WhoActs::Runner);
+    }
+    let Some((job, lost, since)) = jobs.queued().min_by_key(|(_, _, since)| *since) else {
+        return;
+    };
+    let plan = run.jobs();
+    let labels = plan.get(job).map(|job| &job.runs_on);
+    let labels: Vec<_> = labels.into_iter().flatten().map(String::as_str).collect();
+    let mut reason = match labels.as_slice() {
+        [] => "a free runner".to_owned(),
+        [label] => format!("a free runner with the label {label}"),
+        some => format!("a free runner with the labels {}", some.join(", ")),
+    };
+    if several {
+        reason = format!("{reason}, for job {job}");
+    }
+    if lost > 0 {
+        let comma = if several { " " } else { ", for " };
+        reason = format!(
+            "{reason}{comma}attempt {}: the one before was lost",
+            lost + 1
+        );
+    }
+    wait(draft, run, &reason, since, WhoActs::Runner);
 }
 
 /// Whether a commit after a run's own is released, or is in this round: then its file holds, as its

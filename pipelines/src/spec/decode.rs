@@ -60,6 +60,8 @@ pub(super) fn pipeline(root: &Node, reporter: &mut Reporter<'_>) -> Option<Pipel
             when: None,
             timeout: None,
             retry: 0,
+            runs_on: Vec::new(),
+            matrix: None,
             action,
         };
         steps.insert(StepName::parse(IMPLICIT_STEP).ok()?, step);
@@ -189,6 +191,8 @@ fn step(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Step> 
         when,
         timeout,
         retry,
+        runs_on: Vec::new(),
+        matrix: None,
         action,
     })
 }

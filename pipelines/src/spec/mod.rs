@@ -17,6 +17,7 @@ mod environments;
 mod fields;
 mod input;
 mod keys;
+mod matrix;
 mod model;
 mod schedule;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use input::{
     Input, InputKind, InputValues, LONGEST_INPUT, input_line, input_variable, told_inputs,
     untold_inputs,
 };
+pub use matrix::Combination;
 pub use model::{
     AfterRollback, BeforeDeploy, Concurrency, DeployMode, DoneWhen, EcsTarget, EcsTargetOverride,
     Environment, Gate, HttpProbe, Image, Pipeline, ResolvedTarget, Role, Rollback,

@@ -11,7 +11,7 @@ use super::when::Event;
 use crate::durations::Seconds;
 use crate::id::{EnvironmentName, ImageName, ProjectName, ServiceName, StepName};
 use crate::secret::SecretRef;
-use crate::spec::{Create, TaskDefinition};
+use crate::spec::{Combination, Create, TaskDefinition};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -90,8 +90,22 @@ pub struct Step {
     /// How often it is tried again after it failed.
     #[serde(default)]
     pub retry: u32,
+    /// Labels that its runner has to have, sorted. Not empty: it is a job of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs_on: Vec<String>,
+    /// Which combination of its matrix it is, if it has one: then it is a job of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix: Option<Combination>,
     /// What it does.
     pub action: StepAction,
+}
+
+impl Step {
+    /// No other step is in its job.
+    #[must_use]
+    pub fn has_own_job(&self) -> bool {
+        !self.runs_on.is_empty() || self.matrix.is_some()
+    }
 }
 
 /// How much of a runner's machine a step's container may use; what is not said is the runner's to say.

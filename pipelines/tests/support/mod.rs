@@ -25,7 +25,7 @@ use roadstead_pipelines::deployment::{DeploymentState, EcsRollout, Rollout, Take
 use roadstead_pipelines::effect::Effect;
 use roadstead_pipelines::fact::{Change, DeploymentFact, RunFact, SourcesRead};
 use roadstead_pipelines::id::{
-    CommitSha, DeploymentId, ImageDigest, Place, ProjectName, ReleaseId, RunId,
+    CommitSha, DeploymentId, ImageDigest, JobName, Place, ProjectName, ReleaseId, RunId,
 };
 use roadstead_pipelines::observation::{
     EcsDeployment, PlaceStatus, ProbeSeen, ServiceSeen, StoppedTask,
@@ -190,6 +190,7 @@ impl Stage {
     pub fn build(&mut self, run: &RunId) {
         self.settle();
         let claimed = RunFact::JobClaimed {
+            job: JobName::shared(0),
             attempt: 1,
             runner: "r1".into(),
         };

@@ -1,5 +1,5 @@
-"""Multiplies what a database of the benchmark holds: the newest run of each project, with its attempt, its
-steps and its delivery, until there are `total` more. Entries of the audit trail are not made: no page of a run
+"""Multiplies what a database of the benchmark holds: the newest run of each project, with its attempt or its
+place in the queue, its steps and its delivery, until there are `total` more. Entries of the audit trail are not made: no page of a run
 that was never there reads them.
 
 fill.py DATABASE TOTAL
@@ -34,6 +34,7 @@ for project in projects:
     new = f"'{project}.' || n"
     commit = "printf('%040x', n)"
     multiply("runs", f"id = '{run}'", {"id": new, "number": "n", "commit_sha": commit, "created_at": "created_at + n"})
+    multiply("pending_jobs", f"run = '{run}'", {"run": new, "created_at": "created_at + n"})
     multiply("attempts", f"run = '{run}'", {"id": f"{new} || '.a' || number", "run": new,
                                             "token_hash": f"'{project}' || n || token_hash"})
     multiply("steps", f"attempt LIKE '{run}.a%'", {"attempt": f"{new} || '.a1'"})

@@ -8,6 +8,7 @@ use super::App;
 use super::actions::{self, Verb};
 use super::auth::{Allowed, Deployer, Viewer};
 use super::error::HttpError;
+use super::jobs;
 use super::starts::{self, Wish};
 use crate::logs::{LogError, LogKey, Whole};
 use crate::store::{Accepted, Asked, DeploymentDetail, DeploymentFilter, Recorded, RunDetail};
@@ -111,7 +112,7 @@ async fn project(
     let runs: Vec<_> = world
         .runs
         .values()
-        .map(|r| json!({"id": r.id, "state": r.state}))
+        .map(|r| json!({"id": r.id, "state": jobs::state(&r.state)}))
         .collect();
     Ok(HttpResponse::Ok().json(json!({
         "project": name, "now": now, "places": places, "runs": runs, "waiting_on": plan.waiting_on,
@@ -136,7 +137,8 @@ async fn runs(
             json!({
                 "id": line.id, "commit": line.commit, "git_ref": line.git_ref,
                 "started_by": line.started_by, "message": line.message, "author": line.author,
-                "created_at": line.created_at, "ended_at": line.ended_at, "state": line.state,
+                "created_at": line.created_at, "ended_at": line.ended_at,
+                "state": jobs::state(&line.state),
             })
         })
         .collect();
@@ -194,18 +196,22 @@ async fn run(
     path: web::Path<String>,
 ) -> Result<HttpResponse, HttpError> {
     let id = actions::run_of(&path)?;
+    let detail = app.store.get_run(&id).await?;
+    let its_jobs = jobs::told(&detail);
     let RunDetail {
         run,
         ended_at,
         attempts,
         steps,
         effects,
-    } = app.store.get_run(&id).await?;
+    } = detail;
+    let mut told = json!(run);
+    told["state"] = jobs::state(&run.state);
     let attempts: Vec<_> = attempts
         .iter()
         .map(|a| {
             json!({
-                "id": a.id, "number": a.number, "runner": a.runner, "claimed_at": a.claimed_at,
+                "id": a.id, "number": a.number, "job": a.job, "runner": a.runner, "claimed_at": a.claimed_at,
                 "ended_at": a.ended_at, "outcome": a.outcome,
             })
         })
@@ -224,7 +230,7 @@ async fn run(
         .filter_map(|e| Some(json!({"effect": e.effect, "error": e.last_error.as_ref()?})))
         .collect();
     Ok(HttpResponse::Ok().json(json!({
-        "run": run, "ended_at": ended_at, "attempts": attempts, "steps": steps,
+        "run": told, "ended_at": ended_at, "jobs": its_jobs, "attempts": attempts, "steps": steps,
         "troubles": troubles,
     })))
 }
@@ -259,13 +265,10 @@ pub(super) async fn raw_log(
     let id = actions::run_of(run)?;
     let attempt = match attempt {
         Some(number) => number,
-        None => app
-            .store
-            .get_run(&id)
-            .await?
-            .attempts
-            .last()
-            .map_or(1, |a| a.number),
+        None => {
+            let detail = app.store.get_run(&id).await?;
+            detail.newest_with(&step).map_or(1, |a| a.number)
+        }
     };
     let missing = || HttpError::not_found(format!("{id} has no log of step `{step}` yet"));
     let key = LogKey {

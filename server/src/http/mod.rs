@@ -6,6 +6,7 @@ pub mod api;
 pub mod auth;
 pub mod error;
 pub mod health;
+mod jobs;
 pub mod pages;
 pub mod people;
 pub mod runner_api;

@@ -13,15 +13,17 @@ pub use assignment::{Decided, steps_of, version_of};
 use super::App;
 use super::auth::{Then, bearer, new_secret};
 use super::error::HttpError;
-use crate::dispatcher::LOOK_AGAIN;
+use crate::dispatcher::{LOOK_AGAIN, Takes};
 use crate::logs::{LogError, LogKey};
 use crate::store::{Attempt, Offer, Report, hash_secret};
 use actix_web::http::StatusCode;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev, web};
-use roadstead_pipelines::id::{ImageDigest, ImageName, StepName};
+use roadstead_pipelines::id::{ImageDigest, ImageName, JobName, StepName};
+use roadstead_pipelines::job::Job;
 use roadstead_pipelines::release::ImageRef;
 use roadstead_pipelines::report::Failure;
 use roadstead_pipelines::run::{AttemptOutcome, Run};
+use roadstead_pipelines::spec::StepAction;
 use roadstead_protocol as wire;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -129,12 +131,19 @@ impl OwnAttempt {
         Ok(self)
     }
 
-    /// A runner writes logs of its run's steps only: other names would be files of its making.
+    /// The job that it is an attempt at.
+    fn job(&self) -> Job {
+        let job = self.run.jobs().swap_remove(&self.attempt.job);
+        job.unwrap_or_default()
+    }
+
+    /// A runner writes logs of its job's steps only: other names would be files of its making.
     fn log(&self, step: String) -> Result<LogKey, HttpError> {
-        let steps = self.run.pipeline.iter().flat_map(|p| p.steps.keys());
-        if !steps.map(StepName::as_str).any(|name| name == step) {
+        let job = self.job();
+        if !job.steps.iter().any(|name| name.as_str() == step) {
             return Err(HttpError::not_found(format!(
-                "the run has no step `{step}`"
+                "job {} has no step `{step}`",
+                self.attempt.job
             )));
         }
         Ok(LogKey {
@@ -142,6 +151,23 @@ impl OwnAttempt {
             attempt: self.attempt.number,
             step,
         })
+    }
+}
+
+impl OwnAttempt {
+    /// Where the images go that its job builds.
+    fn repositories(&self) -> BTreeMap<ImageName, String> {
+        let job = self.job();
+        let steps = self.run.pipeline.iter().flat_map(|it| &it.steps);
+        let builds = steps.filter(|(name, _)| job.steps.contains(name));
+        let images = builds.flat_map(|(_, step)| match &step.action {
+            StepAction::Build { images } => images.as_slice(),
+            StepAction::Run { .. } => &[],
+        });
+        let found = images.filter_map(|name| self.run.repositories.get_key_value(name));
+        found
+            .map(|(name, uri)| (name.clone(), uri.clone()))
+            .collect()
     }
 }
 
@@ -206,7 +232,10 @@ async fn poll(
         return Err(HttpError::new(StatusCode::UPGRADE_REQUIRED, message));
     }
     let until = tokio::time::Instant::now() + Duration::from_secs(wire::POLL_SECONDS);
-    let takes = (body.free_slots > 0).then_some(body.protocol_version);
+    let takes = (body.free_slots > 0).then(|| Takes {
+        version: body.protocol_version,
+        labels: body.labels.iter().cloned().collect(),
+    });
     let place = app.waiters.join(&runner.id, takes);
     loop {
         let now = crate::clock::now();
@@ -249,7 +278,7 @@ async fn claim(
 ) -> Result<Option<wire::Assignment>, HttpError> {
     let token = new_secret("rsa");
     let now = crate::clock::now();
-    let can_do = move |run: &Run| version_of(run) <= version;
+    let can_do = move |run: &Run, job: &JobName| version_of(run, job) <= version;
     let claiming = app
         .store
         .claim_job_that(can_do, &runner.id, hash_secret(&token), now);
@@ -257,7 +286,7 @@ async fn claim(
         return Ok(None);
     };
     app.bell.ring();
-    let run = claim.run;
+    let (run, job) = (claim.run, claim.job);
     Ok(Some(wire::Assignment {
         attempt: wire::AttemptRef {
             attempt: claim.attempt,
@@ -268,7 +297,7 @@ async fn claim(
         run: run.id.to_string(),
         commit: run.commit.to_string(),
         git_ref: run.git_ref.clone(),
-        steps: assignment::steps_of_run(&run),
+        steps: assignment::steps_of_job(&run, &job),
     }))
 }
 
@@ -341,7 +370,7 @@ async fn append_log(
 ) -> Result<HttpResponse, HttpError> {
     let own = own.live(None)?;
     let log = own.log(path.into_inner().1)?;
-    let secrets = super::secrets::mask_of(&app, &own.attempt.id, &own.run).await?;
+    let secrets = super::secrets::mask_of(&app, &own.attempt.id, (&own.run, &own.job())).await?;
     let done = app.logs.append_without(secrets, log, query.offset, body);
     let done = done.await;
     log_answer(done.map(|_| ()))
@@ -390,7 +419,7 @@ async fn result(
     Then(own, body): Then<OwnAttempt, web::Json<wire::AttemptResult>>,
 ) -> Result<HttpResponse, HttpError> {
     let body = body.into_inner();
-    let outcome = outcome_of(body.outcome, body.images, &own.run.repositories)?;
+    let outcome = outcome_of(body.outcome, body.images, &own.repositories())?;
     let now = crate::clock::now();
     let report = app
         .store
@@ -401,7 +430,7 @@ async fn result(
     stored(report)
 }
 
-/// What a runner reports, checked: it may name only images and repositories of its run.
+/// What a runner reports, checked: it may name only images and repositories of its job.
 fn outcome_of(
     outcome: wire::Outcome,
     images: Vec<wire::BuiltImage>,
@@ -414,7 +443,7 @@ fn outcome_of(
             for image in images {
                 let name = ImageName::parse(&image.name).map_err(|e| bad(e.to_string()))?;
                 if repositories.get(&name) != Some(&image.repository_uri) {
-                    return Err(bad(format!("`{}` is no image of this run", image.name)));
+                    return Err(bad(format!("`{}` is no image of this job", image.name)));
                 }
                 let digest = ImageDigest::parse(&image.digest)
                     .ok_or_else(|| bad(format!("`{}` is no digest", image.digest)))?;

@@ -9,6 +9,7 @@ use actix_web::http::StatusCode;
 use roadstead_masking::Patterns;
 use roadstead_pipelines::action::Actor;
 use roadstead_pipelines::id::{EnvironmentName, ProjectName};
+use roadstead_pipelines::job::Job;
 use roadstead_pipelines::run::Run;
 use roadstead_pipelines::secret::{SecretName, SecretRef, check_value, withheld};
 use roadstead_pipelines::spec::{StepAction, check_pattern};
@@ -22,7 +23,7 @@ use zeroize::Zeroizing;
 const UNUSED: Duration = Duration::from_secs(3600);
 /// Most patterns of branches that one secret has.
 const MOST_PATTERNS: usize = 32;
-/// Most bytes of all secrets that the steps of one run name.
+/// Most bytes of all secrets that the steps of one job name.
 const MOST_BYTES: usize = 64 << 10;
 
 /// A secret by its parts, as people give them; an empty environment is none.
@@ -77,10 +78,10 @@ pub async fn set(
     Ok(done.await?)
 }
 
-/// The secrets that the steps of a run name, but for those that it leaves out.
-fn named_by(run: &Run) -> BTreeSet<&SecretRef> {
+/// The secrets that the steps of a run's job name.
+fn named_by<'r>((run, job): (&'r Run, &Job)) -> BTreeSet<&'r SecretRef> {
     let steps = run.pipeline.iter().flat_map(|pipeline| &pipeline.steps);
-    let steps = steps.filter(|(name, _)| !run.left_out.contains_key(*name));
+    let steps = steps.filter(|(name, _)| job.steps.contains(name));
     let named = steps.flat_map(|(_, step)| match &step.action {
         StepAction::Run { secrets, .. } => secrets.as_slice(),
         StepAction::Build { .. } => &[],
@@ -128,9 +129,9 @@ impl Masks {
 pub(super) async fn for_attempt(
     app: &App,
     attempt: &str,
-    run: &Run,
+    job: (&Run, &Job),
 ) -> Result<wire::Secrets, HttpError> {
-    let secrets = of_run(app, run).await?;
+    let secrets = of_job(app, job).await?;
     mask(app, attempt, &secrets).await?;
     Ok(secrets)
 }
@@ -161,21 +162,21 @@ async fn mask(
 pub(super) async fn mask_of(
     app: &App,
     attempt: &str,
-    run: &Run,
+    job: (&Run, &Job),
 ) -> Result<Option<Arc<Patterns>>, HttpError> {
-    if named_by(run).is_empty() {
+    if named_by(job).is_empty() {
         return Ok(None);
     }
     if let Some(known) = app.masks.get(attempt) {
         return Ok(known);
     }
-    mask(app, attempt, &of_run(app, run).await?).await
+    mask(app, attempt, &of_job(app, job).await?).await
 }
 
-/// The secrets that the steps of a run name, with their values, and why it does not get the others.
-async fn of_run(app: &App, run: &Run) -> Result<wire::Secrets, HttpError> {
+/// The secrets that the steps of a job name, with their values, and why it does not get the others.
+async fn of_job(app: &App, (run, job): (&Run, &Job)) -> Result<wire::Secrets, HttpError> {
     let mut secrets = wire::Secrets::default();
-    let named = named_by(run);
+    let named = named_by((run, job));
     if named.is_empty() {
         return Ok(secrets);
     }
@@ -215,7 +216,7 @@ fn withhold_too_much(secrets: &mut wire::Secrets) {
     let bytes: usize = secrets.values.values().map(String::len).sum();
     if bytes > MOST_BYTES {
         let why = format!(
-            "those of this run are {} KiB together, and at most {} KiB can be kept out of its logs: name \
+            "those of this job are {} KiB together, and at most {} KiB can be kept out of its logs: name \
              fewer or smaller ones",
             bytes.div_ceil(1 << 10),
             MOST_BYTES >> 10

@@ -11,9 +11,8 @@ use super::{Attempt, Report, Result, StepRow, Store, StoreError, lane, runs as r
 use diesel::prelude::*;
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::fact::{Change, RunFact};
-use roadstead_pipelines::id::RunId;
+use roadstead_pipelines::id::{RunId, StepName};
 use roadstead_pipelines::run::{AttemptOutcome, Run, RunState};
-use roadstead_pipelines::spec::LeftOut;
 use roadstead_protocol::{LEASE_SECONDS, StepState};
 
 type Record = (
@@ -27,15 +26,17 @@ type Record = (
     i64,
     Option<i64>,
     Option<String>,
+    String,
 );
 
 pub(super) fn read(record: Record) -> Result<Attempt> {
-    let (id, run, number, runner, _, claimed_at, accepted_at, lease_until, ended_at, outcome) =
+    let (id, run, number, runner, _, claimed_at, accepted_at, lease_until, ended_at, outcome, job) =
         record;
     let row = Row("attempt", &id);
     Ok(Attempt {
         run: row.word("run", &run)?,
         number: row.number("number", number)?,
+        job: row.word("job", &job)?,
         claimed_at: row.time(claimed_at)?,
         accepted_at: row.maybe_time(accepted_at)?,
         lease_until: row.time(lease_until)?,
@@ -120,35 +121,33 @@ fn is_over(state: &StepState) -> bool {
     }
 }
 
-/// Ends every attempt of a run but the one that its state names, with the steps left open.
+/// Ends every attempt of a run but those that its state names, with the steps left open.
 pub(super) fn close_other_than_current(
     connection: &mut AnyConnection,
     run: &Run,
     now: Timestamp,
 ) -> Result<()> {
-    let current = match &run.state {
-        RunState::Building { attempt, .. } | RunState::Cancelling { attempt, .. } => {
-            i64::from(*attempt)
-        }
-        // No attempt has this number.
-        _ => 0,
-    };
-    let open: Vec<String> = attempts::table
+    let at_work = run.state.at_work();
+    let current: Vec<i64> = at_work.map(|work| i64::from(work.attempt)).collect();
+    let open: Vec<(String, Option<String>)> = attempts::table
         .filter(attempts::run.eq(run.id.as_str()))
         .filter(attempts::ended_at.is_null())
-        .filter(attempts::number.ne(current))
-        .select(attempts::id)
+        .filter(attempts::number.ne_all(current))
+        .select((attempts::id, attempts::outcome))
         .load(connection)?;
-    for attempt in open {
+    for (attempt, outcome) in open {
+        let row = Row("attempt", &attempt);
+        let outcome = outcome.map(|text| row.json("outcome", &text)).transpose()?;
         diesel::update(attempts::table.find(&attempt))
             .set(attempts::ended_at.eq(Some(micros(now))))
             .execute(connection)?;
         for step in steps_of(connection, &attempt)? {
-            let state = match (&step.state, &run.state) {
-                (state, _) if is_over(state) => continue,
-                (StepState::Waiting, _) => StepState::Skipped,
-                (_, RunState::Cancelled { .. }) => StepState::Cancelled,
-                (_, RunState::TimedOut { .. }) => StepState::TimedOut,
+            let state = match (&step.state, &run.state, &outcome) {
+                (state, ..) if is_over(state) => continue,
+                (StepState::Waiting, ..) => StepState::Skipped,
+                (_, RunState::Cancelling { .. } | RunState::Cancelled { .. }, _)
+                | (.., Some(AttemptOutcome::Cancelled)) => StepState::Cancelled,
+                (.., Some(AttemptOutcome::TimedOut { .. })) => StepState::TimedOut,
                 _ => StepState::Failed {
                     exit_code: None,
                     reason: "its attempt ended before it did".into(),
@@ -360,34 +359,32 @@ fn lose(connection: &mut AnyConnection, id: &str, now: Timestamp) -> Result<bool
     Ok(true)
 }
 
-/// Makes the rows of a new attempt. What its run leaves out is skipped from the beginning.
+/// Makes the rows of a new attempt, with each of its steps as it begins.
 pub(super) fn insert(
     connection: &mut AnyConnection,
     attempt: &Attempt,
     token_hash: &str,
-    step_names: &[&str],
-    left_out: &LeftOut,
+    first: &[(&StepName, StepState)],
 ) -> Result<()> {
     diesel::insert_into(attempts::table)
         .values((
             attempts::id.eq(&attempt.id),
             attempts::run.eq(attempt.run.as_str()),
             attempts::number.eq(i64::from(attempt.number)),
+            attempts::job.eq(attempt.job.as_str()),
             attempts::runner.eq(&attempt.runner),
             attempts::token_hash.eq(token_hash),
             attempts::claimed_at.eq(micros(attempt.claimed_at)),
             attempts::lease_until.eq(micros(attempt.lease_until)),
         ))
         .execute(connection)?;
-    let (waiting, skipped) = (json(&StepState::Waiting)?, json(&StepState::Skipped)?);
-    for (position, name) in (0_i64..).zip(step_names) {
-        let is_left_out = left_out.keys().any(|step| step.as_str() == *name);
+    for (position, (name, state)) in (0_i64..).zip(first) {
         diesel::insert_into(steps::table)
             .values((
                 steps::attempt.eq(&attempt.id),
-                steps::name.eq(*name),
+                steps::name.eq(name.as_str()),
                 steps::position.eq(position),
-                steps::state.eq(if is_left_out { &skipped } else { &waiting }),
+                steps::state.eq(json(state)?),
             ))
             .execute(connection)?;
     }

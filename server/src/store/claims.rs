@@ -4,83 +4,60 @@ use super::attempts::{self, lease_end};
 use super::codec::{Row, json, micros, signed};
 use super::commit::{self, By};
 use super::conn::AnyConnection;
+use super::pending::{self, Pending};
 use super::schema::{attempts as attempt_rows, runners, runs};
-use super::{Attempt, Claim, Heard, Offer, Report, Result, Store, lane, runs as run_rows};
+use super::{
+    Attempt, Claim, Heard, JobThatWaits, Offer, Report, Result, Store, lane, runs as run_rows,
+};
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::fact::{Change, RunFact};
-use roadstead_pipelines::id::{RunId, StepName};
-use roadstead_pipelines::run::{Run, RunState};
-use roadstead_protocol::{ACCEPT_SECONDS, AttemptRef, HEARTBEAT_SECONDS};
+use roadstead_pipelines::id::{JobName, RunId, StepName};
+use roadstead_pipelines::run::Run;
+use roadstead_pipelines::spec::Pipeline;
+use roadstead_protocol::{ACCEPT_SECONDS, AttemptRef, HEARTBEAT_SECONDS, StepState};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Other servers may be claiming the same jobs: so many of the oldest are tried.
 const MOST_TRIES: u32 = 16;
-/// Jobs that wait are looked at in portions of so many.
-const PORTION: i64 = 16;
 
-/// Visits the jobs that wait for a runner, the oldest first, until one visit gives something.
-fn visit_waiting<T>(
-    connection: &mut AnyConnection,
-    mut visit: impl FnMut(&mut AnyConnection, &Run) -> Result<Option<T>>,
-) -> Result<Option<T>> {
-    let mut after = (i64::MIN, String::new());
-    loop {
-        let portion = waiting(connection, &after)?;
-        for (_, id) in &portion {
-            let run = run_rows::find(connection, &Row("run", id).word("id", id)?)?;
-            if let Some(found) = visit(connection, &run)? {
-                return Ok(Some(found));
-            }
-        }
-        match portion.into_iter().next_back() {
-            Some(last) => after = last,
-            None => return Ok(None),
-        }
-    }
-}
-
-/// Jobs that wait for a runner behind the one at `after`, by time and id, the oldest first.
-fn waiting(
-    connection: &mut AnyConnection,
-    (created_at, id): &(i64, String),
-) -> Result<Vec<(i64, String)>> {
-    let behind = runs::created_at
-        .gt(created_at)
-        .or(runs::created_at.eq(created_at).and(runs::id.gt(id)));
-    Ok(runs::table
-        // Spelled out, as in the index of what is queued: with a bound value SQLite would not take it.
-        .filter(sql::<Bool>("word = 'queued'"))
-        .filter(behind)
-        .order((runs::created_at, runs::id))
-        .limit(PORTION)
-        .select((runs::created_at, runs::id))
-        .load(connection)?)
+/// The labels that a runner last told.
+fn labels_of(connection: &mut AnyConnection, runner: &str) -> Result<BTreeSet<String>> {
+    let labels: Option<String> = runners::table
+        .find(runner)
+        .select(runners::labels)
+        .first(connection)
+        .optional()?;
+    let read = |text: String| Row("runner", runner).json("labels", &text);
+    labels.map_or_else(|| Ok(BTreeSet::new()), read)
 }
 
 fn claim(
     connection: &mut AnyConnection,
-    run: &RunId,
+    pending: &Pending,
     runner: &str,
     token_hash: &str,
     now: Timestamp,
 ) -> Result<Option<Claim>> {
+    let (run, job) = (&pending.run, &pending.job);
     let project = run.project();
     lane::bump(connection, &project)?;
     // Read only now that the lane is ours: another server may have been faster.
     let found = run_rows::find(connection, run)?;
-    let RunState::Queued {
-        attempt: number, ..
-    } = found.state
-    else {
+    let Some(jobs) = found.state.jobs() else {
         return Ok(None);
     };
+    if !found.state.claimable().any(|(name, _)| name == job) {
+        return Ok(None);
+    }
+    let number = jobs.attempts + 1;
     let change = Change::Run {
         run: run.clone(),
         fact: RunFact::JobClaimed {
+            job: job.clone(),
             attempt: number,
             runner: runner.to_owned(),
         },
@@ -90,6 +67,7 @@ fn claim(
         id: format!("{run}.a{number}"),
         run: run.clone(),
         number,
+        job: job.clone(),
         runner: runner.to_owned(),
         claimed_at: now,
         accepted_at: None,
@@ -97,24 +75,30 @@ fn claim(
         ended_at: None,
         outcome: None,
     };
-    let steps: Vec<&str> = found
-        .pipeline
-        .as_ref()
-        .map(|pipeline| {
-            pipeline
-                .steps_in_order()
-                .into_iter()
-                .map(StepName::as_str)
-                .collect()
-        })
-        .unwrap_or_default();
-    attempts::insert(connection, &attempt, token_hash, &steps, &found.left_out)?;
+    attempts::insert(connection, &attempt, token_hash, &steps_of(&found, job))?;
     let run: Run = run_rows::find(connection, run)?;
     Ok(Some(Claim {
         attempt: attempt.id,
         number,
         run,
+        job: job.clone(),
     }))
+}
+
+/// The steps of a job, in their order, and with the run's first job those that the run leaves out; each with how
+/// it begins.
+fn steps_of<'r>(run: &'r Run, job: &JobName) -> Vec<(&'r StepName, StepState)> {
+    let jobs = run.jobs();
+    let is_first = jobs.keys().next() == Some(job);
+    let ordered = run.pipeline.iter().flat_map(Pipeline::steps_in_order);
+    let begins = |name: &'r StepName| {
+        if run.left_out.contains_key(name) {
+            return is_first.then_some((name, StepState::Skipped));
+        }
+        let is_its = jobs.get(job).is_some_and(|job| job.steps.contains(name));
+        is_its.then_some((name, StepState::Waiting))
+    };
+    ordered.filter_map(begins).collect()
 }
 
 /// What a runner has to hear, and the attempts whose lease goes on.
@@ -191,25 +175,25 @@ fn is_fresh(
 }
 
 impl Store {
-    /// So many jobs at most [`Self::jobs_that_wait`] tells at once.
-    pub const PORTION_OF_JOBS: usize = PORTION as usize;
-
-    /// Runs whose jobs wait for a runner behind the one at `after`, by when they were asked for and by id, the
-    /// first ones first.
+    /// Jobs that wait for a runner behind the one at `after`, of the run that was asked for first first.
     ///
     /// # Errors
     /// [`super::StoreError::Unavailable`].
-    pub async fn jobs_that_wait(&self, after: Option<(Timestamp, RunId)>) -> Result<Vec<Run>> {
-        let after = after.map_or((i64::MIN, String::new()), |(at, id)| {
-            (micros(at), id.to_string())
-        });
+    pub async fn jobs_that_wait(
+        &self,
+        after: Option<(Timestamp, RunId, JobName)>,
+    ) -> Result<Vec<JobThatWaits>> {
+        let after = after.map(|(at, run, job)| (micros(at), run.to_string(), job.to_string()));
         self.read(move |c| {
-            let portion = waiting(c, &after)?;
-            let found = portion.into_iter().map(|(_, id)| {
-                let run = Row("run", &id).word("id", &id)?;
-                run_rows::find(c, &run)
+            let portion = pending::behind(c, &after.unwrap_or(pending::BEFORE_ALL))?;
+            let read = portion.into_iter().map(|it| {
+                Ok(JobThatWaits {
+                    run: run_rows::find(c, &it.run)?,
+                    job: it.job,
+                    labels: it.labels,
+                })
             });
-            found.collect()
+            read.collect()
         })
         .await
     }
@@ -239,7 +223,7 @@ impl Store {
         .await
     }
 
-    /// Gives the oldest queued job to a runner, leased for [`ACCEPT_SECONDS`]. `token_hash` is the
+    /// Gives the oldest queued job to a runner that has its labels, leased for [`ACCEPT_SECONDS`]. `token_hash` is the
     /// hash of the new attempt's token. A draining runner gets nothing.
     ///
     /// # Errors
@@ -250,7 +234,8 @@ impl Store {
         token_hash: String,
         now: Timestamp,
     ) -> Result<Option<Claim>> {
-        self.claim_job_that(|_| true, runner, token_hash, now).await
+        self.claim_job_that(|_, _| true, runner, token_hash, now)
+            .await
     }
 
     /// The same, of those that the runner `can_do`.
@@ -259,16 +244,21 @@ impl Store {
     /// [`super::StoreError::Unavailable`].
     pub async fn claim_job_that(
         &self,
-        can_do: impl Fn(&Run) -> bool + Send + Sync + 'static,
+        can_do: impl Fn(&Run, &JobName) -> bool + Send + Sync + 'static,
         runner: &str,
         token_hash: String,
         now: Timestamp,
     ) -> Result<Option<Claim>> {
-        // Most polls find nothing: they are not to wait for the writer.
+        let can_do = move |c: &mut AnyConnection, waits: &Pending| -> Result<bool> {
+            Ok(can_do(&run_rows::find(c, &waits.run)?, &waits.job))
+        };
         let can_do = Arc::new(can_do);
-        let could = Arc::clone(&can_do);
-        let look =
-            move |c: &mut AnyConnection| visit_waiting(c, |_, run| Ok(could(run).then_some(())));
+        // Most polls find nothing: they are not to wait for the writer.
+        let (could, looks) = (Arc::clone(&can_do), runner.to_owned());
+        let look = move |c: &mut AnyConnection| {
+            let labels = labels_of(c, &looks)?;
+            pending::visit(c, &labels, |c, waits| Ok(could(c, waits)?.then_some(())))
+        };
         if self.read(look).await?.is_none() {
             return Ok(None);
         }
@@ -282,13 +272,14 @@ impl Store {
             if drain == Some(true) {
                 return Ok(None);
             }
+            let labels = labels_of(c, &runner)?;
             let mut tries = 0;
-            let found = visit_waiting(c, |c, run| {
-                if !can_do(run) {
+            let found = pending::visit(c, &labels, |c, waits| {
+                if !can_do(c, waits)? {
                     return Ok(None);
                 }
                 tries += 1;
-                let claimed = claim(c, &run.id, &runner, &token_hash, now)?;
+                let claimed = claim(c, waits, &runner, &token_hash, now)?;
                 let is_over = claimed.is_some() || tries == MOST_TRIES;
                 Ok(is_over.then_some(claimed))
             });

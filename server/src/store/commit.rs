@@ -5,7 +5,7 @@ use super::events::{self, Line};
 use super::world::{self, OpenRuns, PlaceChange};
 use super::{
     Committed, Recorded, Result, Store, StoreError, attempts, audit, deployments, effects, lane,
-    releases, runs, starts, statuses,
+    pending, releases, runs, starts, statuses,
 };
 use jiff::Timestamp;
 use roadstead_pipelines::action::Refusal;
@@ -42,6 +42,7 @@ pub(super) fn apply(
             let before = found.state.word();
             let next = found.apply(fact, by.now)?;
             runs::save(connection, &next)?;
+            pending::follow(connection, &found.state, &next)?;
             statuses::note(connection, &next, by.now)?;
             if let RunFact::SourcesRead(read) = fact {
                 starts::note(connection, &next, read, by.now)?;

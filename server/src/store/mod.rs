@@ -28,6 +28,7 @@ mod events;
 mod heads;
 mod lane;
 mod migrate;
+mod pending;
 mod projects;
 mod releases;
 mod retention;

@@ -5,11 +5,12 @@ use super::conn::AnyConnection;
 use super::events::Line;
 use super::schema::{branch_files, lanes, runs};
 use super::{
-    Result, RunDetail, RunLine, RunsBefore, Store, StoreError, attempts, audit, effects, lane,
+    Attempt, Result, RunDetail, RunLine, RunsBefore, Store, StoreError, attempts, audit, effects,
+    lane,
 };
 use diesel::prelude::*;
 use jiff::Timestamp;
-use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
+use roadstead_pipelines::id::{CommitSha, JobName, ProjectName, RunId};
 use roadstead_pipelines::release::TaskDefinitions;
 use roadstead_pipelines::run::{BUILDING, CONFIRMED, CONFIRMING, Run, RunState, SUCCEEDED};
 use roadstead_pipelines::spec::{InputValues, LeftOut, Trigger};
@@ -63,7 +64,6 @@ fn ended_at(state: &RunState) -> Option<Timestamp> {
     match state {
         RunState::Fetching
         | RunState::Preparing
-        | RunState::Queued { .. }
         | RunState::Building { .. }
         | RunState::Cancelling { .. }
         | RunState::Confirming { .. }
@@ -262,6 +262,25 @@ pub(super) fn lines(
         ))
         .load(connection)?;
     found.into_iter().map(read_line).collect()
+}
+
+impl RunDetail {
+    /// The attempts at a job, the first one first.
+    pub fn attempts_at<'d>(
+        &'d self,
+        job: &JobName,
+    ) -> impl DoubleEndedIterator<Item = &'d Attempt> {
+        let job = job.clone();
+        self.attempts.iter().filter(move |it| it.job == job)
+    }
+
+    /// The newest attempt that had a step of this name.
+    #[must_use]
+    pub fn newest_with(&self, step: &str) -> Option<&Attempt> {
+        let mut rows = self.steps.iter();
+        let row = rows.rfind(|row| row.name.as_str() == step)?;
+        self.attempts.iter().find(|it| it.id == row.attempt)
+    }
 }
 
 impl Store {

@@ -94,6 +94,15 @@ diesel::table! {
 }
 
 diesel::table! {
+    pending_jobs (run, job) {
+        run -> Text,
+        job -> Text,
+        created_at -> BigInt,
+        labels -> Text,
+    }
+}
+
+diesel::table! {
     deliveries (id) {
         id -> BigInt,
         project -> Text,
@@ -122,6 +131,7 @@ diesel::table! {
         lease_until -> BigInt,
         ended_at -> Nullable<BigInt>,
         outcome -> Nullable<Text>,
+        job -> Text,
     }
 }
 
@@ -331,6 +341,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     commit_statuses,
     lanes,
     runs,
+    pending_jobs,
     deliveries,
     attempts,
     steps,

@@ -8,8 +8,8 @@ use roadstead_pipelines::deployment::Deployment;
 use roadstead_pipelines::effect::Effect;
 use roadstead_pipelines::fact::Change;
 use roadstead_pipelines::id::{
-    CommitSha, DeploymentId, EnvironmentName, Place, ProjectName, ReleaseId, RunId, ServiceName,
-    StepName,
+    CommitSha, DeploymentId, EnvironmentName, JobName, Place, ProjectName, ReleaseId, RunId,
+    ServiceName, StepName,
 };
 use roadstead_pipelines::release::Release;
 use roadstead_pipelines::run::{AttemptOutcome, Run, RunState};
@@ -254,21 +254,23 @@ pub struct RunDetail {
     pub ended_at: Option<Timestamp>,
     /// Its attempts, the first one first.
     pub attempts: Vec<Attempt>,
-    /// Steps of every attempt, in the order of the job.
+    /// Steps of every attempt, in the order of its job.
     pub steps: Vec<StepRow>,
     /// Its effects.
     pub effects: Vec<EffectRow>,
 }
 
-/// One attempt at a run's job.
+/// One attempt at a job of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
     /// `shop.12.a1`.
     pub id: String,
     /// The run.
     pub run: RunId,
-    /// Its number from 1, which is its fence.
+    /// Its number in the run from 1, which is its fence.
     pub number: u32,
+    /// The job that it is one try of.
+    pub job: JobName,
     /// The runner's id.
     pub runner: String,
     /// When it was claimed.
@@ -300,6 +302,17 @@ pub struct StepRow {
     pub ended_at: Option<Timestamp>,
 }
 
+/// A job that waits for a runner.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobThatWaits {
+    /// Its run.
+    pub run: Run,
+    /// Its name there.
+    pub job: JobName,
+    /// What its runner has to have.
+    pub labels: BTreeSet<String>,
+}
+
 /// A job that a runner has claimed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
@@ -309,6 +322,8 @@ pub struct Claim {
     pub number: u32,
     /// The run, already `building`.
     pub run: Run,
+    /// The job.
+    pub job: JobName,
 }
 
 /// What a runner is told about the attempts it runs.

@@ -4,7 +4,7 @@ use crate::polls::queued;
 use crate::site::{PATIENCE, Site, now};
 use roadstead_pipelines::fact::{Change, RunFact};
 use roadstead_protocol::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
-use roadstead_server::dispatcher::Place;
+use roadstead_server::dispatcher::{Place, Takes};
 use roadstead_server::store::hash_secret;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -13,6 +13,12 @@ use tokio::task::JoinHandle;
 const FOR_EVER: Duration = Duration::from_secs(3600);
 const SIMPLE: &str = "{ image: busybox, run: make }";
 const WITH_SECRET: &str = "{ image: busybox, run: make, secrets: [TOKEN] }";
+
+/// A runner with the labels of a runner's own machine.
+fn takes(version: u32, labels: &[&str]) -> Option<Takes> {
+    let labels = labels.iter().map(ToString::to_string).collect();
+    Some(Takes { version, labels })
+}
 
 /// A poll that has looked, and waits; it comes back when it is called.
 fn waits(place: Place) -> JoinHandle<Place> {
@@ -33,11 +39,15 @@ async fn a_job_calls_the_first_who_can_do_it_and_nobody_else() {
     let older = waits(
         site.app
             .waiters
-            .join("older", Some(OLDEST_PROTOCOL_VERSION)),
+            .join("older", takes(OLDEST_PROTOCOL_VERSION, &[])),
     );
     let full = waits(site.app.waiters.join("full", None));
-    let newer = waits(site.app.waiters.join("newer", Some(PROTOCOL_VERSION)));
-    let newest = waits(site.app.waiters.join("newest", Some(PROTOCOL_VERSION)));
+    let newer = waits(site.app.waiters.join("newer", takes(PROTOCOL_VERSION, &[])));
+    let newest = waits(
+        site.app
+            .waiters
+            .join("newest", takes(PROTOCOL_VERSION, &[])),
+    );
     queued(&site, 81, WITH_SECRET).await;
     site.app.bell.ring();
     let first = called(newer).await;
@@ -64,7 +74,7 @@ async fn a_runner_without_room_is_called_when_its_attempt_is_to_stop() {
     let claim = store.claim_job(&runner, "a token".into(), now());
     assert_eq!(claim.await.unwrap().unwrap().run.id, run);
     let full = waits(site.app.waiters.join(&runner, None));
-    let other = waits(site.app.waiters.join("other", Some(PROTOCOL_VERSION)));
+    let other = waits(site.app.waiters.join("other", takes(PROTOCOL_VERSION, &[])));
     let by = "ada".to_owned();
     let change = [Change::Run {
         run,

@@ -68,8 +68,8 @@ pub struct Step {
     pub state: StepState,
     /// Why it failed, was skipped or waits: `exit status 101`, `needs test`. May be empty.
     pub reason: String,
-    /// How many attempts there are; 0 before the first.
-    pub attempts: u32,
+    /// The numbers of its job's attempts in the run, the first one first.
+    pub attempts: Vec<u32>,
     /// The name of the runner that has or had the newest attempt.
     pub runner: Option<String>,
     /// When the newest attempt started.

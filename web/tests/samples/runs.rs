@@ -196,7 +196,7 @@ fn step(
         summary: summary.into(),
         state,
         reason: reason.into(),
-        attempts: u32::from(started.is_some()),
+        attempts: started.map(|_| 1).into_iter().collect(),
         runner: started.map(|_| "build-1".into()),
         started,
         ended: times.and_then(|(age, took)| took.map(|took| ago(age - took))),
@@ -223,7 +223,7 @@ pub(crate) fn run_failed() -> RunPage {
         "exit status 101",
         Some((3_880, Some(61))),
     );
-    test.attempts = 2;
+    test.attempts = vec![1, 2];
     let texts = [
         "\x1b[1m\x1b[32m   Compiling\x1b[0m shop-cart v0.4.2 (/workspace/services/cart)",
         "\x1b[1m\x1b[32m    Finished\x1b[0m `test` profile [unoptimized + debuginfo] target(s) in 31.20s",

@@ -120,7 +120,7 @@ pub(super) async fn stream(
     let run = actions::run_of(&run)?;
     let detail = app.store.get_run(&run).await?;
     let missing = || HttpError::not_found(format!("{run} has no log of step `{step}`"));
-    let attempt = attempt_of(&detail, who.sent.attempt).ok_or_else(missing)?;
+    let attempt = attempt_of(&detail, who.sent.attempt, &step).ok_or_else(missing)?;
     let known =
         |row: &crate::store::StepRow| row.attempt == attempt.id && row.name.as_str() == step;
     if !detail.steps.iter().any(known) {
@@ -208,14 +208,20 @@ impl Tail {
         let Ok(detail) = self.app.store.get_run(&self.run).await else {
             return false;
         };
-        attempt_of(&detail, Some(self.attempt)).is_none_or(|attempt| attempt.ended_at.is_some())
+        let mut attempts = detail.attempts.iter();
+        let attempt = attempts.find(|it| it.number == self.attempt);
+        attempt.is_none_or(|attempt| attempt.ended_at.is_some())
     }
 }
 
-/// An attempt by number, the newest without one.
-pub(super) fn attempt_of(detail: &RunDetail, number: Option<u32>) -> Option<&Attempt> {
+/// An attempt by number, the newest with the step without one.
+pub(super) fn attempt_of<'d>(
+    detail: &'d RunDetail,
+    number: Option<u32>,
+    step: &str,
+) -> Option<&'d Attempt> {
     match number {
-        None | Some(0) => detail.attempts.last(),
+        None | Some(0) => detail.newest_with(step),
         Some(number) => detail.attempts.iter().find(|a| a.number == number),
     }
 }

@@ -175,9 +175,6 @@ async fn open_log(
     steps: &[Step],
     choice: &Choice,
 ) -> Result<Option<LogPanel>, HttpError> {
-    let Some(attempt) = log::attempt_of(detail, choice.attempt) else {
-        return Ok(None);
-    };
     let chosen = choice.step.as_deref();
     let of_state = |states: &[StepState]| steps.iter().find(|step| states.contains(&step.state));
     let step = match chosen {
@@ -189,8 +186,9 @@ async fn open_log(
                 ended.max_by_key(|step| step.ended)
             }),
     };
-    match step {
-        Some(step) => {
+    let attempt = step.and_then(|it| log::attempt_of(detail, choice.attempt, &it.name));
+    match step.zip(attempt) {
+        Some((step, attempt)) => {
             let panel = log::panel(app, &detail.run.id, attempt, &step.name, choice.from).await?;
             Ok(Some(panel))
         }

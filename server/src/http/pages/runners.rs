@@ -3,18 +3,15 @@
 use super::super::App;
 use super::super::auth::{Allowed, Viewer};
 use super::super::error::HttpError;
+use super::super::jobs;
 use super::{frame, view_of};
 use crate::store;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use roadstead_pipelines::id::RunId;
-use roadstead_pipelines::run::RunState;
 use roadstead_protocol::StepState;
 use roadstead_web::view::{Runner, RunnerState, RunnersPage};
-
-/// A runner polls or sends a heartbeat much more often than this.
-const LOST_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
 /// The page.
 ///
@@ -38,10 +35,7 @@ pub(super) async fn show(
     let queued = overviews
         .iter()
         .flat_map(|overview| overview.world.runs.values())
-        .filter_map(|run| match &run.state {
-            RunState::Queued { since, .. } => Some(*since),
-            _ => None,
-        });
+        .flat_map(|run| run.state.claimable().map(|(_, since)| since));
     let queued: Vec<_> = queued.collect();
     let page = RunnersPage {
         frame: frame::of(&app, &who.actor, &request).await?,
@@ -83,8 +77,7 @@ async fn running_of(
 
 fn line(runner: &store::Runner, running: Vec<(String, String, String)>, now: Timestamp) -> Runner {
     let busy = u32::try_from(runner.running.len()).unwrap_or(u32::MAX);
-    let silent = now.duration_since(runner.last_seen_at);
-    let (state, detail) = if silent > LOST_AFTER {
+    let (state, detail) = if !jobs::is_heard_of(runner, now) {
         let detail = "not heard of; its attempts went to other runners";
         (RunnerState::Lost, detail)
     } else if runner.drain {

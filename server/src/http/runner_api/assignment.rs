@@ -1,32 +1,35 @@
-//! A run's job as a runner takes it: the pipeline file's steps in the protocol's words.
+//! A job as a runner takes it: the pipeline file's steps in the protocol's words.
 //!
 //! Pure; knows of no request and no row.
 
-use roadstead_pipelines::id::{ImageName, StepName};
+use roadstead_pipelines::id::{ImageName, JobName, StepName};
+use roadstead_pipelines::job::{Job, needs_of};
 use roadstead_pipelines::run::Run;
 use roadstead_pipelines::spec::{self, InputValues, LeftOut, Pipeline, input_variable};
 use roadstead_protocol as wire;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// A step without a timeout of its own may take one hour.
 const DEFAULT_TIMEOUT_SECONDS: u64 = 3_600;
 
-/// The steps of a run whose job waits, or runs; none of one whose file was not read yet.
-pub(super) fn steps_of_run(run: &Run) -> Vec<wire::Step> {
+/// The steps of a run's job that waits, or runs; none of one that the run does not have.
+pub(super) fn steps_of_job(run: &Run, job: &JobName) -> Vec<wire::Step> {
     let decided = Decided {
         left_out: &run.left_out,
         inputs: &run.inputs,
         repositories: &run.repositories,
         commit: run.commit.as_str(),
     };
-    let pipeline = run.pipeline.iter();
-    pipeline.flat_map(|it| steps_of(it, decided)).collect()
+    match (&run.pipeline, run.jobs().get(job)) {
+        (Some(pipeline), Some(job)) => steps_of(pipeline, job, decided),
+        _ => vec![],
+    }
 }
 
 /// The version of the protocol that a runner has to speak to do a run's job.
 #[must_use]
-pub fn version_of(run: &Run) -> u32 {
-    let steps = steps_of_run(run).into_iter();
+pub fn version_of(run: &Run, job: &JobName) -> u32 {
+    let steps = steps_of_job(run, job).into_iter();
     let versions = steps.map(|step| step.protocol_version());
     versions.max().unwrap_or(wire::OLDEST_PROTOCOL_VERSION)
 }
@@ -44,53 +47,25 @@ pub struct Decided<'a> {
     pub commit: &'a str,
 }
 
-/// The file's steps as a runner takes them, in an order that respects `needs`.
+/// A job's steps as a runner takes them, in an order that respects `needs`. What they need of other jobs has
+/// succeeded before they are given out.
 #[must_use]
-pub fn steps_of(pipeline: &Pipeline, decided: Decided<'_>) -> Vec<wire::Step> {
-    let left_out = decided.left_out;
+pub fn steps_of(pipeline: &Pipeline, job: &Job, decided: Decided<'_>) -> Vec<wire::Step> {
     let step = |name: &StepName| {
         let step = &pipeline.steps[name];
+        let needs = needs_of(step, pipeline, decided.left_out).into_iter();
         wire::Step {
             name: name.to_string(),
-            needs: needs_of(step, pipeline, left_out)
-                .into_iter()
+            needs: needs
+                .filter(|need| job.steps.contains(need))
                 .map(ToString::to_string)
                 .collect(),
             timeout_seconds: step.timeout.map_or(DEFAULT_TIMEOUT_SECONDS, |t| t.get()),
             retry: step.retry,
-            action: action_of(&step.action, pipeline, decided),
+            action: action_of(step, pipeline, decided),
         }
     };
-    let ordered = pipeline.steps_in_order().into_iter();
-    ordered
-        .filter(|name| !left_out.contains_key(*name))
-        .map(step)
-        .collect()
-}
-
-/// What a step needs of those that are not left out, each once.
-fn needs_of<'p>(
-    step: &'p spec::Step,
-    pipeline: &'p Pipeline,
-    left_out: &LeftOut,
-) -> BTreeSet<&'p StepName> {
-    let mut needed = BTreeSet::new();
-    let mut open: Vec<&StepName> = step.needs.iter().collect();
-    let mut seen: BTreeSet<&StepName> = open.iter().copied().collect();
-    while let Some(name) = open.pop() {
-        if !left_out.contains_key(name) {
-            needed.insert(name);
-            continue;
-        }
-        let further = pipeline.steps.get(name).map(|step| &step.needs);
-        open.extend(
-            further
-                .into_iter()
-                .flatten()
-                .filter(|need| seen.insert(need)),
-        );
-    }
-    needed
+    job.steps.iter().map(step).collect()
 }
 
 /// A step's own variables, and one for each input.
@@ -103,17 +78,13 @@ fn with_inputs(
     variables
 }
 
-fn action_of(
-    action: &spec::StepAction,
-    pipeline: &Pipeline,
-    decided: Decided<'_>,
-) -> wire::StepAction {
+fn action_of(step: &spec::Step, pipeline: &Pipeline, decided: Decided<'_>) -> wire::StepAction {
     let map = |from: &indexmap::IndexMap<String, String>| {
         from.iter()
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect::<BTreeMap<_, _>>()
     };
-    match action {
+    match &step.action {
         spec::StepAction::Run {
             image,
             run,
@@ -176,6 +147,7 @@ fn action_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use roadstead_pipelines::job::jobs;
     use serde_json::json;
 
     const FILE: &str = "\
@@ -202,7 +174,8 @@ steps:
             repositories: &BTreeMap::new(),
             commit: "c0ffee",
         };
-        let steps = steps_of(&pipeline, decided);
+        let jobs = jobs(&pipeline, decided.left_out);
+        let steps = steps_of(&pipeline, &jobs[0], decided);
         let [test] = steps.as_slice() else {
             panic!("{steps:?}");
         };

@@ -22,7 +22,7 @@ pub(super) async fn send(
     if own.attempt.lease_until < crate::clock::now() || own.attempt.accepted_at.is_none() {
         return Err(over());
     }
-    let secrets = secrets::for_attempt(&app, &own.attempt.id, &own.run).await?;
+    let secrets = secrets::for_attempt(&app, &own.attempt.id, (&own.run, &own.job())).await?;
     Ok(HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .json(secrets))

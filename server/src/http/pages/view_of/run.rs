@@ -2,6 +2,8 @@
 
 use super::{run_name, short, time};
 use crate::store::{Attempt, GAP_FILLER, RunDetail, RunLine, SCHEDULE, StepRow};
+use roadstead_pipelines::id::JobName;
+use roadstead_pipelines::job::{Job, JobState, Jobs};
 use roadstead_pipelines::release::Release;
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_pipelines::spec::{Step as StepSpec, StepAction};
@@ -12,9 +14,8 @@ use roadstead_web::view::{self, Diagnostic, ReleaseImage, RunInput, RunSummary, 
 /// A run's state as pages know it.
 pub(in super::super) fn run_state(state: &RunState) -> view::RunState {
     match state {
-        RunState::Fetching | RunState::Preparing | RunState::Queued { .. } => {
-            view::RunState::Queued
-        }
+        RunState::Fetching | RunState::Preparing => view::RunState::Queued,
+        RunState::Building { jobs } if !jobs.have_begun() => view::RunState::Queued,
         RunState::Building { .. } | RunState::Confirming { .. } | RunState::Confirmed { .. } => {
             view::RunState::Running
         }
@@ -31,11 +32,8 @@ pub(in super::super) fn run_reason(state: &RunState) -> String {
     match state {
         RunState::Fetching => "reading the sources".to_owned(),
         RunState::Preparing => "preparing the registry".to_owned(),
-        RunState::Queued { attempt: 1, .. } => "waits for a runner".to_owned(),
-        RunState::Queued { attempt, .. } => {
-            format!("attempt {attempt} waits for a runner; the one before was lost")
-        }
-        RunState::Building { .. } | RunState::Succeeded { .. } => String::new(),
+        RunState::Building { jobs } => at_work(jobs),
+        RunState::Succeeded { .. } => String::new(),
         RunState::Cancelling { by, .. } => {
             format!("cancelled by {by}; its runner has not confirmed that it stopped")
         }
@@ -45,6 +43,23 @@ pub(in super::super) fn run_reason(state: &RunState) -> String {
         RunState::Failed { failure, .. } => failure.message.clone(),
         RunState::TimedOut { step, .. } => format!("step {step} ran into its timeout"),
         RunState::Cancelled { by, .. } => format!("cancelled by {by}"),
+    }
+}
+
+/// What went wrong already; else why nothing of it moves.
+fn at_work(jobs: &Jobs) -> String {
+    if let Some((job, _)) = jobs.first_wrong() {
+        return format!("job {job} did not succeed; the jobs that do not need it go on");
+    }
+    if jobs.at_work().next().is_some() {
+        return String::new();
+    }
+    match jobs.queued().map(|(_, lost, _)| lost).max() {
+        Some(lost) if lost > 0 => format!(
+            "attempt {} waits for a runner; the one before was lost",
+            lost + 1
+        ),
+        _ => "waits for a runner".to_owned(),
     }
 }
 
@@ -88,7 +103,10 @@ pub(in super::super) fn inputs(run: &Run) -> Vec<RunInput> {
 /// A run as a line of a list.
 pub(in super::super) fn summary_of_line(line: &RunLine, commits: Option<&str>) -> RunSummary {
     let started = match &line.state {
-        RunState::Building { since, .. } => Some(*since),
+        RunState::Building { jobs } if jobs.have_begun() => {
+            let since = jobs.at_work().map(|work| work.since).min();
+            Some(since.unwrap_or(line.created_at))
+        }
         _ if line.ended_at.is_some() => Some(line.created_at),
         _ => None,
     };
@@ -121,22 +139,31 @@ pub(in super::super) fn steps(detail: &RunDetail) -> Vec<Step> {
     let Some(pipeline) = &detail.run.pipeline else {
         return vec![];
     };
-    let newest = detail.attempts.last();
+    let jobs = detail.run.jobs();
     let steps = pipeline.steps.iter().map(|(name, spec)| {
+        let mut all = jobs.keys();
+        let job = all.find(|job| jobs[*job].steps.contains(name));
+        let attempts: Vec<_> = job
+            .map(|job| detail.attempts_at(job).collect())
+            .unwrap_or_default();
+        let newest = attempts.last().copied();
         let row = newest.and_then(|attempt| {
             let mut rows = detail.steps.iter();
             rows.find(|row| row.attempt == attempt.id && row.name == *name)
         });
         let (state, reason) = match detail.run.left_out.get(name) {
             Some(reason) => (view::StepState::Skipped, reason.clone()),
-            None => step_state(&detail.run, spec, newest, row),
+            None => match job.and_then(|job| before_it_begins(&detail.run, job, &jobs[job])) {
+                Some(told) => told,
+                None => step_state(&detail.run, spec, newest, row),
+            },
         };
         Step {
             name: name.to_string(),
             summary: summary_of_step(spec),
             state,
             reason,
-            attempts: newest.map_or(0, |attempt| attempt.number),
+            attempts: attempts.iter().map(|attempt| attempt.number).collect(),
             runner: newest.map(|attempt| attempt.runner.clone()),
             started: row.and_then(|row| row.started_at).map(time),
             ended: row
@@ -146,6 +173,24 @@ pub(in super::super) fn steps(detail: &RunDetail) -> Vec<Step> {
         }
     });
     steps.collect()
+}
+
+/// What a step says whose job no runner has had.
+fn before_it_begins(run: &Run, name: &JobName, job: &Job) -> Option<(view::StepState, String)> {
+    match run.state.jobs()?.jobs.get(name)? {
+        JobState::Waiting => {
+            let needs: Vec<_> = job.needs.iter().map(JobName::as_str).collect();
+            let reason = format!("waits for {}", needs.join(", "));
+            Some((view::StepState::Pending, reason))
+        }
+        JobState::Skipped { needed } => Some((view::StepState::Skipped, format!("needs {needed}"))),
+        JobState::Queued { lost: 0, .. } if !job.runs_on.is_empty() => {
+            let labels: Vec<_> = job.runs_on.iter().map(String::as_str).collect();
+            let reason = format!("waits for a runner with {}", labels.join(", "));
+            Some((view::StepState::Pending, reason))
+        }
+        _ => None,
+    }
 }
 
 fn summary_of_step(spec: &StepSpec) -> String {
