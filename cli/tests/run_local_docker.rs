@@ -184,6 +184,43 @@ impl Ran {
 }
 
 #[test]
+fn jobs_run_one_after_the_other_each_with_fresh_files() {
+    let place = Place::new(
+        "steps:\n  lint: { image: BASE, run: 'echo made > out' }\n  \
+         test:\n    image: BASE\n    needs: [lint]\n    matrix: { db: [sqlite, postgres] }\n    run: |\n      \
+         echo \"on $MATRIX_DB\"\n      test ! -e out\n      test \"$MATRIX_DB\" = sqlite\n  \
+         bench: { image: BASE, run: 'echo benched', runs_on: [gpu], needs: [lint] }\n  \
+         told: { image: BASE, run: 'echo told', needs: [test] }\n",
+    );
+    place.write("file", "x");
+    let ran = place.run(&[]);
+    ran.ended(1);
+    ran.shows("test-sqlite | on sqlite");
+    ran.shows("test-postgres | on postgres");
+    ran.shows("bench | benched");
+    ran.shows("job default-2 is not run: job test-postgres, which it needs, did not succeed");
+    assert!(!ran.stdout.contains("| told"), "{}", ran.said());
+    let of_sqlite = ran.stdout.lines().filter(|line| line.starts_with("test-sqlite | "));
+    assert!(
+        of_sqlite.last().unwrap().contains("succeeded after "),
+        "{}",
+        ran.said()
+    );
+    assert!(
+        ran.stderr.contains("step `test-postgres` failed"),
+        "{}",
+        ran.said()
+    );
+    place.assert_nothing_stays();
+    // The name of a step with a matrix stands for its combinations, with what they need and nothing else.
+    let ran = place.run(&["test"]);
+    ran.ended(1);
+    ran.shows("job test-sqlite");
+    ran.shows("job default");
+    assert!(!ran.stdout.contains("bench"), "{}", ran.said());
+}
+
+#[test]
 fn steps_get_the_working_tree_and_its_variables_and_images_stay() {
     let place = Place::new(
         "images:\n  app: { repository: IMAGE, args: { WORD: hello } }\n\

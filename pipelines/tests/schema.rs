@@ -9,7 +9,7 @@ const DOCUMENTATION: &str = include_str!("../../docs/pipeline-file.md");
 
 /// Refused files whose mistake a schema cannot see: where names lead, and what two values make together, and what
 /// YAML's own readers drop.
-const ONLY_THE_READER_SEES: [&str; 11] = [
+const ONLY_THE_READER_SEES: [&str; 13] = [
     "circle_of_environments",
     "circle_of_steps",
     "image_built_by_no_step",
@@ -21,10 +21,12 @@ const ONLY_THE_READER_SEES: [&str; 11] = [
     "variable_of_an_input",
     "task_definition_without_file",
     "create_without_file",
+    "matrix_and_its_step",
+    "names_of_a_matrix",
 ];
 
 /// What the reader says of such mistakes.
-const ONLY_THE_READER_SAYS: [&str; 16] = [
+const ONLY_THE_READER_SAYS: [&str; 23] = [
     "there is no ",
     "is built by no step",
     "is built by step",
@@ -41,6 +43,13 @@ const ONLY_THE_READER_SAYS: [&str; 16] = [
     "have no `file` to go into",
     "has no `file` to begin with",
     "cannot be without `subnets`",
+    "the matrix has no ",
+    "is no value of ",
+    "leaves no combination",
+    "would be called",
+    "has a name of more than 63",
+    "with its matrix, ",
+    "cannot be called",
 ];
 
 fn validator() -> jsonschema::Validator {

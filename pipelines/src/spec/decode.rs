@@ -5,6 +5,7 @@
 
 use super::diagnostic::{At, Reporter};
 use super::fields::{self, Fields};
+use super::matrix::{self, Matrices};
 use super::model::{
     BeforeDeploy, Concurrency, Image, Pipeline, Service, Sidecar, Step, StepAction, StepLimits,
     Trigger, When,
@@ -22,13 +23,15 @@ const IMPLICIT_STEP: &str = "build";
 
 /// How often a step may be tried again.
 pub(super) const RETRIES: RangeInclusive<u32> = 1..=5;
+/// Labels that a step may ask for: a runner has no more.
+pub(super) const MOST_LABELS: usize = 32;
 /// CPU units of a step: Docker Engine gives no container less than a hundredth of a processor.
 pub(super) const STEP_CPU: RangeInclusive<u32> = 16..=1_048_576;
 /// MiB of a step: Docker Engine gives no container less than 6.
 pub(super) const STEP_MEMORY: RangeInclusive<u32> = 8..=16_777_216;
 
 /// Reads the whole file.
-pub(super) fn pipeline(root: &Node, reporter: &mut Reporter<'_>) -> Option<Pipeline> {
+pub(super) fn pipeline(root: &Node, reporter: &mut Reporter<'_>) -> Option<(Pipeline, Matrices)> {
     if matches!(root.value, Value::Null) {
         let help = "the smallest has `version`, `name` and `images` or `steps`";
         reporter.error_with_help(At::START, "the file is empty", help);
@@ -48,7 +51,12 @@ pub(super) fn pipeline(root: &Node, reporter: &mut Reporter<'_>) -> Option<Pipel
         .and_then(|entry| concurrency(entry, reporter))
         .unwrap_or_default();
     let images = map(&fields, "images", ImageName::parse, image, reporter);
-    let mut steps = map(&fields, "steps", StepName::parse, step, reporter);
+    let read = map(&fields, "steps", StepName::parse, step, reporter);
+    let (mut steps, mut matrices) = (IndexMap::new(), Matrices::new());
+    for (name, (step, matrix)) in read {
+        matrices.extend(matrix.map(|matrix| (name.clone(), matrix)));
+        steps.insert(name, step);
+    }
     let services = map(&fields, "services", ServiceName::parse, service, reporter);
     let environments = environments::read(&fields, reporter);
     if !fields.has("steps") && !images.is_empty() {
@@ -73,7 +81,7 @@ pub(super) fn pipeline(root: &Node, reporter: &mut Reporter<'_>) -> Option<Pipel
             "give it `images` to build or `steps` to run",
         );
     }
-    Some(Pipeline {
+    let pipeline = Pipeline {
         name: name?,
         trigger,
         concurrency,
@@ -81,7 +89,8 @@ pub(super) fn pipeline(root: &Node, reporter: &mut Reporter<'_>) -> Option<Pipel
         steps,
         services,
         environments,
-    })
+    };
+    Some((pipeline, matrices))
 }
 
 fn version(fields: &Fields<'_>, reporter: &mut Reporter<'_>) {
@@ -164,7 +173,12 @@ fn image(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Image
     })
 }
 
-fn step(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Step> {
+/// A step, and the combinations of its matrix.
+fn step(
+    name: &str,
+    entry: &Entry,
+    reporter: &mut Reporter<'_>,
+) -> Option<(Step, Option<Vec<matrix::Values>>)> {
     let fields = Fields::read(&entry.value, Some(name), entry.at, &keys::STEP, reporter)?;
     let needs = fields
         .names("needs", StepName::parse, reporter)
@@ -174,6 +188,10 @@ fn step(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Step> 
         .and_then(|entry| when(entry, reporter));
     let timeout = fields.positive_duration("timeout", reporter);
     let retry = fields.number("retry", RETRIES, reporter).unwrap_or(0);
+    let runs_on = runs_on(&fields, reporter);
+    let matrix = fields
+        .get("matrix", reporter)
+        .and_then(|entry| matrix::read(entry, reporter));
     let action = if fields.has("build") {
         build(&fields, reporter)
     } else if fields.has("run") || fields.has("image") {
@@ -186,15 +204,40 @@ fn step(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Step> 
         );
         return None;
     };
-    Some(Step {
+    let step = Step {
         needs,
         when,
         timeout,
         retry,
-        runs_on: Vec::new(),
+        runs_on,
         matrix: None,
         action,
-    })
+    };
+    Some((step, matrix))
+}
+
+/// The labels that a step's runner has to have, sorted.
+fn runs_on(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> Vec<String> {
+    let Some(entry) = fields.get("runs_on", reporter) else {
+        return vec![];
+    };
+    if matches!(&entry.value.value, Value::List(items) if items.is_empty()) {
+        let help = "name labels of runners, or remove it";
+        reporter.error_with_help(entry.value.at, "`runs_on` names no label", help);
+    }
+    let mut labels = vec![];
+    for (text, at) in fields.texts("runs_on", reporter).unwrap_or_default() {
+        match values::label(text) {
+            Ok(label) => labels.push(label),
+            Err(reason) => reporter.error(at, format!("`runs_on`: `{text}` {reason}")),
+        }
+    }
+    if labels.len() > MOST_LABELS {
+        let message = format!("`runs_on` has at most {MOST_LABELS} labels");
+        reporter.error(entry.value.at, message);
+    }
+    labels.sort();
+    labels
 }
 
 fn limits(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<StepLimits> {
@@ -245,7 +288,9 @@ fn events(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> Vec<Event> {
 }
 
 fn build(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> StepAction {
-    for key in ["image", "run", "env", "sidecars", "secrets", "limits"] {
+    for key in [
+        "image", "run", "env", "sidecars", "secrets", "limits", "matrix",
+    ] {
         if let Some(entry) = fields.get(key, reporter) {
             reporter.error_with_help(
                 entry.at,
@@ -266,7 +311,7 @@ fn build(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> StepAction {
 }
 
 fn run(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> StepAction {
-    let image = required(fields, "image", values::container_image, reporter);
+    let image = required(fields, "image", matrix::container_image, reporter);
     let run = required(fields, "run", values::script, reporter);
     let env = fields.variables("env", reporter).unwrap_or_default();
     let mut sidecars = IndexMap::new();
@@ -302,7 +347,7 @@ fn run(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> StepAction {
 
 fn sidecar(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Sidecar> {
     let fields = Fields::read(&entry.value, Some(name), entry.at, &keys::SIDECAR, reporter)?;
-    let image = required(&fields, "image", values::container_image, reporter);
+    let image = required(&fields, "image", matrix::container_image, reporter);
     let env = fields.variables("env", reporter).unwrap_or_default();
     let mut command = Vec::new();
     if let Some(entry) = fields.get("command", reporter) {

@@ -86,16 +86,9 @@ pub(super) const STEP: Keys = Keys {
     what: "step",
     known: &[
         "image", "run", "env", "secrets", "sidecars", "build", "needs", "when", "timeout", "retry",
-        "limits",
+        "limits", "runs_on", "matrix",
     ],
-    later: &[
-        "reports",
-        "artifacts",
-        "matrix",
-        "runs_on",
-        "concurrency",
-        "include",
-    ],
+    later: &["reports", "artifacts", "concurrency", "include"],
     elsewhere: &[
         ("commands", "run"),
         ("script", "run"),
@@ -112,6 +105,12 @@ pub(super) const STEP: Keys = Keys {
         ("resources", "limits"),
         ("memory", "limits"),
         ("cpu", "limits"),
+        ("tags", "runs_on"),
+        ("labels", "runs_on"),
+        ("agents", "runs_on"),
+        ("runs-on", "runs_on"),
+        ("strategy", "matrix"),
+        ("parallel", "matrix"),
     ],
 };
 

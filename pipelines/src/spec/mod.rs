@@ -3,7 +3,7 @@
 //!
 //! Reading goes through three rooms, each of which finds all its mistakes before the next begins:
 //! `tree` (is it YAML, and small enough), `decode` (do keys and values have the right shape), `check`
-//! (do names lead somewhere). Texts come from strangers: no input may panic or cost more than a few
+//! (do names lead somewhere). Then `matrix` puts the combinations of steps into their places. Texts come from strangers: no input may panic or cost more than a few
 //! megabytes. The module knows nothing of repositories or servers, so the same text always gives the
 //! same answer.
 
@@ -38,7 +38,7 @@ pub use input::{
     Input, InputKind, InputValues, LONGEST_INPUT, input_line, input_variable, told_inputs,
     untold_inputs,
 };
-pub use matrix::Combination;
+pub use matrix::{Combination, MOST_COMBINATIONS, MOST_OWN_JOBS, matrix_variable};
 pub use model::{
     AfterRollback, BeforeDeploy, Concurrency, DeployMode, DoneWhen, EcsTarget, EcsTargetOverride,
     Environment, Gate, HttpProbe, Image, Pipeline, ResolvedTarget, Role, Rollback,
@@ -79,10 +79,14 @@ pub fn parse(file_name: &str, text: &str) -> Result<Pipeline, Diagnostics> {
     let Some(root) = tree::read(text, &mut reporter) else {
         return reporter.finish(None);
     };
-    let pipeline = decode::pipeline(&root, &mut reporter);
-    if let Some(pipeline) = pipeline.as_ref().filter(|_| reporter.is_clean()) {
-        check::pipeline(pipeline, &root, &mut reporter);
-    }
+    let read = decode::pipeline(&root, &mut reporter);
+    let pipeline = read.map(|(mut pipeline, matrices)| {
+        if reporter.is_clean() {
+            check::pipeline(&pipeline, &root, &mut reporter);
+            matrix::expand(&mut pipeline, &matrices, &root, &mut reporter);
+        }
+        pipeline
+    });
     reporter.finish(pipeline)
 }
 

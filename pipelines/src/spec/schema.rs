@@ -6,8 +6,10 @@
 //! pattern, and a test holds the two together. Nothing refers to anything (`$ref`), because editors show
 //! and complete such places less well. Compiled for tests alone: the product carries the result.
 
+mod pattern;
+
 use super::create::{LAUNCH_TYPES, MOST_SECURITY_GROUPS, MOST_SUBNETS, PORT};
-use super::decode::{RETRIES, STEP_CPU, STEP_MEMORY};
+use super::decode::{MOST_LABELS, RETRIES, STEP_CPU, STEP_MEMORY};
 use super::environments::{
     AFTER_ROLLBACK, APPROVALS, CPU, DEPLOY, DONE_WHEN, MAX_PERCENT, MEMORY, MIN_HEALTHY_PERCENT,
     STATUS, TASKS,
@@ -22,40 +24,6 @@ use super::task_definition::{BASES, BUILT_IN_VARIABLES};
 use super::when::Event;
 use serde_json::{Value, json};
 use std::ops::RangeInclusive;
-
-/// What a text has to look like: the patterns of the schema, in the language of ECMA-262.
-mod pattern {
-    pub(super) const NAME: &str = "^[a-z0-9][a-z0-9-]{0,62}$";
-    pub(super) const SECRET: &str = "^([a-z0-9][a-z0-9-]{0,62}/)?[A-Za-z_][A-Za-z0-9_]{0,63}$";
-    pub(super) const INPUT: &str = "^[a-z][a-z0-9_]{0,39}$";
-    pub(super) const CRON: &str = "^ *[^ ]+( +[^ ]+){4} *$";
-    pub(super) const BRANCH: &str = "^(?=.*[^\\s\\u0085])[^*?\\[!]+$";
-    pub(super) const LINE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]{1,1000}$";
-    pub(super) const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
-    // U+0085 is a blank to Unicode, and none to ECMA-262.
-    pub(super) const TEXT: &str = "[^\\s\\u0085]";
-    pub(super) const PATH: &str =
-        "^(?!/)(?!(.*/)?\\.\\.(/|$))(?=.*\\S)[^\\\\\\u0000-\\u001f\\u007f-\\u009f]+$";
-    pub(super) const FILE_PATH: &str = "^(?!/)(?!(.*/)?\\.\\.(/|$))(?!(\\.?/)*\\.?$)(?=.*\\S)[^\\\\\\u0000-\\u001f\\u007f-\\u009f]*[^/\\\\\\u0000-\\u001f\\u007f-\\u009f]$";
-    pub(super) const REPOSITORY: &str =
-        "^(?=.{2,256}$)[a-z0-9]([a-z0-9._-]*[a-z0-9])?(/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)*$";
-    pub(super) const CONTAINER_IMAGE: &str = "^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,511}$";
-    pub(super) const STAGE: &str = "^[A-Za-z0-9._-]{1,255}$";
-    pub(super) const ECS_NAME: &str = "^[A-Za-z0-9_-]{1,255}$";
-    pub(super) const ECS_SERVICE: &str = "^([A-Za-z0-9_-]|\\{service\\}){1,255}$";
-    pub(super) const REGION: &str = "^[a-z]+(-[a-z]+)+-[0-9]+$";
-    pub(super) const SUBNET: &str = "^subnet-[a-z0-9]{1,64}$";
-    pub(super) const SECURITY_GROUP: &str = "^sg-[a-z0-9]{1,64}$";
-    pub(super) const ARN: &str = "^(?=.{1,2048}$)arn:([A-Za-z0-9_-]*:){4}[A-Za-z0-9_:/.+=@-]+$";
-    pub(super) const HOST: &str = "^[A-Za-z0-9_.-]{1,127}$";
-    pub(super) const ADDRESS: &str = "^https?://(?!:[^:/?#]*([/?#]|$))[^/?#@\\s\\u0000-\\u001f\\u007f-\\u009f]+([/?#][^\\s\\u0000-\\u001f\\u007f-\\u009f]*)?$";
-    pub(super) const HEALTH_PATH: &str = "^/[^\\s\\u0000-\\u001f\\u007f-\\u009f]*$";
-    pub(super) const SCRIPT: &str =
-        "^(?=[\\s\\S]*\\S)[^\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f]*$";
-    pub(super) const GLOB: &str = "^!?(?![!/]|\\./)[\\s\\S]+$";
-    pub(super) const DURATION: &str = "^[0-9]+[smhd]$";
-    pub(super) const POSITIVE_DURATION: &str = "^0*[1-9][0-9]*[smhd]$";
-}
 
 /// The whole schema.
 fn schema() -> Value {
@@ -146,6 +114,8 @@ fn value(of: &Keys, key: &str) -> Value {
         ("step", "when") => mapping(&keys::WHEN),
         ("step", "retry") => number(&RETRIES),
         ("step", "limits") => mapping(&keys::LIMITS),
+        ("step", "runs_on") => at_most(list(&text(pattern::LABEL), 1), MOST_LABELS),
+        ("step", "matrix") => matrix(),
         ("limits", "cpu") => number(&STEP_CPU),
         ("limits", "memory") => number(&STEP_MEMORY),
         ("when", "branches" | "tags" | "paths") => list(&text(pattern::GLOB), 1),
@@ -240,12 +210,32 @@ fn value(of: &Keys, key: &str) -> Value {
     }
 }
 
+/// Names with their values, and what to leave out of their combinations.
+fn matrix() -> Value {
+    let value = text(pattern::MATRIX_VALUE);
+    json!({
+        "type": "object",
+        "propertyNames": {"pattern": pattern::INPUT},
+        "properties": {
+            "exclude": {
+                "description": "Combinations to leave out: each names some values, or all.",
+                "type": "array",
+                "items": {"type": "object", "additionalProperties": value, "minProperties": 1},
+            },
+        },
+        "additionalProperties": list(&value, 1),
+        "minProperties": 1,
+    })
+}
+
 /// What no single key tells: which go together.
 fn together(of: &Keys) -> Value {
     match of.what {
         "step" => {
-            let of_run = ["image", "run", "env", "secrets", "sidecars", "limits"]
-                .map(|key| json!({"required": [key]}));
+            let of_run = [
+                "image", "run", "env", "secrets", "sidecars", "limits", "matrix",
+            ];
+            let of_run = of_run.map(|key| json!({"required": [key]}));
             json!({
                 "if": {"required": ["build"]},
                 "then": {"not": {"anyOf": of_run}},
@@ -422,7 +412,7 @@ mod tests {
     type Reader = fn(&str) -> bool;
 
     /// Each pattern beside what the reader does with the same text.
-    const READERS: [(&str, Reader); 22] = [
+    const READERS: [(&str, Reader); 23] = [
         (pattern::NAME, |text| StepName::parse(text).is_ok()),
         (pattern::INPUT, input::is_input_name),
         (pattern::LINE, |text| {
@@ -438,8 +428,9 @@ mod tests {
         }),
         (pattern::REPOSITORY, |text| values::repository(text).is_ok()),
         (pattern::CONTAINER_IMAGE, |text| {
-            values::container_image(text).is_ok()
+            super::super::matrix::container_image(text).is_ok()
         }),
+        (pattern::LABEL, |text| values::label(text).is_ok()),
         (pattern::STAGE, |text| {
             !blank(text) && values::stage(text).is_ok()
         }),

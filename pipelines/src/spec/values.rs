@@ -81,6 +81,18 @@ pub(super) fn container_image(text: &str) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
+/// A label of a runner, `gpu`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn label(text: &str) -> Result<String, &'static str> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/=-".contains(&byte);
+    if text.len() > 64 || text.is_empty() || !text.bytes().all(allowed) {
+        return Err("is no label: use 1 to 64 letters, digits, `.`, `_`, `:`, `/`, `=` and `-`");
+    }
+    Ok(text.to_owned())
+}
+
 /// A cluster, service or container in ECS.
 ///
 /// # Errors

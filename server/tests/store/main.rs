@@ -12,6 +12,7 @@ mod backup;
 mod databases;
 mod effects;
 mod intake;
+mod jobs;
 mod people;
 #[path = "../support/psql.rs"]
 mod psql;

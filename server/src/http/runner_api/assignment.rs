@@ -5,7 +5,9 @@
 use roadstead_pipelines::id::{ImageName, JobName, StepName};
 use roadstead_pipelines::job::{Job, needs_of};
 use roadstead_pipelines::run::Run;
-use roadstead_pipelines::spec::{self, InputValues, LeftOut, Pipeline, input_variable};
+use roadstead_pipelines::spec::{
+    self, Combination, InputValues, LeftOut, Pipeline, input_variable, matrix_variable,
+};
 use roadstead_protocol as wire;
 use std::collections::BTreeMap;
 
@@ -68,13 +70,16 @@ pub fn steps_of(pipeline: &Pipeline, job: &Job, decided: Decided<'_>) -> Vec<wir
     job.steps.iter().map(step).collect()
 }
 
-/// A step's own variables, and one for each input.
-fn with_inputs(
+/// A step's own variables, and one for each input and each value of its matrix.
+fn with_given(
     mut variables: BTreeMap<String, String>,
     inputs: &InputValues,
+    matrix: Option<&Combination>,
 ) -> BTreeMap<String, String> {
     let inputs = inputs.iter();
     variables.extend(inputs.map(|(name, value)| (input_variable(name), value.clone())));
+    let values = matrix.iter().flat_map(|matrix| &matrix.values);
+    variables.extend(values.map(|(name, value)| (matrix_variable(name), value.clone())));
     variables
 }
 
@@ -95,7 +100,7 @@ fn action_of(step: &spec::Step, pipeline: &Pipeline, decided: Decided<'_>) -> wi
         } => wire::StepAction::Run {
             image: image.clone(),
             run: run.clone(),
-            env: with_inputs(map(env), decided.inputs),
+            env: with_given(map(env), decided.inputs, step.matrix.as_ref()),
             sidecars: sidecars
                 .iter()
                 .map(|(name, s)| {
