@@ -7,6 +7,7 @@
 )]
 
 mod calls;
+mod jobs;
 mod logs_away;
 mod pages;
 mod people;

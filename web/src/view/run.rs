@@ -25,6 +25,8 @@ pub struct RunPage {
     pub untold: Option<Untold>,
     /// Errors in the pipeline file, with excerpts.
     pub diagnostics: Vec<Diagnostic>,
+    /// Its jobs, each behind those that it needs; none when it has the one that every run has.
+    pub jobs: Vec<Job>,
     /// All steps, in the order of the file; the page groups them by state.
     pub steps: Vec<Step>,
     /// The log that is open; by convention that of the failed step, else of the running one.
@@ -55,6 +57,31 @@ pub struct Untold {
     pub reason: String,
     /// When it is tried next; `None` when it is not tried any more.
     pub next: Option<Time>,
+}
+
+/// One job, by its newest attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Its name, unique within the run.
+    pub name: String,
+    /// How far it is; jobs and steps have the same states.
+    pub state: StepState,
+    /// Why it failed, was skipped or waits. May be empty.
+    pub reason: String,
+    /// The names of its steps.
+    pub steps: Vec<String>,
+    /// The values of its matrix: `rust 1.95, db sqlite`. Empty without one.
+    pub matrix: String,
+    /// Jobs that it needs.
+    pub needs: Vec<String>,
+    /// Labels that its runner has to have.
+    pub labels: Vec<String>,
+    /// The name of the runner that has or had its newest attempt.
+    pub runner: Option<String>,
+    /// When that attempt began.
+    pub started: Option<Time>,
+    /// When it ended.
+    pub ended: Option<Time>,
 }
 
 /// One step, by its newest attempt.

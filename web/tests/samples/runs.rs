@@ -1,7 +1,7 @@
 //! Projects and runs.
 
 use roadstead_web::view::{
-    Diagnostic, LogLine, LogPanel, Paging, Permission, ProjectPage, Release, ReleaseImage,
+    Diagnostic, Job, LogLine, LogPanel, Paging, Permission, ProjectPage, Release, ReleaseImage,
     RunInput, RunPage, RunState, RunSummary, StartForm, StartInput, Step, StepState, Time, Tone,
     Untold, Waiting, WebhookHelp,
 };
@@ -215,6 +215,46 @@ fn lines(first: u64, start: Time, texts: &[&str]) -> Vec<LogLine> {
         .collect()
 }
 
+fn job(name: &str, state: StepState, reason: &str, needs: &[&str]) -> Job {
+    let begun = !matches!(state, StepState::Skipped | StepState::Pending);
+    Job {
+        name: name.into(),
+        state,
+        reason: reason.into(),
+        steps: vec![name.into()],
+        matrix: String::new(),
+        needs: needs.iter().map(|need| (*need).to_owned()).collect(),
+        labels: Vec::new(),
+        runner: begun.then(|| "build-1".into()),
+        started: begun.then(|| ago(3_890)),
+        ended: begun.then(|| ago(3_810)),
+    }
+}
+
+fn jobs() -> Vec<Job> {
+    let test = Job {
+        matrix: "rust 1.95, db <sqlite>".into(),
+        labels: vec!["gpu".into(), "linux".into()],
+        ..job(
+            "test",
+            StepState::Failed,
+            "step test: exit status 101",
+            &["default"],
+        )
+    };
+    vec![
+        Job {
+            steps: vec!["lint".into(), "docs".into()],
+            ..job("default", StepState::Succeeded, "", &[])
+        },
+        test,
+        Job {
+            steps: vec!["images".into()],
+            ..job("default-2", StepState::Skipped, "needs test", &["test"])
+        },
+    ]
+}
+
 pub(crate) fn run_failed() -> RunPage {
     let mut test = step(
         "test",
@@ -266,6 +306,7 @@ pub(crate) fn run_failed() -> RunPage {
             next: Some(ago(-240)),
         }),
         diagnostics: Vec::new(),
+        jobs: jobs(),
         steps: vec![
             step(
                 "lint",
@@ -343,6 +384,7 @@ pub(crate) fn run_running() -> RunPage {
         waiting: None,
         untold: None,
         diagnostics: Vec::new(),
+        jobs: Vec::new(),
         steps: vec![
             step(
                 "lint",
@@ -429,6 +471,7 @@ pub(crate) fn run_broken_file() -> RunPage {
                 excerpt: String::new(),
             },
         ],
+        jobs: Vec::new(),
         steps: Vec::new(),
         log: None,
         release: None,

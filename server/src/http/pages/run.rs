@@ -6,7 +6,7 @@ use super::super::auth::{Allowed, Viewer};
 use super::super::error::HttpError;
 use super::view_of::{self, Scene};
 use super::{frame, log, project_of};
-use crate::store::{DeploymentFilter, RunDetail};
+use crate::store::{self, DeploymentFilter, RunDetail};
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use roadstead_pipelines::commit_status::Standing;
@@ -47,6 +47,8 @@ pub(super) async fn show(
     let steps = view_of::steps(&detail);
     let (release, deployments) = made(&app, &scene, &detail.run).await?;
     let deployer = view_of::needs_role(&who.actor, Role::Deployer);
+    let now = crate::clock::now();
+    let runners = runners_asked_for(&app, &detail.run).await?;
     let over = detail.run.state.is_over();
     let cancelling = matches!(detail.run.state, RunState::Cancelling { .. });
     let page = RunPage {
@@ -57,6 +59,7 @@ pub(super) async fn show(
         untold: untold(&app, &detail.run).await?,
         diagnostics: view_of::diagnostics(&detail),
         log: open_log(&app, &detail, &steps, &who.sent).await?,
+        jobs: view_of::jobs(&detail, &runners, now),
         steps,
         release,
         deployments,
@@ -68,6 +71,16 @@ pub(super) async fn show(
         retry: if over { deployer } else { Permission::Absent },
     };
     frame::send(&request, StatusCode::OK, &page)
+}
+
+/// The runners, when a job waits for one with labels: whether any has them.
+async fn runners_asked_for(app: &App, run: &Run) -> Result<Vec<store::Runner>, HttpError> {
+    let jobs = run.jobs();
+    let asks = |job| jobs.get(job).is_some_and(|job| !job.runs_on.is_empty());
+    if !run.state.claimable().any(|(job, _)| asks(job)) {
+        return Ok(vec![]);
+    }
+    Ok(app.store.list_runners().await?)
 }
 
 /// Why the forge does not show how a run went.

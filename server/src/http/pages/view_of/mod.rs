@@ -2,6 +2,7 @@
 //! out; nothing here asks the store.
 
 mod deployment;
+mod jobs;
 mod needs;
 mod place;
 mod run;
@@ -10,6 +11,7 @@ mod scene;
 pub(super) use deployment::{
     cluster_events, counterpart, evidence, fact, rollouts, stopped_tasks, summary, targets,
 };
+pub(super) use jobs::jobs;
 pub(super) use needs::needs;
 pub(super) use run::{
     diagnostics, inputs, release, run_reason, run_state, started_by, steps, summary_of_line,
