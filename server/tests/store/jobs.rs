@@ -245,7 +245,10 @@ async fn every_runner_of_a_cancelled_run_is_told(url: &str) {
             fence: u64::from(claim.number),
         };
         let heard = story.store.heartbeat(runner, vec![named], None, story.now);
-        assert_eq!(heard.await.unwrap().cancel, [claim.attempt.clone()]);
+        assert_eq!(
+            heard.await.unwrap().cancel,
+            std::slice::from_ref(&claim.attempt)
+        );
         end(&story, claim, AttemptOutcome::Cancelled).await;
     }
     let found = story.store.get_run(&run).await.unwrap();
