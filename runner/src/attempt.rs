@@ -129,6 +129,7 @@ async fn work(
     let room = Arc::new(StepRoom {
         engine: runner.engine.clone(),
         builder: runner.builder.clone(),
+        project: assignment.project,
         audience: Audience::Server(client.clone()),
         workspace,
         spool,

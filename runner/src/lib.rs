@@ -32,6 +32,7 @@ mod checkout;
 mod client;
 mod disk;
 mod engine;
+mod engine_address;
 mod heartbeat;
 mod images;
 mod limits;
@@ -63,6 +64,7 @@ use build::ImageBuilder;
 use client::{Backoff, CallError, Client};
 use disk::Disk;
 use engine::Engine;
+use engine_address::EngineAddress;
 use roadstead_protocol::{Register, Registered};
 use sources::Sources;
 use state::{Identity, State};
@@ -217,6 +219,8 @@ fn assemble(
     workspaces: Workspaces,
     spools: Workspaces,
 ) -> Runner {
+    let address = EngineAddress::of(config.docker_socket.as_deref());
+    let builder = ImageBuilder::new(engine.clone(), address);
     Runner {
         labels: config.labels,
         slots: config.slots,
@@ -224,7 +228,7 @@ fn assemble(
         disk_watermark_bytes: config.disk_watermark_bytes,
         credential: identity.credential,
         client,
-        builder: ImageBuilder::new(engine.clone()),
+        builder,
         engine,
         disk,
         board: Board::default(),

@@ -7,7 +7,7 @@ use crate::{
     allowance::Allowance,
     attempt::Job,
     audience::Audience,
-    build::{BuildEnd, ImageBuilder},
+    build::{BuildEnd, ImageBuilder, Sources},
     client::CallError,
     disk::Disk,
     engine::{Engine, StepContainer},
@@ -29,6 +29,7 @@ use tokio::{
 pub(crate) struct StepRoom {
     pub(crate) engine: Engine,
     pub(crate) builder: ImageBuilder,
+    pub(crate) project: String,
     pub(crate) audience: Audience,
     pub(crate) workspace: PathBuf,
     pub(crate) spool: PathBuf,
@@ -362,9 +363,13 @@ async fn build(
     for (number, image) in wanted.iter().enumerate() {
         let name = format!("{}-{index}-{number}", room.audience.id());
         let logins = room.audience.logins();
+        let sources = Sources {
+            project: &room.project,
+            workspace: &room.workspace,
+        };
         let built = room
             .builder
-            .build_image(image, &room.workspace, &name, logins.as_ref(), limits, log)
+            .build_image(image, sources, &name, logins.as_ref(), limits, log)
             .await?;
         match built {
             BuildEnd::Built(image) => images.push(image),

@@ -6,29 +6,35 @@
 //! Where nobody has logins, images are for this machine and keep their tag.
 
 mod context;
-mod dockerignore;
+mod door;
+mod files;
 mod progress;
 mod push;
+mod session;
+mod solve;
 
 use crate::{
-    engine::{self, Engine},
+    engine::Engine,
+    engine_address::EngineAddress,
     limits::{Limits, StepEnd},
     logins::Logins,
     logs::StepLog,
     registry,
 };
 use anyhow::Context;
-use bollard::{
-    auth::DockerCredentials,
-    body_try_stream,
-    models::BuildInfoAux,
-    query_parameters::{BuildImageOptionsBuilder, BuilderVersion, TagImageOptionsBuilder},
-};
+use bollard::{auth::DockerCredentials, query_parameters::TagImageOptionsBuilder};
 use context::BuildContext;
-use futures_util::{StreamExt, stream};
+use door::{Calls, Door};
+use files::Moments;
 use progress::Progress;
 use roadstead_protocol::{BuiltImage, ImageBuild, RegistryCredentials};
-use std::{collections::HashMap, path::Path};
+use session::Offer;
+use sha2::{Digest, Sha256};
+use solve::{Order, Unbuilt};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 /// How the build of one image ended.
 #[derive(Debug)]
@@ -43,14 +49,28 @@ pub(crate) enum BuildEnd {
 #[derive(Clone)]
 pub(crate) struct ImageBuilder {
     engine: Engine,
+    door: Door,
+    moments: Moments,
+}
+
+/// The files that an image is built from.
+#[derive(Clone, Copy)]
+pub(crate) struct Sources<'a> {
+    pub(crate) project: &'a str,
+    pub(crate) workspace: &'a Path,
 }
 
 impl ImageBuilder {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine }
+    /// Of `engine`, which listens at `address`.
+    pub(crate) fn new(engine: Engine, address: EngineAddress) -> Self {
+        Self {
+            door: Door::new(address, engine.docker().client_version()),
+            moments: Moments::new(engine.instance()),
+            engine,
+        }
     }
 
-    /// Builds `image` from the files in `workspace` and pushes it; without `logins` it stays here under
+    /// Builds `image` from `sources` and pushes it; without `logins` it stays here under
     /// its repository and tag. `name` tells this build apart from every other one on this runner.
     ///
     /// # Errors
@@ -59,7 +79,7 @@ impl ImageBuilder {
     pub(crate) async fn build_image(
         &self,
         image: &ImageBuild,
-        workspace: &Path,
+        sources: Sources<'_>,
         name: &str,
         logins: Option<&Logins<'_>>,
         limits: &Limits,
@@ -72,7 +92,7 @@ impl ImageBuilder {
                 None => None,
             };
             let known = login.as_ref().map(|(login, _)| login);
-            if let Some(end) = self.build(image, workspace, &tag, known, log).await? {
+            if let Some(end) = self.build(image, sources, &tag, known, log).await? {
                 return Ok(BuildEnd::Ended(end));
             }
             match login {
@@ -100,73 +120,108 @@ impl ImageBuilder {
     async fn build(
         &self,
         image: &ImageBuild,
-        workspace: &Path,
+        sources: Sources<'_>,
         tag: &str,
         login: Option<&RegistryCredentials>,
         log: &StepLog,
     ) -> anyhow::Result<Option<StepEnd>> {
-        let named = |reason: &str| StepEnd::failed(format!("image `{}`: {reason}", image.name));
         log.line(&format!(
             "building image {} from {}",
             image.name, image.context
         ))
         .await?;
         let opened = tokio::task::spawn_blocking({
-            let (workspace, image) = (workspace.to_owned(), image.clone());
+            let (workspace, image) = (sources.workspace.to_owned(), image.clone());
             move || BuildContext::open(&workspace, &image.context, &image.dockerfile)
         })
         .await?;
+        let named = |reason: &str| format!("image `{}`: {reason}", image.name);
         let context = match opened {
             Ok(context) => context,
-            Err(error) => return Ok(Some(named(&format!("{error:#}")))),
+            Err(error) => return Ok(Some(StepEnd::failed(named(&format!("{error:#}"))))),
         };
-        let arguments: HashMap<_, _> = image.args.clone().into_iter().collect();
-        let mut options = BuildImageOptionsBuilder::new()
-            .version(BuilderVersion::BuilderBuildKit)
-            .session(&format!("{:032x}", rand::random::<u128>()))
-            .dockerfile(context.dockerfile())
-            .buildargs(&arguments)
-            .t(tag);
-        if let Some(target) = &image.target {
-            options = options.target(target);
-        }
-        let logins: HashMap<_, _> = login
-            .map(|login| (login.registry.clone(), docker_credentials(login)))
-            .into_iter()
-            .collect();
-        let chunks = stream::unfold(context.stream(), async |mut chunks| {
-            chunks.recv().await.map(|chunk| (chunk, chunks))
-        });
-        let body = body_try_stream(chunks);
-        let mut trace = self
-            .engine
-            .docker()
-            .build_image(options.build(), Some(logins), Some(body));
+        let offer = Offer {
+            context,
+            moments: self.moments.clone(),
+            login: login.cloned(),
+            secrets: BTreeMap::new(),
+        };
         let mut progress = Progress::default();
-        while let Some(message) = trace.next().await {
-            match message {
-                Ok(info) => {
-                    if let Some(BuildInfoAux::BuildKit(status)) = info.aux {
-                        log.write(progress.take(&status).as_bytes()).await?;
-                    }
-                }
-                Err(error) => {
-                    let message = engine::words(&error).with_context(|| {
-                        format!("the build of image `{}` broke off", image.name)
-                    })?;
-                    log.line(&format!("ERROR: {message}")).await?;
-                    let reason = progress.failure().unwrap_or(&message);
-                    return Ok(Some(if registry::is_transient(&message) {
-                        StepEnd::Errored {
-                            reason: format!("image `{}`: {reason}", image.name),
-                        }
-                    } else {
-                        named(reason)
-                    }));
-                }
+        let solved = self
+            .solve(image, sources.project, tag, offer, &mut progress, log)
+            .await;
+        match solved {
+            Ok(()) => {
+                let (cached, all) = progress.cache_hits();
+                log.line(&format!(
+                    "built: {cached} of {all} instructions were in the cache"
+                ))
+                .await?;
+                Ok(None)
+            }
+            Err(Unbuilt::Refused(message)) => {
+                log.line(&format!("ERROR: {message}")).await?;
+                let reason = named(progress.failure().unwrap_or(&message));
+                Ok(Some(if registry::is_transient(&message) {
+                    StepEnd::Errored { reason }
+                } else {
+                    StepEnd::failed(reason)
+                }))
+            }
+            Err(Unbuilt::BrokeOff(error)) => {
+                Err(error.context(format!("the build of image `{}` broke off", image.name)))
             }
         }
-        Ok(None)
+    }
+
+    /// Opens a session that gives what is on `offer` and has BuildKit build.
+    async fn solve(
+        &self,
+        image: &ImageBuild,
+        project: &str,
+        tag: &str,
+        offer: Offer,
+        progress: &mut Progress,
+        log: &StepLog,
+    ) -> Result<(), Unbuilt> {
+        let session = unique();
+        let build = unique();
+        let dockerfile = offer.context.dockerfile().to_owned();
+        let arguments: HashMap<_, _> = image.args.clone().into_iter().collect();
+        let order = Order {
+            session: &session,
+            build: &build,
+            dockerfile: &dockerfile,
+            target: image.target.as_deref(),
+            arguments: &arguments,
+            tag,
+        };
+        let headers = session::headers(&session, &self.shared_key(project, &image.context));
+        let answers = self.door.upgrade("/session", &headers).await;
+        let serving = session::serve(answers.map_err(Unbuilt::BrokeOff)?, offer);
+        let questions = self.door.upgrade("/grpc", &[]).await;
+        let begun = Calls::begin(questions.map_err(Unbuilt::BrokeOff)?).await;
+        let (calls, moving) = begun.map_err(Unbuilt::BrokeOff)?;
+        let broke_off = |what: &str| Unbuilt::BrokeOff(anyhow::anyhow!("Docker Engine {what}"));
+        tokio::select! {
+            biased;
+            solved = order.carry_out(calls, progress, log) => solved,
+            moved = moving => Err(match moved {
+                Ok(()) => broke_off("hung up"),
+                Err(error) => Unbuilt::BrokeOff(error.into()),
+            }),
+            served = serving => Err(match served {
+                Ok(()) => broke_off("closed the session"),
+                Err(error) => Unbuilt::BrokeOff(error),
+            }),
+        }
+    }
+
+    /// Names the files that one build leaves for the next one. Projects do not share any: what one of them
+    /// sends is never taken for another one's.
+    fn shared_key(&self, project: &str, context: &str) -> String {
+        let of = [self.engine.instance(), project, context].join("\0");
+        hex::encode(Sha256::digest(of))
     }
 
     /// Tags what `built` names as `image` wants it, in the place of an earlier one.
@@ -199,6 +254,11 @@ impl ImageBuilder {
             digest: id,
         }))
     }
+}
+
+/// An id that nobody else has.
+fn unique() -> String {
+    format!("{:032x}", rand::random::<u128>())
 }
 
 fn docker_credentials(login: &RegistryCredentials) -> DockerCredentials {

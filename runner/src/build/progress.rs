@@ -3,7 +3,7 @@
 //! Pure. Lines look as in Docker's plain progress: `#3 [2/4] RUN make`, `#3 CACHED`, output
 //! indented under its number, `#3 DONE 1.2s`, `#3 ERROR: …`.
 
-use bollard::grpc::build::moby::buildkit::v1::{StatusResponse, Vertex};
+use bollard::grpc::build::moby::buildkit::v1::{StatusResponse, Vertex, VertexStatus};
 use std::{
     collections::{HashMap, VecDeque},
     fmt::Write,
@@ -24,6 +24,7 @@ struct Instruction {
     number: usize,
     name: String,
     ended: bool,
+    cached: bool,
     /// Output behind the last line feed.
     partial: Vec<u8>,
     last_lines: VecDeque<String>,
@@ -44,6 +45,13 @@ impl Progress {
                 instruction.output(&log.msg, &mut text);
             }
         }
+        for transfer in &status.statuses {
+            if transfer.completed.is_some()
+                && let Some(instruction) = self.instructions.get(&transfer.vertex)
+            {
+                instruction.transferred(transfer, &mut text);
+            }
+        }
         for warning in &status.warnings {
             let short = String::from_utf8_lossy(&warning.short);
             let _ = writeln!(text, "WARN: {short}");
@@ -59,6 +67,19 @@ impl Progress {
     /// The instruction that failed, why, and the end of its output.
     pub(crate) fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
+    }
+
+    /// How many instructions there were, and how many of them the cache spared.
+    pub(crate) fn cache_hits(&self) -> (usize, usize) {
+        let instructions = self.instructions.values();
+        // What BuildKit does on its own account, as reading the Dockerfile, has another kind of name.
+        let instructions = instructions.filter(|instruction| {
+            instruction.name.starts_with('[') && !instruction.name.starts_with("[internal]")
+        });
+        let cached = instructions
+            .clone()
+            .filter(|instruction| instruction.cached);
+        (cached.count(), instructions.count())
     }
 
     fn begin(&mut self, vertex: &Vertex, text: &mut String) {
@@ -98,6 +119,7 @@ impl Progress {
                 self.failure = Some(failure);
             }
         } else if vertex.cached {
+            instruction.cached = true;
             let _ = writeln!(text, "#{number} CACHED");
         } else {
             let _ = writeln!(text, "#{number} DONE {:.1}s", seconds(vertex));
@@ -106,6 +128,15 @@ impl Progress {
 }
 
 impl Instruction {
+    /// Files that went from here to the engine; other transfers tell of themselves too often.
+    fn transferred(&self, transfer: &VertexStatus, text: &mut String) {
+        let name = transfer.id.trim_end_matches(':');
+        if name.starts_with("transferring ") {
+            let bytes = amount(transfer.current);
+            let _ = writeln!(text, "#{} {name}: {bytes}", self.number);
+        }
+    }
+
     fn output(&mut self, bytes: &[u8], text: &mut String) {
         self.partial.extend_from_slice(bytes);
         while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
@@ -130,6 +161,26 @@ impl Instruction {
         }
         self.last_lines.push_back(line.to_owned());
     }
+}
+
+/// `12 B`, `1.23 MB`.
+fn amount(bytes: i64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut number = bytes as f64 / 1e3;
+    let mut units = UNITS.iter();
+    let mut unit = units.next().copied().unwrap_or_default();
+    for larger in units {
+        // What would be rounded to 1000 is one of the next unit.
+        if number < 999.995 {
+            break;
+        }
+        number /= 1e3;
+        unit = larger;
+    }
+    format!("{number:.2} {unit}")
 }
 
 fn seconds(vertex: &Vertex) -> f64 {
@@ -209,7 +260,42 @@ mod tests {
             "#1 [1/3] FROM scratch\n#1 DONE 2.0s\n#2 [2/3] RUN setup\n#2 CACHED\n\
              #3 [3/3] RUN make\n#3 one\n#3 two\n#3 end\n#3 DONE 1.0s\n"
         );
+        assert_eq!(progress.cache_hits(), (1, 3));
         assert_eq!(progress.failure(), None);
+    }
+
+    #[test]
+    fn files_that_were_sent_are_told_once_they_are_there() {
+        let mut progress = Progress::default();
+        let context = vertex("c", "[internal] load build context", Some((1, None)));
+        let transfer = |current, is_complete: bool| StatusResponse {
+            statuses: vec![VertexStatus {
+                id: "transferring context:".into(),
+                vertex: "c".into(),
+                current,
+                completed: is_complete.then(Default::default),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let mut text = progress.take(&status(vec![context], vec![]));
+        text.push_str(&progress.take(&transfer(700, false)));
+        text.push_str(&progress.take(&transfer(1_999_999, true)));
+        assert_eq!(
+            text,
+            "#1 [internal] load build context\n#1 transferring context: 2.00 MB\n"
+        );
+        assert_eq!(progress.cache_hits(), (0, 0));
+        let amounts = [0, 999, 1000, 999_994, 999_995, 183_000_000].map(amount);
+        let expected = [
+            "0 B",
+            "999 B",
+            "1.00 kB",
+            "999.99 kB",
+            "1.00 MB",
+            "183.00 MB",
+        ];
+        assert_eq!(amounts, expected);
     }
 
     #[test]

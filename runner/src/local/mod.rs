@@ -20,6 +20,7 @@ use crate::{
     build::ImageBuilder,
     disk::Disk,
     engine::Engine,
+    engine_address::EngineAddress,
     secrets::Secrets,
     state::State,
     steps::{self, StepRoom, StepsEnd},
@@ -152,7 +153,8 @@ async fn steps_of(
         .context("the thread that copies files panicked")??;
     let room = StepRoom {
         engine: engine.clone(),
-        builder: ImageBuilder::new(engine.clone()),
+        builder: ImageBuilder::new(engine.clone(), EngineAddress::of(None)),
+        project: run.project.clone(),
         audience: Audience::Terminal(Arc::new(Terminal::new(LOCAL, &run.steps, run.colours))),
         workspace,
         spool,

@@ -3,18 +3,12 @@
 use crate::{
     peer::Peer,
     world::{
-        REGISTRY_PASSWORD, Registry, Repository, RunnerUnderTest, assignment, copy_busybox,
-        credentials, docker, eventually, free_port, unique,
+        REGISTRY_PASSWORD, Registry, Repository, RunnerUnderTest, assignment, busybox, credentials,
+        docker, eventually, free_port, unique,
     },
 };
 use roadstead_protocol::{ImageBuild, Outcome, Step, StepAction, StepState};
 use std::{collections::BTreeMap, fs};
-
-fn busybox() -> Vec<u8> {
-    let folder = tempfile::tempdir().unwrap();
-    copy_busybox(&folder.path().join("busybox"));
-    fs::read(folder.path().join("busybox")).unwrap()
-}
 
 fn image(port: u16, repository: &str, tag: &str, dockerfile: &str) -> ImageBuild {
     ImageBuild {

@@ -5,6 +5,7 @@
 mod allowances;
 mod attempts;
 mod builds;
+mod contexts;
 mod peer;
 mod recovery;
 mod slow_engine;

@@ -104,6 +104,12 @@ pub(crate) fn copy_busybox(to: &Path) {
     fs::copy("/bin/busybox", to).expect("busybox-static is installed");
 }
 
+pub(crate) fn busybox() -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    copy_busybox(&folder.path().join("busybox"));
+    fs::read(folder.path().join("busybox")).unwrap()
+}
+
 /// A repository that grows by whole trees.
 pub(crate) struct Repository {
     folder: tempfile::TempDir,
@@ -338,27 +344,50 @@ impl Registry {
 
     /// The digest of a tag as the registry tells it.
     pub(crate) async fn digest(&self, repository: &str, tag: &str) -> Option<String> {
-        let answer = reqwest::Client::new()
-            .head(format!(
-                "http://127.0.0.1:{}/v2/{repository}/manifests/{tag}",
-                self.port
-            ))
+        let path = format!("{repository}/manifests/{tag}");
+        let answer = self.ask(reqwest::Method::HEAD, &path).await;
+        let digest = answer.headers().get("docker-content-digest")?;
+        Some(digest.to_str().unwrap().to_owned())
+    }
+
+    /// The layers of a tag's image, compressed as they are stored.
+    pub(crate) async fn layers(&self, repository: &str, tag: &str) -> Vec<Vec<u8>> {
+        let manifest = self.manifest(repository, tag).await;
+        let mut layers = Vec::new();
+        for layer in manifest["layers"].as_array().unwrap() {
+            layers.push(self.blob(repository, layer).await);
+        }
+        layers
+    }
+
+    async fn manifest(&self, repository: &str, tag: &str) -> serde_json::Value {
+        let path = format!("{repository}/manifests/{tag}");
+        let answer = self.ask(reqwest::Method::GET, &path).await;
+        answer.error_for_status().unwrap().json().await.unwrap()
+    }
+
+    async fn blob(&self, repository: &str, named: &serde_json::Value) -> Vec<u8> {
+        let digest = named["digest"].as_str().unwrap();
+        let path = format!("{repository}/blobs/{digest}");
+        let answer = self.ask(reqwest::Method::GET, &path).await;
+        answer
+            .error_for_status()
+            .unwrap()
+            .bytes()
+            .await
+            .unwrap()
+            .to_vec()
+    }
+
+    async fn ask(&self, method: reqwest::Method, path: &str) -> reqwest::Response {
+        let manifest = "application/vnd.docker.distribution.manifest.v2+json";
+        reqwest::Client::new()
+            .request(method, format!("http://127.0.0.1:{}/v2/{path}", self.port))
             .basic_auth(REGISTRY_USER, Some(REGISTRY_PASSWORD))
-            .header(
-                "accept",
-                "application/vnd.docker.distribution.manifest.v2+json",
-            )
+            .header("accept", manifest)
             .send()
             .await
-            .unwrap();
-        Some(
-            answer
-                .headers()
-                .get("docker-content-digest")?
-                .to_str()
-                .unwrap()
-                .to_owned(),
-        )
+            .unwrap()
     }
 }
 
