@@ -125,6 +125,7 @@ fn contents(
     mut numbers: mpsc::UnboundedReceiver<u32>,
     out: &mut Out,
 ) -> anyhow::Result<()> {
+    let mut buffer = vec![0; READ_BYTES];
     loop {
         let number = match numbers.try_recv() {
             Ok(number) => number,
@@ -143,7 +144,8 @@ fn contents(
         let Some(File { path, content }) = file else {
             bail!("BuildKit asks for file {number}, which it was not told of");
         };
-        send_content(folder, number, &path, &content, out).with_context(|| format!("`{path}`"))?;
+        send_content(folder, number, &path, &content, &mut buffer, out)
+            .with_context(|| format!("`{path}`"))?;
     }
 }
 
@@ -152,21 +154,20 @@ fn send_content(
     id: u32,
     path: &str,
     content: &ContentDigest,
+    buffer: &mut [u8],
     out: &mut Out,
 ) -> anyhow::Result<()> {
     let mut file = walk::open(folder, path).context("it vanished while it was read")?;
     let mut digest = Sha256::new();
     loop {
-        let mut data = vec![0; READ_BYTES];
-        let read = file.read(&mut data)?;
-        data.truncate(read);
-        if data.is_empty() {
+        let read = file.read(buffer)?;
+        if read == 0 {
             break;
         }
-        digest.update(&data);
+        digest.update(&buffer[..read]);
         out.send(Packet {
             id,
-            data,
+            data: buffer[..read].to_vec(),
             ..of_type(PacketType::PacketData)
         })?;
     }
