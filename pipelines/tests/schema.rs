@@ -9,7 +9,7 @@ const DOCUMENTATION: &str = include_str!("../../docs/pipeline-file.md");
 
 /// Refused files whose mistake a schema cannot see: where names lead, and what two values make together, and what
 /// YAML's own readers drop.
-const ONLY_THE_READER_SEES: [&str; 13] = [
+const ONLY_THE_READER_SEES: [&str; 14] = [
     "circle_of_environments",
     "circle_of_steps",
     "image_built_by_no_step",
@@ -23,10 +23,11 @@ const ONLY_THE_READER_SEES: [&str; 13] = [
     "create_without_file",
     "matrix_and_its_step",
     "names_of_a_matrix",
+    "dockerfile_outside",
 ];
 
 /// What the reader says of such mistakes.
-const ONLY_THE_READER_SAYS: [&str; 23] = [
+const ONLY_THE_READER_SAYS: [&str; 24] = [
     "there is no ",
     "is built by no step",
     "is built by step",
@@ -50,6 +51,7 @@ const ONLY_THE_READER_SAYS: [&str; 23] = [
     "has a name of more than 63",
     "with its matrix, ",
     "cannot be called",
+    "leaves the repository: it is relative",
 ];
 
 fn validator() -> jsonschema::Validator {

@@ -130,6 +130,24 @@ fn a_step_names_its_secrets_with_and_without_variables() {
 }
 
 #[test]
+fn an_image_names_its_secrets() {
+    let image = |secrets: &str| {
+        let text = format!(
+            "version: 1\nname: shop\nimages:\n  app: {{ repository: shop/app, secrets: {secrets} }}\n\
+             services:\n  app: {{ image: app }}\nenvironments:\n  staging: {{ ecs: {{ cluster: c, service: s }} }}\n"
+        );
+        let pipeline = read(&text);
+        let stored = serde_json::to_string(&pipeline).unwrap();
+        assert_eq!(serde_json::from_str::<Pipeline>(&stored).unwrap(), pipeline);
+        pipeline.images[&ImageName::parse("app").unwrap()].clone()
+    };
+    let named = image("[NPM_TOKEN, staging/KEY]").secrets;
+    let named: Vec<_> = named.iter().map(ToString::to_string).collect();
+    assert_eq!(named, ["NPM_TOKEN", "staging/KEY"]);
+    assert_eq!(image("[]").secrets, []);
+}
+
+#[test]
 fn what_is_left_out_has_the_documented_value() {
     let pipeline = read(ONE_SERVICE);
     assert!(pipeline.trigger.branches.is_empty() && pipeline.trigger.paths.is_empty());

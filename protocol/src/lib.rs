@@ -27,13 +27,15 @@
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
-/// The protocol's version; a server speaks this one and the one before, so that runners may be a version older.
+/// The protocol's version; a server speaks the older ones too, so that it can be brought to a new one before its
+/// runners are.
 ///
 /// | version | what came with it |
 /// |---|---|
 /// | 1 | |
 /// | 2 | secrets of steps ([`StepSecret`]), [`Step::retry`], limits of steps ([`StepLimits`]) |
-pub const PROTOCOL_VERSION: u32 = 2;
+/// | 3 | secrets of image builds ([`ImageSecret`]) |
+pub const PROTOCOL_VERSION: u32 = 3;
 /// The oldest version that a server speaks.
 pub const OLDEST_PROTOCOL_VERSION: u32 = 1;
 /// Longest wait of one poll, in seconds.
@@ -184,13 +186,19 @@ impl Step {
     /// does not know.
     #[must_use]
     pub fn protocol_version(&self) -> u32 {
-        let asks_more = match &self.action {
+        let of_action = match &self.action {
             StepAction::Run {
                 secrets, limits, ..
-            } => !secrets.is_empty() || !limits.is_silent(),
-            StepAction::Build { .. } => false,
+            } if !secrets.is_empty() || !limits.is_silent() => 2,
+            StepAction::Build { images }
+                if images.iter().any(|image| !image.secrets.is_empty()) =>
+            {
+                3
+            }
+            StepAction::Run { .. } | StepAction::Build { .. } => 1,
         };
-        if asks_more || self.retry > 0 { 2 } else { 1 }
+        let of_retry = if self.retry > 0 { 2 } else { 1 };
+        of_retry.max(of_action)
     }
 }
 
@@ -298,6 +306,18 @@ pub struct ImageBuild {
     pub target: Option<String>,
     /// Build arguments.
     pub args: BTreeMap<String, String>,
+    /// The secrets that instructions may mount; their values are asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<ImageSecret>,
+}
+
+/// A secret that instructions of a Dockerfile may mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageSecret {
+    /// Which, as in [`Secrets`].
+    pub secret: String,
+    /// What the Dockerfile calls it: `RUN --mount=type=secret,id=…`.
+    pub id: String,
 }
 
 /// A login for the registry; lives as long as the registry says.
@@ -481,6 +501,38 @@ mod tests {
         assert_eq!(version(StepLimits::default()), 1);
         let memory = Some(512);
         assert_eq!(version(StepLimits { cpu: None, memory }), 2);
+    }
+
+    #[test]
+    fn an_image_with_secrets_is_nothing_for_a_runner_that_would_leave_them_out() {
+        let version = |secrets| {
+            let image = ImageBuild {
+                name: "web".into(),
+                repository_uri: "registry/web".into(),
+                tag: "git-1".into(),
+                context: ".".into(),
+                dockerfile: "Dockerfile".into(),
+                target: None,
+                args: BTreeMap::new(),
+                secrets,
+            };
+            let step = Step {
+                name: "build".into(),
+                needs: vec![],
+                timeout_seconds: 60,
+                retry: 1,
+                action: StepAction::Build {
+                    images: vec![image],
+                },
+            };
+            step.protocol_version()
+        };
+        assert_eq!(version(vec![]), 2, "it is tried again");
+        let secret = ImageSecret {
+            secret: "staging/TOKEN".into(),
+            id: "staging.TOKEN".into(),
+        };
+        assert_eq!(version(vec![secret]), 3);
     }
 
     #[test]

@@ -100,6 +100,20 @@ impl StepEnd {
         }
     }
 
+    /// With another reason, if it has one.
+    pub(crate) fn with_reason(self, change: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Failed { exit_code, reason } => Self::Failed {
+                exit_code,
+                reason: change(reason),
+            },
+            Self::Errored { reason } => Self::Errored {
+                reason: change(reason),
+            },
+            other => other,
+        }
+    }
+
     /// As the protocol says it.
     pub(crate) fn state(&self) -> StepState {
         match self {

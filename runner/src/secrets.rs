@@ -10,7 +10,8 @@ use crate::{
     secret::Secret,
 };
 use anyhow::Context;
-use roadstead_protocol::{Step, StepAction, StepSecret};
+use roadstead_masking::Masker;
+use roadstead_protocol::{ImageSecret, Step, StepAction, StepSecret};
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 use zeroize::Zeroizing;
 
@@ -86,7 +87,7 @@ impl Secrets {
 
     /// None of those that `steps` name.
     pub(crate) fn withhold_all(steps: &[Step], why: &str) -> Self {
-        let withheld = named_by(steps).map(|named| (named.secret.clone(), why.to_owned()));
+        let withheld = named_by(steps).map(|secret| (secret.to_owned(), why.to_owned()));
         Self {
             values: BTreeMap::new(),
             withheld: withheld.collect(),
@@ -96,6 +97,41 @@ impl Secrets {
     /// All values, for keeping them out of logs.
     pub(crate) fn values(&self) -> impl Iterator<Item = &str> {
         self.values.values().map(Secret::expose)
+    }
+
+    /// `text` without any of the values, as a log would show it.
+    pub(crate) fn mask(&self, text: &str) -> String {
+        let mut masker = Masker::default();
+        if let Err(error) = masker.hide(self.values()) {
+            return format!("why is not shown: {error}");
+        }
+        let mut shown = masker.push(text.as_bytes());
+        shown.extend(masker.finish());
+        String::from_utf8_lossy(&shown).into_owned()
+    }
+
+    /// What instructions of image `image` may mount, by the id that its Dockerfile knows them by.
+    ///
+    /// # Errors
+    /// Why it does not get one of them, for a person.
+    pub(crate) fn of_image(
+        &self,
+        image: &str,
+        named: &[ImageSecret],
+    ) -> Result<BTreeMap<String, Secret>, String> {
+        let whose = format!("image `{image}`");
+        let named = named.iter();
+        named
+            .map(|ImageSecret { secret, id }| Ok((id.clone(), self.value(&whose, secret)?.clone())))
+            .collect()
+    }
+
+    fn value(&self, whose: &str, secret: &str) -> Result<&Secret, String> {
+        self.values.get(secret).ok_or_else(|| {
+            let why = self.withheld.get(secret).map(String::as_str);
+            let why = why.unwrap_or("the server did not tell it");
+            format!("{whose} does not get secret `{secret}`: {why}")
+        })
     }
 
     /// What a step's shell is to read; `None` when it names no secret.
@@ -109,11 +145,7 @@ impl Secrets {
         let mut text = Zeroizing::new(String::new());
         let mut room = 1;
         for named in named {
-            let value = self.values.get(&named.secret).ok_or_else(|| {
-                let why = self.withheld.get(&named.secret).map(String::as_str);
-                let why = why.unwrap_or("the server did not tell it");
-                format!("the step does not get secret `{}`: {why}", named.secret)
-            })?;
+            let value = self.value("the step", &named.secret)?;
             room += value.expose().len() + named.file.len() + 64;
             room += named.variable.as_ref().map_or(0, String::len);
         }
@@ -137,10 +169,16 @@ impl Secrets {
     }
 }
 
-fn named_by(steps: &[Step]) -> impl Iterator<Item = &StepSecret> {
-    steps.iter().flat_map(|step| match &step.action {
-        StepAction::Run { secrets, .. } => secrets.as_slice(),
-        StepAction::Build { .. } => &[],
+/// The names of all that `steps` and the images that they build name.
+fn named_by(steps: &[Step]) -> impl Iterator<Item = &str> {
+    steps.iter().flat_map(|step| {
+        let (of_run, images) = match &step.action {
+            StepAction::Run { secrets, .. } => (secrets.as_slice(), &[][..]),
+            StepAction::Build { images } => (&[][..], images.as_slice()),
+        };
+        let of_run = of_run.iter().map(|named| named.secret.as_str());
+        let of_images = images.iter().flat_map(|image| &image.secrets);
+        of_run.chain(of_images.map(|named| named.secret.as_str()))
     })
 }
 
@@ -224,6 +262,33 @@ mod tests {
                 .mode();
             assert_eq!(mode & 0o777, 0o400);
         }
+    }
+
+    #[test]
+    fn a_masked_text_keeps_the_rest() {
+        let all = secrets(&[("ONE", "just-one-line")]);
+        assert_eq!(all.mask("a just-one-line, just-one"), "a ***, just-one");
+        assert_eq!(Secrets::default().mask("a text"), "a text");
+    }
+
+    #[test]
+    fn an_image_gets_what_it_names_by_id() {
+        let all = secrets(&[("staging/ONE", "just-one-line"), ("TWO", "two-lines")]);
+        let named = |secret: &str| ImageSecret {
+            secret: secret.into(),
+            id: secret.replace('/', "."),
+        };
+        let given = all.of_image("web", &[named("staging/ONE")]).unwrap();
+        let given: Vec<_> = given
+            .iter()
+            .map(|(id, value)| (id.as_str(), value.expose()))
+            .collect();
+        assert_eq!(given, [("staging.ONE", "just-one-line")]);
+        let why = all.of_image("web", &[named("OTHER")]).unwrap_err();
+        assert_eq!(
+            why,
+            "image `web` does not get secret `OTHER`: it is for branches"
+        );
     }
 
     #[test]

@@ -7,12 +7,13 @@ use crate::{
     allowance::Allowance,
     attempt::Job,
     audience::Audience,
-    build::{BuildEnd, ImageBuilder, Sources},
+    build::{BuildEnd, BuildInput, ImageBuilder},
     client::CallError,
     disk::Disk,
     engine::{Engine, StepContainer},
     limits::{Limits, StepEnd, shorten},
     logs::StepLog,
+    secret::Secret,
     secrets::Handover,
     stop::{StopReason, StopSignal},
 };
@@ -227,6 +228,8 @@ async fn run_one(room: Arc<StepRoom>, job: Arc<Job>, index: usize, reporter: Rep
             (StepEnd::Errored { reason }, vec![])
         }
     };
+    // A reason may end with a build's output.
+    end = end.with_reason(|reason| job.secrets.mask(&reason));
     if end == StepEnd::TimedOut {
         // A log that cannot take this line shows in `close`.
         let _ = log
@@ -261,16 +264,8 @@ async fn tries(
     reporter: &Reporter,
 ) -> (StepEnd, Vec<BuiltImage>) {
     let step = &job.steps[index];
-    let (named, asked) = match &step.action {
-        StepAction::Run {
-            secrets, limits, ..
-        } => (secrets.as_slice(), *limits),
-        StepAction::Build { .. } => (&[][..], StepLimits::default()),
-    };
-    let secrets = job.secrets.of_step(named);
-    let allowance = room.engine.allowance().granted(asked);
-    let given = match secrets.and_then(|secrets| Ok((secrets, allowance?))) {
-        Ok((secrets, allowance)) => Given { secrets, allowance },
+    let given = match Given::to(step, job, room) {
+        Ok(given) => given,
         // No try: the next one would not get it either.
         Err(why) => {
             // A log that cannot take this line shows in `close`.
@@ -311,7 +306,32 @@ async fn tries(
 /// What a step is given besides its files.
 struct Given {
     secrets: Option<Handover>,
+    /// For each image that it builds, by the id that its Dockerfile knows them by.
+    of_images: Vec<BTreeMap<String, Secret>>,
     allowance: Allowance,
+}
+
+impl Given {
+    /// What `step` is to have.
+    ///
+    /// # Errors
+    /// Why it does not get that, for a person.
+    fn to(step: &Step, job: &Job, room: &StepRoom) -> Result<Self, String> {
+        let (named, images, asked) = match &step.action {
+            StepAction::Run {
+                secrets, limits, ..
+            } => (secrets.as_slice(), &[][..], *limits),
+            StepAction::Build { images } => (&[][..], images.as_slice(), StepLimits::default()),
+        };
+        let of_images = images
+            .iter()
+            .map(|image| job.secrets.of_image(&image.name, &image.secrets));
+        Ok(Self {
+            secrets: job.secrets.of_step(named)?,
+            of_images: of_images.collect::<Result<_, _>>()?,
+            allowance: room.engine.allowance().granted(asked)?,
+        })
+    }
 }
 
 async fn perform(
@@ -347,7 +367,8 @@ async fn perform(
             room.engine.run_step(&container, limits, log).await
         }
         StepAction::Build { images: wanted } => {
-            build(room, index, wanted, limits, log, images).await
+            let wanted: Vec<_> = wanted.iter().zip(&given.of_images).collect();
+            build(room, index, &wanted, limits, log, images).await
         }
     }
 }
@@ -355,21 +376,22 @@ async fn perform(
 async fn build(
     room: &StepRoom,
     index: usize,
-    wanted: &[ImageBuild],
+    wanted: &[(&ImageBuild, &BTreeMap<String, Secret>)],
     limits: &Limits,
     log: &StepLog,
     images: &mut Vec<BuiltImage>,
 ) -> anyhow::Result<StepEnd> {
-    for (number, image) in wanted.iter().enumerate() {
+    for (number, (image, secrets)) in wanted.iter().enumerate() {
         let name = format!("{}-{index}-{number}", room.audience.id());
         let logins = room.audience.logins();
-        let sources = Sources {
+        let input = BuildInput {
             project: &room.project,
             workspace: &room.workspace,
+            secrets,
         };
         let built = room
             .builder
-            .build_image(image, sources, &name, logins.as_ref(), limits, log)
+            .build_image(image, input, &name, logins.as_ref(), limits, log)
             .await?;
         match built {
             BuildEnd::Built(image) => images.push(image),

@@ -9,6 +9,7 @@ use super::model::{Gate, Pipeline, StepAction, StepSecret};
 use super::task_definition;
 use super::tree::Node;
 use crate::id::EnvironmentName;
+use crate::secret::SecretRef;
 use indexmap::IndexMap;
 
 /// Checks everything that one value alone cannot tell.
@@ -20,6 +21,7 @@ pub(super) fn pipeline(pipeline: &Pipeline, root: &Node, reporter: &mut Reporter
     };
     check.builds();
     check.repositories();
+    check.dockerfiles();
     check.needs();
     check.secrets();
     check.variables_of_inputs();
@@ -96,6 +98,24 @@ impl Check<'_, '_> {
         }
     }
 
+    /// A Dockerfile may lie outside of its context, not outside of the repository.
+    fn dockerfiles(&mut self) {
+        for (name, image) in &self.pipeline.images {
+            let parts = |path: &str, is_wanted: fn(&&str) -> bool| {
+                path.split('/').filter(is_wanted).count()
+            };
+            let above = parts(&image.dockerfile, |part| *part == "..");
+            if above > parts(&image.context, |part| *part != ".") {
+                let at = self.root.value_at(&["images", name.as_str(), "dockerfile"]);
+                let message = format!(
+                    "`{}` leaves the repository: it is relative to `context`, which is `{}`",
+                    image.dockerfile, image.context
+                );
+                self.reporter.error(at, message);
+            }
+        }
+    }
+
     fn needs(&mut self) {
         let steps = &self.pipeline.steps;
         let mut edges: IndexMap<&str, Vec<&str>> = IndexMap::new();
@@ -124,23 +144,31 @@ impl Check<'_, '_> {
 
     /// A secret of an environment is one of an environment that exists.
     fn secrets(&mut self) {
-        let environments = &self.pipeline.environments;
         for (name, step) in &self.pipeline.steps {
             let StepAction::Run { secrets, .. } = &step.action else {
                 continue;
             };
             for (index, StepSecret { secret, variable }) in secrets.iter().enumerate() {
-                let Some(environment) = &secret.environment else {
-                    continue;
-                };
-                if !environments.contains_key(environment) {
-                    let index = index.to_string();
-                    let key = variable.as_deref().unwrap_or(&index);
-                    let path = ["steps", name.as_str(), "secrets", key];
-                    let name = environment.as_str();
-                    self.unknown(&path, "environment", name, environments.keys());
-                }
+                let index = index.to_string();
+                let key = variable.as_deref().unwrap_or(&index);
+                self.secret(secret, &["steps", name.as_str(), "secrets", key]);
             }
+        }
+        for (name, image) in &self.pipeline.images {
+            for (index, secret) in image.secrets.iter().enumerate() {
+                self.secret(
+                    secret,
+                    &["images", name.as_str(), "secrets", &index.to_string()],
+                );
+            }
+        }
+    }
+
+    fn secret(&mut self, secret: &SecretRef, path: &[&str]) {
+        let environments = &self.pipeline.environments;
+        let unknown = secret.environment.as_ref();
+        if let Some(name) = unknown.filter(|name| !environments.contains_key(*name)) {
+            self.unknown(path, "environment", name.as_str(), environments.keys());
         }
     }
 

@@ -161,15 +161,22 @@ fn image(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Image
     let fields = Fields::read(&entry.value, Some(name), entry.at, &keys::IMAGE, reporter)?;
     let repository = required(&fields, "repository", values::repository, reporter);
     let context = optional(&fields, "context", values::path, reporter);
-    let dockerfile = optional(&fields, "dockerfile", values::file_path, reporter);
+    let dockerfile = optional(
+        &fields,
+        "dockerfile",
+        values::file_path_from_folder,
+        reporter,
+    );
     let target = optional(&fields, "target", values::stage, reporter);
     let args = fields.variables("args", reporter).unwrap_or_default();
+    let secrets = secrets::of_image(&fields, reporter);
     Some(Image {
         repository: repository.unwrap_or_default(),
         context: context.unwrap_or_else(|| ".".to_owned()),
         dockerfile: dockerfile.unwrap_or_else(|| "Dockerfile".to_owned()),
         target,
         args,
+        secrets,
     })
 }
 

@@ -73,8 +73,15 @@ pub(super) const CONCURRENCY: Keys = Keys {
 
 pub(super) const IMAGE: Keys = Keys {
     what: "image",
-    known: &["repository", "context", "dockerfile", "target", "args"],
-    later: &["args_by_environment", "secrets", "platforms"],
+    known: &[
+        "repository",
+        "context",
+        "dockerfile",
+        "target",
+        "args",
+        "secrets",
+    ],
+    later: &["args_by_environment", "platforms"],
     elsewhere: &[
         ("build_args", "args"),
         ("file", "dockerfile"),

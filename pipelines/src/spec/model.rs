@@ -75,6 +75,9 @@ pub struct Image {
     pub target: Option<String>,
     /// Build arguments.
     pub args: IndexMap<String, String>,
+    /// The secrets that instructions of its Dockerfile may mount.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretRef>,
 }
 
 /// One node of the run's graph.

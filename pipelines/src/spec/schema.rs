@@ -85,7 +85,7 @@ fn value(of: &Keys, key: &str) -> Value {
         ("trigger.push", "tags") => list(&text(pattern::GLOB), 1),
         ("image", "repository") => text(pattern::REPOSITORY),
         ("image", "context") => text(pattern::PATH),
-        ("image", "dockerfile") => text(pattern::FILE_PATH),
+        ("image", "dockerfile") => text(pattern::FILE_PATH_FROM_FOLDER),
         ("environment", "env_file") => {
             let file = text(pattern::FILE_PATH);
             json!({"anyOf": [file, list(&file, 1)]})
@@ -104,10 +104,9 @@ fn value(of: &Keys, key: &str) -> Value {
                 "additionalProperties": secret,
                 "maxProperties": MOST_SECRETS,
             });
-            let mut listed = list(&secret, 0);
-            listed["maxItems"] = MOST_SECRETS.into();
-            json!({"anyOf": [listed, named]})
+            json!({"anyOf": [secrets(), named]})
         }
+        ("image", "secrets") => secrets(),
         ("step", "sidecars") => named(&keys::SIDECAR, 0),
         ("step", "build") => list(&text(pattern::NAME), 1),
         ("step", "needs") => list(&text(pattern::NAME), 0),
@@ -326,6 +325,13 @@ fn at_most(mut list: Value, most: usize) -> Value {
     list
 }
 
+/// A list of secrets.
+fn secrets() -> Value {
+    let mut listed = list(&text(pattern::SECRET), 0);
+    listed["maxItems"] = MOST_SECRETS.into();
+    listed
+}
+
 fn words(words: &[&str]) -> Value {
     json!({"enum": words})
 }
@@ -425,6 +431,9 @@ mod tests {
         }),
         (pattern::FILE_PATH, |text| {
             !blank(text) && values::file_path(text).is_ok()
+        }),
+        (pattern::FILE_PATH_FROM_FOLDER, |text| {
+            !blank(text) && values::file_path_from_folder(text).is_ok()
         }),
         (pattern::REPOSITORY, |text| values::repository(text).is_ok()),
         (pattern::CONTAINER_IMAGE, |text| {

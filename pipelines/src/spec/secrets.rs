@@ -1,4 +1,4 @@
-//! Reads which secrets a step gets.
+//! Reads which secrets a step or an image build gets.
 
 use super::diagnostic::{At, Reporter};
 use super::fields::{self, Fields};
@@ -7,7 +7,7 @@ use super::tree::Value;
 use crate::secret::SecretRef;
 use indexmap::IndexMap;
 
-/// Most secrets of one step.
+/// Most secrets of one step or image.
 pub(super) const MOST_SECRETS: usize = 64;
 
 /// A list of secrets, or a mapping from variables to them.
@@ -40,21 +40,39 @@ pub(super) fn of_step(
             }
         }
     } else {
-        for (text, at) in fields.texts("secrets", reporter).unwrap_or_default() {
-            if let Some(secret) = secret(text, at, reporter) {
-                let variable = None;
-                found.push(StepSecret { secret, variable });
-            }
-        }
+        let listed = listed(fields, reporter).into_iter();
+        found.extend(listed.map(|secret| StepSecret {
+            secret,
+            variable: None,
+        }));
     }
-    if found.len() > MOST_SECRETS {
-        let message = format!(
-            "a step has at most {MOST_SECRETS} secrets, this has {}",
-            found.len()
-        );
-        reporter.error(entry.at, message);
-    }
+    refuse_too_many("a step", found.len(), entry.at, reporter);
     found
+}
+
+/// A list of secrets.
+pub(super) fn of_image(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> Vec<SecretRef> {
+    let Some(entry) = fields.get("secrets", reporter) else {
+        return vec![];
+    };
+    let found = listed(fields, reporter);
+    refuse_too_many("an image", found.len(), entry.at, reporter);
+    found
+}
+
+fn listed(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> Vec<SecretRef> {
+    let texts = fields.texts("secrets", reporter).unwrap_or_default();
+    let secrets = texts.into_iter();
+    secrets
+        .filter_map(|(text, at)| secret(text, at, reporter))
+        .collect()
+}
+
+fn refuse_too_many(whose: &str, count: usize, at: At, reporter: &mut Reporter<'_>) {
+    if count > MOST_SECRETS {
+        let message = format!("{whose} has at most {MOST_SECRETS} secrets, this has {count}");
+        reporter.error(at, message);
+    }
 }
 
 fn secret(text: &str, at: At, reporter: &mut Reporter<'_>) -> Option<SecretRef> {

@@ -43,6 +43,28 @@ pub(super) fn file_path(text: &str) -> Result<String, &'static str> {
     }
 }
 
+/// A path of a file, seen from a folder inside the repository: it may begin with `../`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn file_path_from_folder(text: &str) -> Result<String, &'static str> {
+    let mut rest = text;
+    let mut above = String::new();
+    while let Some(below) = rest.strip_prefix("../") {
+        above.push_str("../");
+        rest = below;
+    }
+    match file_path(rest) {
+        Err(_) if !above.is_empty() && rest.starts_with('/') => {
+            Err("has a `//` behind `..`, write one `/`")
+        }
+        Err(_) if rest.split('/').any(|part| part == "..") => {
+            Err("has a `..` in its middle, write each at its beginning")
+        }
+        checked => Ok(above + &checked?),
+    }
+}
+
 /// A repository within a registry, as ECR names them: `shop/api`.
 ///
 /// # Errors
@@ -290,6 +312,19 @@ mod tests {
         assert!(file_path("a/").is_err());
         assert!(file_path(".").is_err());
         assert_eq!(file_path("./Dockerfile").as_deref(), Ok("Dockerfile"));
+        let from_folder = |text| file_path_from_folder(text).ok();
+        for (text, expected) in [
+            ("./Dockerfile", Some("Dockerfile")),
+            ("../../docker//web", Some("../../docker/web")),
+            ("../a/../b", None),
+            ("./../a", None),
+            ("..//a", None),
+            ("..", None),
+            ("../", None),
+            ("/a", None),
+        ] {
+            assert_eq!(from_folder(text).as_deref(), expected, "{text}");
+        }
     }
 
     #[test]

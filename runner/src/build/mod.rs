@@ -20,6 +20,7 @@ use crate::{
     logins::Logins,
     logs::StepLog,
     registry,
+    secret::Secret,
 };
 use anyhow::Context;
 use bollard::{auth::DockerCredentials, query_parameters::TagImageOptionsBuilder};
@@ -34,6 +35,7 @@ use solve::{Order, Unbuilt};
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
+    time::Instant,
 };
 
 /// How the build of one image ended.
@@ -53,11 +55,13 @@ pub(crate) struct ImageBuilder {
     moments: Moments,
 }
 
-/// The files that an image is built from.
+/// What an image is built from.
 #[derive(Clone, Copy)]
-pub(crate) struct Sources<'a> {
+pub(crate) struct BuildInput<'a> {
     pub(crate) project: &'a str,
     pub(crate) workspace: &'a Path,
+    /// What instructions may mount, by id.
+    pub(crate) secrets: &'a BTreeMap<String, Secret>,
 }
 
 impl ImageBuilder {
@@ -70,7 +74,7 @@ impl ImageBuilder {
         }
     }
 
-    /// Builds `image` from `sources` and pushes it; without `logins` it stays here under
+    /// Builds `image` from `input` and pushes it; without `logins` it stays here under
     /// its repository and tag. `name` tells this build apart from every other one on this runner.
     ///
     /// # Errors
@@ -79,7 +83,7 @@ impl ImageBuilder {
     pub(crate) async fn build_image(
         &self,
         image: &ImageBuild,
-        sources: Sources<'_>,
+        input: BuildInput<'_>,
         name: &str,
         logins: Option<&Logins<'_>>,
         limits: &Limits,
@@ -92,7 +96,7 @@ impl ImageBuilder {
                 None => None,
             };
             let known = login.as_ref().map(|(login, _)| login);
-            if let Some(end) = self.build(image, sources, &tag, known, log).await? {
+            if let Some(end) = self.build(image, input, &tag, known, log).await? {
                 return Ok(BuildEnd::Ended(end));
             }
             match login {
@@ -120,7 +124,7 @@ impl ImageBuilder {
     async fn build(
         &self,
         image: &ImageBuild,
-        sources: Sources<'_>,
+        input: BuildInput<'_>,
         tag: &str,
         login: Option<&RegistryCredentials>,
         log: &StepLog,
@@ -131,7 +135,7 @@ impl ImageBuilder {
         ))
         .await?;
         let opened = tokio::task::spawn_blocking({
-            let (workspace, image) = (sources.workspace.to_owned(), image.clone());
+            let (workspace, image) = (input.workspace.to_owned(), image.clone());
             move || BuildContext::open(&workspace, &image.context, &image.dockerfile)
         })
         .await?;
@@ -144,17 +148,19 @@ impl ImageBuilder {
             context,
             moments: self.moments.clone(),
             login: login.cloned(),
-            secrets: BTreeMap::new(),
+            secrets: input.secrets.clone(),
         };
         let mut progress = Progress::default();
+        let began = Instant::now();
         let solved = self
-            .solve(image, sources.project, tag, offer, &mut progress, log)
+            .solve(image, input.project, tag, offer, &mut progress, log)
             .await;
         match solved {
             Ok(()) => {
                 let (cached, all) = progress.cache_hits();
                 log.line(&format!(
-                    "built: {cached} of {all} instructions were in the cache"
+                    "built in {:.2} s: {cached} of {all} instructions were in the cache",
+                    began.elapsed().as_secs_f64()
                 ))
                 .await?;
                 Ok(None)

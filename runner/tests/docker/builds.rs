@@ -19,6 +19,7 @@ fn image(port: u16, repository: &str, tag: &str, dockerfile: &str) -> ImageBuild
         dockerfile: dockerfile.into(),
         target: None,
         args: BTreeMap::from([("WORDS".into(), "from an argument".into())]),
+        secrets: vec![],
     }
 }
 

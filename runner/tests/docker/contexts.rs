@@ -1,6 +1,7 @@
 //! The files of image builds: what arrives, what is sent again, which times they have.
 
 use crate::{
+    client::docker_client,
     peer::{Peer, Seen},
     world::{
         BaseImage, Registry, Repository, RunnerUnderTest, assignment, busybox, copy_busybox,
@@ -58,6 +59,7 @@ fn image(port: u16, repository: &str, tag: &str, args: &[(&str, &str)]) -> Image
         args: args
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect::<BTreeMap<_, _>>(),
+        secrets: vec![],
     }
 }
 
@@ -82,27 +84,6 @@ async fn built(peer: &Peer, commit: &str, steps: Vec<Step>) -> (Seen, String) {
     let outcome = &seen.result.as_ref().unwrap().outcome;
     assert_eq!(*outcome, Outcome::Succeeded, "{log}");
     (seen, log)
-}
-
-/// Docker's own client, where it can build with BuildKit.
-fn docker_client() -> &'static str {
-    let can_build = |client: &&str| {
-        let version = Command::new(client)
-            .args(["version", "--format", "{{.Client.Version}}"])
-            .output();
-        let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-        let major = version.ok().and_then(|version| {
-            let (major, _) = version.split_once('.')?;
-            major.parse::<u32>().ok()
-        });
-        // Later ones need a plugin.
-        let plugin = Command::new(client).args(["buildx", "version"]).output();
-        major.is_some_and(|major| major < 23) || plugin.is_ok_and(|output| output.status.success())
-    };
-    let mut clients = ["docker", "/usr/bin/docker"].into_iter();
-    clients
-        .find(can_build)
-        .expect("docker's client can build with BuildKit")
 }
 
 /// The listing that Docker's client gets for `folder`.
@@ -336,5 +317,34 @@ async fn builds_leave_no_connection_behind() {
         sockets() < before + 8
     })
     .await;
+    runner.stop().await.unwrap();
+}
+
+const OUTSIDE: &str = r#"FROM scratch
+COPY busybox /bin/busybox
+COPY . /context
+RUN ["/bin/busybox", "sh", "-c", "cd /context && /bin/busybox test -e kept -a ! -e dropped && echo as its own file says"]
+"#;
+
+#[tokio::test]
+async fn a_dockerfile_outside_of_its_context_brings_its_own_ignore_file() {
+    let registry = Registry::start().await;
+    let repository = Repository::new();
+    let commit = repository.commit(&[
+        ("docker/web.Dockerfile", OUTSIDE.as_bytes(), false),
+        ("docker/web.Dockerfile.dockerignore", b"dropped\n", false),
+        ("app/.dockerignore", b"kept\n", false),
+        ("app/busybox", &busybox(), true),
+        ("app/kept", unique("k").as_bytes(), false),
+        ("app/dropped", b"", false),
+    ]);
+    let peer = Peer::start(&unique("r"), repository.path()).await;
+    peer.set_credentials(credentials(registry.port));
+    let data = tempfile::tempdir().unwrap();
+    let runner = RunnerUnderTest::start(&peer, data.path());
+    let mut image = image(registry.port, &unique("shop/web"), "1", &[]);
+    image.dockerfile = "../docker/web.Dockerfile".to_owned();
+    let (_, log) = built(&peer, &commit, vec![build_step(&[], image)]).await;
+    assert!(log.contains("as its own file says\n"), "{log}");
     runner.stop().await.unwrap();
 }

@@ -5,7 +5,9 @@
 mod allowances;
 mod attempts;
 mod builds;
+mod client;
 mod contexts;
+mod image_secrets;
 mod peer;
 mod recovery;
 mod slow_engine;

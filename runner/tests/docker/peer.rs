@@ -54,6 +54,7 @@ struct State {
     known: bool,
     repository: PathBuf,
     credentials: Option<RegistryCredentials>,
+    secrets: Secrets,
     queue: VecDeque<Assignment>,
     tokens: BTreeMap<String, (String, u64, String)>,
     attempts: BTreeMap<String, Seen>,
@@ -186,6 +187,10 @@ impl Peer {
 
     pub(crate) fn set_credentials(&self, credentials: RegistryCredentials) {
         self.change(|state| state.credentials = Some(credentials));
+    }
+
+    pub(crate) fn set_secrets(&self, secrets: Secrets) {
+        self.change(|state| state.secrets = secrets);
     }
 
     /// Loses the end of a step's log, as a power cut may.
@@ -449,6 +454,7 @@ fn of_attempt(
     }
     let repository = state.repository.clone();
     let credentials = state.credentials.clone();
+    let secrets = state.secrets.clone();
     let damages_packs = state.damages_packs;
     let seen = state.attempts.entry(attempt.to_owned()).or_default();
     let argument = |name: &str| {
@@ -490,6 +496,7 @@ fn of_attempt(
             Some(credentials) => json(&credentials),
             None => problem(StatusCode::NOT_FOUND, "no registry in this test"),
         },
+        ("GET", ["secrets"]) => json(&secrets),
         ("PUT", ["steps", step]) => {
             let report: StepReport = serde_json::from_slice(body).unwrap();
             assert_eq!(report.fence, fence);

@@ -360,6 +360,12 @@ impl Registry {
         layers
     }
 
+    /// The configuration of a tag's image, with its history.
+    pub(crate) async fn image_config(&self, repository: &str, tag: &str) -> Vec<u8> {
+        let manifest = self.manifest(repository, tag).await;
+        self.blob(repository, &manifest["config"]).await
+    }
+
     async fn manifest(&self, repository: &str, tag: &str) -> serde_json::Value {
         let path = format!("{repository}/manifests/{tag}");
         let answer = self.ask(reqwest::Method::GET, &path).await;

@@ -78,15 +78,24 @@ pub async fn set(
     Ok(done.await?)
 }
 
-/// The secrets that the steps of a run's job name.
+/// The secrets that the steps of a run's job name, and the images that they build.
 fn named_by<'r>((run, job): (&'r Run, &Job)) -> BTreeSet<&'r SecretRef> {
     let steps = run.pipeline.iter().flat_map(|pipeline| &pipeline.steps);
     let steps = steps.filter(|(name, _)| job.steps.contains(name));
-    let named = steps.flat_map(|(_, step)| match &step.action {
-        StepAction::Run { secrets, .. } => secrets.as_slice(),
-        StepAction::Build { .. } => &[],
-    });
-    named.map(|named| &named.secret).collect()
+    let mut named = BTreeSet::new();
+    for (_, step) in steps {
+        match &step.action {
+            StepAction::Run { secrets, .. } => {
+                named.extend(secrets.iter().map(|named| &named.secret));
+            }
+            StepAction::Build { images } => {
+                let known = run.pipeline.iter().map(|pipeline| &pipeline.images);
+                let images = known.flat_map(|known| images.iter().filter_map(|it| known.get(it)));
+                named.extend(images.flat_map(|image| &image.secrets));
+            }
+        }
+    }
+    named
 }
 
 /// What attempts must not show, for as long as they are at work here.

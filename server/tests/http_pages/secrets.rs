@@ -185,8 +185,13 @@ async fn only_an_attempt_whose_lease_holds_is_told() {
         put(&site, "PASSWORD?environment=staging", &protected).await,
         StatusCode::OK
     );
+    let of_image = "for an image alone";
     assert_eq!(
-        put(&site, "UNASKED", &json!({"value": "named by no step"})).await,
+        put(&site, "IMAGE_TOKEN", &json!({"value": of_image})).await,
+        StatusCode::OK
+    );
+    assert_eq!(
+        put(&site, "UNASKED", &json!({"value": "named by nobody"})).await,
         StatusCode::OK
     );
     let asked = |attempt: String, token: &'static str, fence: u32| {
@@ -213,7 +218,8 @@ async fn only_an_attempt_whose_lease_holds_is_told() {
     let answer = asked(own.clone(), "own", 1).await;
     assert_eq!(answer.headers()["cache-control"], "no-store");
     let told: Value = answer.json().await.unwrap();
-    assert_eq!(told["values"], json!({"TOKEN": VALUE}));
+    let expected = json!({"TOKEN": VALUE, "IMAGE_TOKEN": of_image});
+    assert_eq!(told["values"], expected);
     let why = told["withheld"]["staging/PASSWORD"].as_str().unwrap();
     assert!(why.contains("release/*") && why.contains("`main`"), "{why}");
     assert!(told["withheld"].get("UNASKED").is_none());

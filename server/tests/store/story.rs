@@ -24,7 +24,7 @@ name: shop
 trigger:
   push: { branches: [main] }
 images:
-  web: { repository: shop-web }
+  web: { repository: shop-web, secrets: [IMAGE_TOKEN] }
 steps:
   image:
     build: [web]

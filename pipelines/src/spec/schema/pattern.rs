@@ -12,6 +12,7 @@ pub(super) const TEXT: &str = "[^\\s\\u0085]";
 pub(super) const PATH: &str =
     "^(?!/)(?!(.*/)?\\.\\.(/|$))(?=.*\\S)[^\\\\\\u0000-\\u001f\\u007f-\\u009f]+$";
 pub(super) const FILE_PATH: &str = "^(?!/)(?!(.*/)?\\.\\.(/|$))(?!(\\.?/)*\\.?$)(?=.*\\S)[^\\\\\\u0000-\\u001f\\u007f-\\u009f]*[^/\\\\\\u0000-\\u001f\\u007f-\\u009f]$";
+pub(super) const FILE_PATH_FROM_FOLDER: &str = "^(\\.\\./)*(?!/)(?!(.*/)?\\.\\.(/|$))(?!(\\.?/)*\\.?$)(?=.*\\S)[^\\\\\\u0000-\\u001f\\u007f-\\u009f]*[^/\\\\\\u0000-\\u001f\\u007f-\\u009f]$";
 pub(super) const REPOSITORY: &str =
     "^(?=.{2,256}$)[a-z0-9]([a-z0-9._-]*[a-z0-9])?(/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)*$";
 pub(super) const CONTAINER_IMAGE: &str = "^([A-Za-z0-9]|\\{matrix\\.[a-z][a-z0-9_]{0,39}\\})([A-Za-z0-9._/:@-]|\\{matrix\\.[a-z][a-z0-9_]{0,39}\\}){0,511}$";

@@ -143,10 +143,21 @@ fn action_of(step: &spec::Step, pipeline: &Pipeline, decided: Decided<'_>) -> wi
                     dockerfile: image.dockerfile.clone(),
                     target: image.target.clone(),
                     args: map(&image.args),
+                    secrets: secrets_of(image),
                 })
                 .collect(),
         },
     }
+}
+
+fn secrets_of(image: &spec::Image) -> Vec<wire::ImageSecret> {
+    let secrets = image.secrets.iter();
+    secrets
+        .map(|secret| wire::ImageSecret {
+            secret: secret.to_string(),
+            id: secret.file_name(),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -169,6 +180,37 @@ steps:
     sidecars:
       db: { image: postgres:17, env: { POSTGRES_PASSWORD: x }, command: [postgres] }
 ";
+
+    #[test]
+    fn an_image_names_its_secrets_as_a_dockerfile_does() {
+        let file = "\
+version: 1
+name: shop
+images:
+  api: { repository: shop/api, secrets: [TOKEN, staging/KEY] }
+services:
+  api: { image: api }
+environments:
+  staging: { ecs: { cluster: staging, service: shop } }
+";
+        let pipeline = spec::parse("pipeline.yml", file).unwrap();
+        let api = ImageName::parse("api").unwrap();
+        let repositories = BTreeMap::from([(api, "registry/shop/api".to_owned())]);
+        let decided = Decided {
+            left_out: &LeftOut::default(),
+            inputs: &InputValues::default(),
+            repositories: &repositories,
+            commit: "c0ffee",
+        };
+        let steps = steps_of(&pipeline, decided);
+        assert_eq!(steps[0].protocol_version(), 3);
+        let told = serde_json::to_value(&steps[0]).unwrap();
+        let expected = json!([
+            { "secret": "TOKEN", "id": "TOKEN" },
+            { "secret": "staging/KEY", "id": "staging.KEY" },
+        ]);
+        assert_eq!(told["action"]["images"][0]["secrets"], expected);
+    }
 
     #[test]
     fn everything_that_a_step_says_reaches_the_runner() {
