@@ -18,22 +18,31 @@
 //! | `PUT /runner/v1/attempts/{attempt}/steps/{step}` [`StepReport`] | attempt | 204 |
 //! | `PATCH /runner/v1/attempts/{attempt}/steps/{step}/log?offset=N` bytes | attempt | 204, or 416 with [`LOG_OFFSET_HEADER`] |
 //! | `POST /runner/v1/attempts/{attempt}/steps/{step}/log/seal` [`LogSeal`] | attempt | 204, or 412 with [`LOG_OFFSET_HEADER`] |
+//! | `PUT /runner/v1/attempts/{attempt}/steps/{step}/artifact?…` [`ArtifactSent`] as the query, bytes | attempt | 204, idempotent; 413 over a limit; 422 when the bytes are others than was told |
 //! | `PUT /runner/v1/attempts/{attempt}/result` [`AttemptResult`] | attempt | 204, idempotent |
 //!
 //! A credential travels as `Authorization: Bearer …`. An attempt's calls answer 409 when its lease
 //! is lost or it has ended: the runner then stops its containers and forgets it. Errors are
 //! [`Problem`] with the fitting status.
 
+mod artifact;
+
+pub use artifact::{
+    ArtifactSent, LARGEST_ARTIFACT, LONGEST_ARTIFACT_NAME, MOST_ARTIFACT_BYTES, MOST_ARTIFACTS,
+    StepFiles, check_artifact_name,
+};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
-/// The protocol's version; a server speaks this one and the one before, so that runners may be a version older.
+/// The protocol's version; a server speaks the older ones too, so that it can be brought to a new one before its
+/// runners are.
 ///
 /// | version | what came with it |
 /// |---|---|
 /// | 1 | |
 /// | 2 | secrets of steps ([`StepSecret`]), [`Step::retry`], limits of steps ([`StepLimits`]) |
-pub const PROTOCOL_VERSION: u32 = 2;
+/// | 3 | artifacts of steps ([`StepFiles`]) |
+pub const PROTOCOL_VERSION: u32 = 3;
 /// The oldest version that a server speaks.
 pub const OLDEST_PROTOCOL_VERSION: u32 = 1;
 /// Longest wait of one poll, in seconds.
@@ -184,13 +193,23 @@ impl Step {
     /// does not know.
     #[must_use]
     pub fn protocol_version(&self) -> u32 {
-        let asks_more = match &self.action {
+        let (asks_more, keeps_files) = match &self.action {
             StepAction::Run {
-                secrets, limits, ..
-            } => !secrets.is_empty() || !limits.is_silent(),
-            StepAction::Build { .. } => false,
+                secrets,
+                limits,
+                files,
+                ..
+            } => (
+                !secrets.is_empty() || !limits.is_silent(),
+                !files.is_silent(),
+            ),
+            StepAction::Build { .. } => (false, false),
         };
-        if asks_more || self.retry > 0 { 2 } else { 1 }
+        match () {
+            () if keeps_files => 3,
+            () if asks_more || self.retry > 0 => 2,
+            () => 1,
+        }
     }
 }
 
@@ -214,6 +233,9 @@ pub enum StepAction {
         /// How much of the runner's machine it may use.
         #[serde(default, skip_serializing_if = "StepLimits::is_silent")]
         limits: StepLimits,
+        /// What becomes of files in its workspace.
+        #[serde(default, skip_serializing_if = "StepFiles::is_silent")]
+        files: StepFiles,
     },
     /// Builds images and pushes them.
     Build {
@@ -459,8 +481,8 @@ mod tests {
     }
 
     #[test]
-    fn a_step_with_limits_is_nothing_for_a_runner_that_would_leave_them_out() {
-        let version = |limits| {
+    fn a_step_is_nothing_for_a_runner_that_would_leave_out_what_it_asks_for() {
+        let version = |limits, files| {
             let action = StepAction::Run {
                 image: "busybox".into(),
                 run: "make".into(),
@@ -468,6 +490,7 @@ mod tests {
                 sidecars: BTreeMap::new(),
                 secrets: vec![],
                 limits,
+                files,
             };
             let step = Step {
                 name: "test".into(),
@@ -478,9 +501,12 @@ mod tests {
             };
             step.protocol_version()
         };
-        assert_eq!(version(StepLimits::default()), 1);
+        let none = StepFiles::default;
+        assert_eq!(version(StepLimits::default(), none()), 1);
         let memory = Some(512);
-        assert_eq!(version(StepLimits { cpu: None, memory }), 2);
+        assert_eq!(version(StepLimits { cpu: None, memory }, none()), 2);
+        let artifacts = vec!["dist/**".to_owned()];
+        assert_eq!(version(StepLimits::default(), StepFiles { artifacts }), 3);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use crate::{
     allowance::Allowance,
+    artifacts,
     attempt::Job,
     audience::Audience,
     build::{BuildEnd, ImageBuilder},
@@ -232,6 +233,11 @@ async fn run_one(room: Arc<StepRoom>, job: Arc<Job>, index: usize, reporter: Rep
             .line(&format!("timed out after {} s", step.timeout_seconds))
             .await;
     }
+    if let Err(reason) = keep_files(&room, step, &end, &log).await
+        && end == StepEnd::Succeeded
+    {
+        end = StepEnd::failed(reason);
+    }
     if let Err(error) = log.close().await {
         end = StepEnd::Errored {
             reason: format!("cannot spool the step's log: {error}"),
@@ -247,6 +253,31 @@ async fn run_one(room: Arc<StepRoom>, job: Arc<Job>, index: usize, reporter: Rep
         end,
         images,
         tail,
+    }
+}
+
+/// Has the files kept that a step names, whether it succeeded or not; not those of one that was stopped, or that
+/// another attempt follows.
+///
+/// # Errors
+/// What kept some of them from it, for a person.
+async fn keep_files(
+    room: &StepRoom,
+    step: &Step,
+    end: &StepEnd,
+    log: &StepLog,
+) -> Result<(), String> {
+    let StepAction::Run { files, .. } = &step.action else {
+        return Ok(());
+    };
+    if matches!(end, StepEnd::Stopped(_) | StepEnd::Errored { .. }) || files.artifacts.is_empty() {
+        return Ok(());
+    }
+    let keeper = room.audience.keeper();
+    let kept = artifacts::keep(&room.workspace, &step.name, &files.artifacts, keeper, log);
+    tokio::select! {
+        kept = kept => kept,
+        _ = room.stop.stopped() => Err("the run was stopped before its artifacts were kept".into()),
     }
 }
 

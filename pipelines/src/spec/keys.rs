@@ -85,17 +85,20 @@ pub(super) const IMAGE: Keys = Keys {
 pub(super) const STEP: Keys = Keys {
     what: "step",
     known: &[
-        "image", "run", "env", "secrets", "sidecars", "build", "needs", "when", "timeout", "retry",
+        "image",
+        "run",
+        "env",
+        "secrets",
+        "sidecars",
+        "build",
+        "needs",
+        "when",
+        "timeout",
+        "retry",
         "limits",
-    ],
-    later: &[
-        "reports",
         "artifacts",
-        "matrix",
-        "runs_on",
-        "concurrency",
-        "include",
     ],
+    later: &["reports", "matrix", "runs_on", "concurrency", "include"],
     elsewhere: &[
         ("commands", "run"),
         ("script", "run"),
@@ -114,6 +117,17 @@ pub(super) const STEP: Keys = Keys {
         ("cpu", "limits"),
     ],
 };
+
+/// Those of a step that runs a script, and not of one that builds images.
+pub(super) const OF_RUN: [&str; 7] = [
+    "image",
+    "run",
+    "env",
+    "sidecars",
+    "secrets",
+    "limits",
+    "artifacts",
+];
 
 pub(super) const LIMITS: Keys = Keys {
     what: "limits",

@@ -7,6 +7,7 @@
 
 use super::input::Input;
 use super::schedule::Schedule;
+use super::step_files::StepFiles;
 use super::when::Event;
 use crate::durations::Seconds;
 use crate::id::{EnvironmentName, ImageName, ProjectName, ServiceName, StepName};
@@ -141,6 +142,9 @@ pub enum StepAction {
         /// How much of the machine it may use.
         #[serde(default)]
         limits: StepLimits,
+        /// What becomes of files in its workspace.
+        #[serde(default, skip_serializing_if = "StepFiles::is_silent")]
+        files: StepFiles,
     },
     /// Builds images and pushes them.
     Build {

@@ -18,6 +18,7 @@ use super::keys::{self, tests::section};
 use super::model::Role;
 use super::schedule::MOST_SCHEDULES;
 use super::secrets::MOST_SECRETS;
+use super::step_files::MOST_PATTERNS;
 use super::task_definition::{BASES, BUILT_IN_VARIABLES};
 use super::when::Event;
 use serde_json::{Value, json};
@@ -146,6 +147,7 @@ fn value(of: &Keys, key: &str) -> Value {
         ("step", "when") => mapping(&keys::WHEN),
         ("step", "retry") => number(&RETRIES),
         ("step", "limits") => mapping(&keys::LIMITS),
+        ("step", "artifacts") => at_most(list(&text(pattern::GLOB), 1), MOST_PATTERNS),
         ("limits", "cpu") => number(&STEP_CPU),
         ("limits", "memory") => number(&STEP_MEMORY),
         ("when", "branches" | "tags" | "paths") => list(&text(pattern::GLOB), 1),
@@ -244,8 +246,7 @@ fn value(of: &Keys, key: &str) -> Value {
 fn together(of: &Keys) -> Value {
     match of.what {
         "step" => {
-            let of_run = ["image", "run", "env", "secrets", "sidecars", "limits"]
-                .map(|key| json!({"required": [key]}));
+            let of_run = keys::OF_RUN.map(|key| json!({"required": [key]}));
             json!({
                 "if": {"required": ["build"]},
                 "then": {"not": {"anyOf": of_run}},

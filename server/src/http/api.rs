@@ -1,5 +1,6 @@
 //! `/api/v1`: JSON for the command line and for programs, by API token or session.
 
+mod artifacts;
 mod audit;
 mod secrets;
 mod users;
@@ -42,6 +43,11 @@ pub fn configure(config: &mut web::ServiceConfig) {
             )
             .route("/runs/{run}", web::get().to(run))
             .route("/runs/{run}/steps/{step}/log", web::get().to(log))
+            .route("/runs/{run}/artifacts", web::get().to(artifacts::list))
+            .route(
+                "/runs/{run}/steps/{step}/artifacts/{name:.+}",
+                web::get().to(artifacts::send),
+            )
             .route("/runs/{run}/cancel", web::post().to(cancel_run))
             .route("/runs/{run}/retry", web::post().to(retry_run))
             .route("/deployments/{deployment}", web::get().to(deployment))

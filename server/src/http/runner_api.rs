@@ -4,6 +4,7 @@
 //! exactly one attempt, and every report carries the fence. Nothing here decides what a report
 //! means: it becomes a fact of the run.
 
+mod artifacts;
 mod assignment;
 mod secrets;
 mod sources;
@@ -46,6 +47,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 .route(web::patch().to(append_log)),
         )
         .route("/steps/{step}/log/seal", web::post().to(seal_log))
+        .route("/steps/{step}/artifact", web::put().to(artifacts::take))
         .route("/result", web::put().to(result));
     config.service(
         web::scope("/runner/v1")

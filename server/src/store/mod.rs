@@ -12,6 +12,7 @@
 //! projects arrive sealed.
 
 mod accounts;
+mod artifacts;
 mod attempts;
 mod audit;
 pub mod backup;
@@ -54,6 +55,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use writer::Writer;
 
+pub use artifacts::{Artifact, NewArtifact, Space};
 pub use conn::AnyConnection;
 pub use effects::Wanted;
 pub use error::StoreError;

@@ -316,6 +316,18 @@ diesel::table! {
 }
 
 diesel::table! {
+    artifacts (run, attempt, step, name) {
+        run -> Text,
+        attempt -> BigInt,
+        step -> Text,
+        name -> Text,
+        length -> BigInt,
+        sha256 -> Text,
+        stored_at -> BigInt,
+    }
+}
+
+diesel::table! {
     removed_logs (run) {
         run -> Text,
         removed_at -> BigInt,
@@ -341,6 +353,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     effects,
     events,
     audit_heads,
+    artifacts,
     removed_logs,
     secrets,
     users,

@@ -6,6 +6,7 @@
     reason = "a test says what broke by panicking where it broke"
 )]
 
+mod artifacts;
 mod logs_away;
 mod pages;
 mod people;

@@ -79,7 +79,7 @@ async fn a_poll_whose_runner_is_gone_takes_no_job() {
 }
 
 /// A run whose job, of one step, waits for a runner.
-async fn queued(site: &Site, number: u64, step: &str) -> RunId {
+pub(crate) async fn queued(site: &Site, number: u64, step: &str) -> RunId {
     let story = &site.story;
     let file = format!("version: 1\nname: shop\nsteps:\n  test: {step}\n");
     let read = SourcesRead {

@@ -29,6 +29,8 @@ pub struct RunPage {
     pub steps: Vec<Step>,
     /// The log that is open; by convention that of the failed step, else of the running one.
     pub log: Option<LogPanel>,
+    /// What steps left to be kept.
+    pub artifacts: Artifacts,
     /// What the run made, once its images are pushed.
     pub release: Option<Release>,
     /// Deployments of that release.
@@ -76,6 +78,30 @@ pub struct Step {
     pub started: Option<Time>,
     /// When it ended.
     pub ended: Option<Time>,
+}
+
+/// What the steps of one attempt left to be kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Artifacts {
+    /// Which attempt; the first is 1.
+    pub attempt: u32,
+    /// By step and name, as many as are shown (the server's choice).
+    pub files: Vec<Artifact>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+/// A file that a step left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    /// The step.
+    pub step: String,
+    /// Its path in the step's workspace; whatever somebody who can push called it.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of its bytes, hexadecimal.
+    pub sha256: String,
 }
 
 /// A part of one attempt's log.
@@ -182,6 +208,17 @@ impl RunPage {
             })
             .filter(|group| !group.steps.is_empty())
             .collect()
+    }
+
+    /// How many artifacts there are.
+    pub(crate) fn kept(&self) -> u64 {
+        self.artifacts.files.len() as u64 + self.artifacts.more
+    }
+
+    /// The beginning of a checksum, as much as people compare.
+    #[expect(clippy::unused_self, reason = "templates call methods of their page")]
+    pub(crate) fn short_sum<'a>(&self, sha256: &'a str) -> &'a str {
+        sha256.get(..12).unwrap_or(sha256)
     }
 
     /// The step whose log is open.

@@ -1,9 +1,9 @@
 //! Projects and runs.
 
 use roadstead_web::view::{
-    Diagnostic, LogLine, LogPanel, Paging, Permission, ProjectPage, Release, ReleaseImage,
-    RunInput, RunPage, RunState, RunSummary, StartForm, StartInput, Step, StepState, Time, Tone,
-    Untold, Waiting, WebhookHelp,
+    Artifact, Artifacts, Diagnostic, LogLine, LogPanel, Paging, Permission, ProjectPage, Release,
+    ReleaseImage, RunInput, RunPage, RunState, RunSummary, StartForm, StartInput, Step, StepState,
+    Time, Tone, Untold, Waiting, WebhookHelp,
 };
 
 use super::releases::{deployments, matrix_shop};
@@ -300,10 +300,27 @@ pub(crate) fn run_failed() -> RunPage {
             removed: None,
             unread: false,
         }),
+        artifacts: Artifacts {
+            attempt: 2,
+            files: vec![
+                artifact("test", "reports/<script>alert(1)</script>.html", 4_120),
+                artifact("test", "target/core.1234", 81_234_567),
+            ],
+            more: 0,
+        },
         release: None,
         deployments: Vec::new(),
         cancel: Permission::Absent,
         retry: Permission::Allowed,
+    }
+}
+
+fn artifact(step: &str, name: &str, bytes: u64) -> Artifact {
+    Artifact {
+        step: step.into(),
+        name: name.into(),
+        bytes,
+        sha256: format!("{bytes:064x}"),
     }
 }
 
@@ -383,6 +400,7 @@ pub(crate) fn run_running() -> RunPage {
             removed: None,
             unread: false,
         }),
+        artifacts: Artifacts::default(),
         release: Some(Release {
             id: "r41".into(),
             name: "r41".into(),
@@ -431,6 +449,7 @@ pub(crate) fn run_broken_file() -> RunPage {
         ],
         steps: Vec::new(),
         log: None,
+        artifacts: Artifacts::default(),
         release: None,
         deployments: Vec::new(),
         cancel: Permission::Absent,

@@ -2,6 +2,7 @@
 
 use super::super::App;
 use super::super::actions;
+use super::super::artifacts;
 use super::super::auth::{Allowed, Viewer};
 use super::super::error::HttpError;
 use super::view_of::{self, Scene};
@@ -46,6 +47,9 @@ pub(super) async fn show(
     let scene = Scene::new(&project, world, &who.actor, crate::clock::now());
     let steps = view_of::steps(&detail);
     let (release, deployments) = made(&app, &scene, &detail.run).await?;
+    let chosen = who.sent.attempt.filter(|number| *number > 0);
+    let newest = detail.attempts.last().map(|attempt| attempt.number);
+    let (attempt, kept) = artifacts::list(&app, &id, chosen.or(newest)).await?;
     let deployer = view_of::needs_role(&who.actor, Role::Deployer);
     let over = detail.run.state.is_over();
     let cancelling = matches!(detail.run.state, RunState::Cancelling { .. });
@@ -58,6 +62,7 @@ pub(super) async fn show(
         diagnostics: view_of::diagnostics(&detail),
         log: open_log(&app, &detail, &steps, &who.sent).await?,
         steps,
+        artifacts: view_of::artifacts(attempt, &kept),
         release,
         deployments,
         cancel: if over || cancelling || is_confirming(&detail.run) {
@@ -68,6 +73,24 @@ pub(super) async fn show(
         retry: if over { deployer } else { Permission::Absent },
     };
     frame::send(&request, StatusCode::OK, &page)
+}
+
+#[derive(Deserialize)]
+pub(super) struct OfAttempt {
+    attempt: Option<u32>,
+}
+
+/// A file that a step left, to be saved.
+///
+/// # Errors
+/// 404 when there is no such run or artifact.
+pub(super) async fn artifact(
+    app: web::Data<App>,
+    who: Allowed<Viewer, web::Query<OfAttempt>>,
+    path: web::Path<(String, String, String)>,
+) -> Result<HttpResponse, HttpError> {
+    let (run, step, name) = path.into_inner();
+    artifacts::send(&app, &run, (&step, &name), who.sent.attempt).await
 }
 
 /// Why the forge does not show how a run went.

@@ -113,6 +113,7 @@ fn action_of(
             sidecars,
             secrets,
             limits,
+            files,
         } => wire::StepAction::Run {
             image: image.clone(),
             run: run.clone(),
@@ -139,6 +140,9 @@ fn action_of(
             limits: wire::StepLimits {
                 cpu: limits.cpu,
                 memory: limits.memory,
+            },
+            files: wire::StepFiles {
+                artifacts: files.artifacts.clone(),
             },
         },
         spec::StepAction::Build { images } => wire::StepAction::Build {
@@ -181,6 +185,7 @@ steps:
     retry: 2
     env: { RUST_BACKTRACE: '1' }
     limits: { cpu: 512, memory: 256 }
+    artifacts: [dist/**, '!dist/*.map']
     sidecars:
       db: { image: postgres:17, env: { POSTGRES_PASSWORD: x }, command: [postgres] }
 ";
@@ -216,6 +221,7 @@ steps:
                 } },
                 "secrets": [],
                 "limits": { "cpu": 512, "memory": 256 },
+                "files": { "artifacts": ["dist/**", "!dist/*.map"] },
             },
         });
         assert_eq!(told, expected);

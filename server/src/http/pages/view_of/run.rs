@@ -1,13 +1,16 @@
 //! Runs: their states, steps, mistakes in the file, and what they made.
 
 use super::{run_name, short, time};
-use crate::store::{Attempt, GAP_FILLER, RunDetail, RunLine, SCHEDULE, StepRow};
+use crate::store::{Artifact, Attempt, GAP_FILLER, RunDetail, RunLine, SCHEDULE, StepRow};
 use roadstead_pipelines::release::Release;
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_pipelines::spec::{Step as StepSpec, StepAction};
 use roadstead_pipelines::started_by::StartedBy;
 use roadstead_protocol::StepState;
 use roadstead_web::view::{self, Diagnostic, ReleaseImage, RunInput, RunSummary, Step};
+
+/// Most artifacts on one page.
+const MOST_ARTIFACTS: usize = 200;
 
 /// A run's state as pages know it.
 pub(in super::super) fn run_state(state: &RunState) -> view::RunState {
@@ -261,6 +264,23 @@ fn diagnostic(text: &str) -> Diagnostic {
             message: head.to_owned(),
             excerpt: excerpt.to_owned(),
         },
+    }
+}
+
+/// What steps left to be kept: by step, as many as a page shows.
+pub(in super::super) fn artifacts(attempt: u32, kept: &[Artifact]) -> view::Artifacts {
+    let shown = kept.iter().take(MOST_ARTIFACTS);
+    view::Artifacts {
+        attempt,
+        files: shown
+            .map(|artifact| view::Artifact {
+                step: artifact.step.to_string(),
+                name: artifact.name.clone(),
+                bytes: artifact.length,
+                sha256: artifact.sha256.clone(),
+            })
+            .collect(),
+        more: kept.len().saturating_sub(MOST_ARTIFACTS) as u64,
     }
 }
 
