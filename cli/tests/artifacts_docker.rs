@@ -78,6 +78,15 @@ steps:
       ln -s ../dist bad/dist
       printf 'x' > "bad/$(printf 'new\nline')"
       printf 'fine' > bad/fine
+  reports:
+    image: {image}
+    reports: {{ junit: "out/*.xml" }}
+    run: |
+      mkdir out
+      echo '<testsuite><testcase classname="Cart" name="adds"><failure message="1 &lt; 2">at <b/>' > out/bad.xml
+      echo '<testsuite><testcase classname="Cart" name="adds"><failure message="1 &lt; 2">at 12</failure></testcase>' > out/a.xml
+      echo '<testcase name="fine"/><testcase name="later"><skipped/></testcase></testsuite>' >> out/a.xml
+      ln -s /etc/passwd out/passwd.xml
   nothing:
     image: {image}
     artifacts: [dust]
@@ -222,6 +231,24 @@ async fn what_steps_leave_is_kept_and_what_they_point_to_is_not() {
     let told =
         "artifacts: no file matches `dust`; `dust` is a folder, what is in it is `dust/**`\n";
     assert_eq!(log("nothing"), told);
+
+    // Reports change nothing of a step's end.
+    assert_eq!(step("reports"), "succeeded -");
+    let told = log("reports");
+    assert!(
+        told.contains("reports: 3 tests, 1 failed, 1 skipped, in 1 files"),
+        "{told}"
+    );
+    assert!(
+        told.contains("reports: `out/bad.xml` is not read: "),
+        "{told}"
+    );
+    let tests = &run["tests"][0];
+    assert_eq!(
+        (&tests["step"], &tests["tests"], &tests["unread"]),
+        (&"reports".into(), &3.into(), &1.into())
+    );
+    assert_eq!(tests["cases"][0]["message"], "1 < 2\nat 12");
     let stored = server.folder.path().join("data/logs/artifacts");
     let passwd = fs::read("/etc/passwd").unwrap();
     let files = files_below(&stored);

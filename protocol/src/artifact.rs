@@ -18,6 +18,9 @@ pub struct StepFiles {
     /// Patterns of files that are kept by the server; the last one that matches decides, `!` taking away.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<String>,
+    /// Patterns of JUnit reports that are read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub junit: Vec<String>,
 }
 
 impl StepFiles {

@@ -19,6 +19,7 @@
 //! | `PATCH /runner/v1/attempts/{attempt}/steps/{step}/log?offset=N` bytes | attempt | 204, or 416 with [`LOG_OFFSET_HEADER`] |
 //! | `POST /runner/v1/attempts/{attempt}/steps/{step}/log/seal` [`LogSeal`] | attempt | 204, or 412 with [`LOG_OFFSET_HEADER`] |
 //! | `PUT /runner/v1/attempts/{attempt}/steps/{step}/artifact?…` [`ArtifactSent`] as the query, bytes | attempt | 204, idempotent; 413 over a limit; 422 when the bytes are others than was told |
+//! | `PUT /runner/v1/attempts/{attempt}/steps/{step}/tests` [`TestReport`] | attempt | 204; the first one stands |
 //! | `PUT /runner/v1/attempts/{attempt}/result` [`AttemptResult`] | attempt | 204, idempotent |
 //!
 //! A credential travels as `Authorization: Bearer …`. An attempt's calls answer 409 when its lease
@@ -26,10 +27,15 @@
 //! [`Problem`] with the fitting status.
 
 mod artifact;
+mod report;
 
 pub use artifact::{
     ArtifactSent, LARGEST_ARTIFACT, LONGEST_ARTIFACT_NAME, MOST_ARTIFACT_BYTES, MOST_ARTIFACTS,
     StepFiles, check_artifact_name,
+};
+pub use report::{
+    FailedCase, LARGEST_REPORT, LARGEST_TEST_REPORT, LONGEST_CASE_MESSAGE, LONGEST_CASE_NAME,
+    MOST_FAILED_CASES, MOST_REPORTS, TestReport,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -41,7 +47,7 @@ use std::{collections::BTreeMap, fmt};
 /// |---|---|
 /// | 1 | |
 /// | 2 | secrets of steps ([`StepSecret`]), [`Step::retry`], limits of steps ([`StepLimits`]) |
-/// | 3 | artifacts of steps ([`StepFiles`]) |
+/// | 3 | artifacts and reports of steps ([`StepFiles`]) |
 pub const PROTOCOL_VERSION: u32 = 3;
 /// The oldest version that a server speaks.
 pub const OLDEST_PROTOCOL_VERSION: u32 = 1;
@@ -506,7 +512,14 @@ mod tests {
         let memory = Some(512);
         assert_eq!(version(StepLimits { cpu: None, memory }, none()), 2);
         let artifacts = vec!["dist/**".to_owned()];
-        assert_eq!(version(StepLimits::default(), StepFiles { artifacts }), 3);
+        let kept = StepFiles {
+            artifacts,
+            ..none()
+        };
+        assert_eq!(version(StepLimits::default(), kept), 3);
+        let junit = vec!["*.xml".to_owned()];
+        let read = StepFiles { junit, ..none() };
+        assert_eq!(version(StepLimits::default(), read), 3);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use roadstead_protocol::{
     ArtifactSent, AttemptRef, AttemptResult, COMMIT_HEADER, Heartbeat, HeartbeatReply,
     INDEX_BYTES_HEADER, LOG_OFFSET_HEADER, LogSeal, PACK_HEADER, POLL_SECONDS, Poll, PollReply,
-    Problem, Register, Registered, RegistryCredentials, Secrets, StepReport,
+    Problem, Register, Registered, RegistryCredentials, Secrets, StepReport, TestReport,
 };
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
@@ -375,6 +375,16 @@ impl AttemptClient {
             .timeout(time)
             .body(body);
         done(request).await
+    }
+
+    /// Tells what a step's test reports come to.
+    pub(crate) async fn put_tests(&self, step: &str, report: &TestReport) -> Result<(), CallError> {
+        done(
+            self.request(Method::PUT, &["steps", step, "tests"])
+                .timeout(CALL_TIMEOUT)
+                .json(report),
+        )
+        .await
     }
 
     /// Tells how the attempt ended.

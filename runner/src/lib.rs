@@ -42,6 +42,7 @@ mod logs;
 mod network;
 mod poll;
 mod registry;
+mod reports;
 mod secret;
 mod secrets;
 mod sources;

@@ -97,8 +97,9 @@ pub(super) const STEP: Keys = Keys {
         "retry",
         "limits",
         "artifacts",
+        "reports",
     ],
-    later: &["reports", "matrix", "runs_on", "concurrency", "include"],
+    later: &["matrix", "runs_on", "concurrency", "include"],
     elsewhere: &[
         ("commands", "run"),
         ("script", "run"),
@@ -119,7 +120,7 @@ pub(super) const STEP: Keys = Keys {
 };
 
 /// Those of a step that runs a script, and not of one that builds images.
-pub(super) const OF_RUN: [&str; 7] = [
+pub(super) const OF_RUN: [&str; 8] = [
     "image",
     "run",
     "env",
@@ -127,7 +128,15 @@ pub(super) const OF_RUN: [&str; 7] = [
     "secrets",
     "limits",
     "artifacts",
+    "reports",
 ];
+
+pub(super) const REPORTS: Keys = Keys {
+    what: "reports",
+    known: &["junit"],
+    later: &["coverage"],
+    elsewhere: &[("xunit", "junit"), ("tests", "junit")],
+};
 
 pub(super) const LIMITS: Keys = Keys {
     what: "limits",
@@ -357,7 +366,7 @@ pub(super) mod tests {
 
     const DOCUMENTATION: &str = include_str!("../../../docs/pipeline-file.md");
 
-    const ALL: [&Keys; 28] = [
+    const ALL: [&Keys; 29] = [
         &FILE,
         &TRIGGER,
         &PUSH,
@@ -367,6 +376,7 @@ pub(super) mod tests {
         &IMAGE,
         &STEP,
         &LIMITS,
+        &REPORTS,
         &WHEN,
         &SIDECAR,
         &SERVICE,

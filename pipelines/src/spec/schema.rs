@@ -147,6 +147,11 @@ fn value(of: &Keys, key: &str) -> Value {
         ("step", "when") => mapping(&keys::WHEN),
         ("step", "retry") => number(&RETRIES),
         ("step", "limits") => mapping(&keys::LIMITS),
+        ("step", "reports") => mapping(&keys::REPORTS),
+        ("reports", "junit") => {
+            let pattern = text(pattern::GLOB);
+            json!({"anyOf": [pattern, list(&pattern, 1)]})
+        }
         ("step", "artifacts") => at_most(list(&text(pattern::GLOB), 1), MOST_PATTERNS),
         ("limits", "cpu") => number(&STEP_CPU),
         ("limits", "memory") => number(&STEP_MEMORY),

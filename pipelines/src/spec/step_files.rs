@@ -2,8 +2,10 @@
 
 use super::decode::some_globs;
 use super::diagnostic::Reporter;
-use super::fields::Fields;
-use super::trigger::matches_patterns;
+use super::fields::{self, Fields};
+use super::keys;
+use super::tree::{Entry, Value};
+use super::trigger::{check_pattern, matches_patterns};
 use serde::{Deserialize, Serialize};
 
 /// Most patterns of one step's artifacts.
@@ -16,6 +18,9 @@ pub struct StepFiles {
     /// Globs over files that are kept, those with `!` taking away. Empty: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<String>,
+    /// Globs over JUnit reports, those with `!` taking away. Empty: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub junit: Vec<String>,
 }
 
 impl StepFiles {
@@ -44,7 +49,31 @@ pub(super) fn of_step(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> StepF
         );
         reporter.error(entry.at, message);
     }
-    StepFiles { artifacts }
+    let junit = fields
+        .get("reports", reporter)
+        .and_then(|entry| reports(entry, reporter));
+    StepFiles {
+        artifacts,
+        junit: junit.unwrap_or_default(),
+    }
+}
+
+fn reports(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Vec<String>> {
+    let fields = Fields::read(&entry.value, None, entry.at, &keys::REPORTS, reporter)?;
+    let entry = fields.require("junit", reporter)?;
+    if let Value::List(_) = &entry.value.value {
+        return Some(some_globs(&fields, "junit", reporter));
+    }
+    // One pattern needs no list.
+    let pattern = &fields::scalar(&entry.value, "junit", reporter)?.text;
+    match check_pattern(pattern) {
+        Ok(()) => Some(vec![pattern.clone()]),
+        Err(reason) => {
+            let message = format!("`{pattern}` is no pattern: {reason}");
+            reporter.error(entry.value.at, message);
+            None
+        }
+    }
 }
 
 #[cfg(test)]
@@ -53,9 +82,12 @@ mod tests {
     use crate::spec::{StepAction, parse};
 
     fn read(artifacts: &str) -> Result<StepFiles, String> {
-        let text = format!(
-            "version: 1\nname: shop\nsteps:\n  test: {{ image: a, run: b, artifacts: {artifacts} }}\n"
-        );
+        read_step(&format!("artifacts: {artifacts}"))
+    }
+
+    fn read_step(keys: &str) -> Result<StepFiles, String> {
+        let text =
+            format!("version: 1\nname: shop\nsteps:\n  test: {{ image: a, run: b, {keys} }}\n");
         let pipeline = parse("f", &text).map_err(|diagnostics| diagnostics.to_string())?;
         match &pipeline.steps[0].action {
             StepAction::Run { files, .. } => Ok(files.clone()),
@@ -71,6 +103,26 @@ mod tests {
         assert!(kept.iter().all(|path| files.keeps(path)), "{files:?}");
         assert!(!left.iter().any(|path| files.keeps(path)), "{files:?}");
         assert!(!StepFiles::default().keeps("anything"));
+    }
+
+    #[test]
+    fn reports_are_one_pattern_or_a_list() {
+        let junit = |keys: &str| read_step(&format!("reports: {{ junit: {keys} }}"));
+        assert_eq!(junit("'**/*.xml'").unwrap().junit, ["**/*.xml"]);
+        assert_eq!(
+            junit("[a.xml, '!b.xml']").unwrap().junit,
+            ["a.xml", "!b.xml"]
+        );
+        for (wrong, said) in [
+            ("[]", "`junit` is empty"),
+            ("/a.xml", "begin without `/`"),
+            ("['a[']", "is no pattern"),
+        ] {
+            let told = junit(wrong).unwrap_err();
+            assert!(told.contains(said), "{wrong}: {told}");
+        }
+        let told = read_step("reports: {}").unwrap_err();
+        assert!(told.contains("junit"), "{told}");
     }
 
     #[test]

@@ -14,13 +14,13 @@ const MOST_TROUBLE: usize = 50;
 
 /// What was found.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// The workspace.
-    pub(super) folder: Dir,
+    pub(crate) folder: Dir,
     /// Paths of regular files, in order.
-    pub(super) files: Vec<String>,
+    pub(crate) files: Vec<String>,
     /// What matches and cannot be kept, for a person.
-    pub(super) trouble: Vec<String>,
+    pub(crate) trouble: Vec<String>,
     /// Links and the like that match.
     others: usize,
     /// Folders that a pattern names as if it were a file.
@@ -29,7 +29,7 @@ pub(super) struct Found {
 
 impl Found {
     /// Says that nothing is kept, and what may be meant.
-    pub(super) fn nothing(&self, patterns: &[String]) -> String {
+    pub(crate) fn nothing(&self, patterns: &[String]) -> String {
         let patterns: Vec<_> = patterns.iter().map(|p| format!("`{p}`")).collect();
         let mut line = format!("no file matches {}", patterns.join(", "));
         if let Some(folder) = self.folders.first() {
@@ -48,7 +48,7 @@ impl Found {
 ///
 /// # Errors
 /// When a folder cannot be read that may hold one.
-pub(super) fn find(workspace: &Path, patterns: &[String]) -> io::Result<Found> {
+pub(crate) fn find(workspace: &Path, patterns: &[String]) -> io::Result<Found> {
     let mut search = Search {
         patterns: Patterns::new(patterns),
         found: Found {

@@ -5,7 +5,7 @@
 //! the workspace ([`cap_std`]), a link at the end of a path is never followed, and a pipe never waited for. What
 //! is left out is told in the step's log.
 
-mod find;
+pub(crate) mod find;
 
 use crate::{
     client::{AttemptClient, Backoff, CallError, RESULT_PATIENCE},
@@ -239,7 +239,7 @@ fn sum_of(file: &mut File, most: u64) -> io::Result<(u64, String)> {
 }
 
 /// Opens a regular file below `folder`; neither a link nor a pipe is followed or waited for.
-fn open(folder: &Dir, path: &str) -> io::Result<Option<File>> {
+pub(crate) fn open(folder: &Dir, path: &str) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     options.read(true).custom_flags(flags.bits().cast_signed());

@@ -207,6 +207,17 @@ async fn run(
         steps,
         effects,
     } = app.store.get_run(&id).await?;
+    let newest = attempts.last().map_or(1, |attempt| attempt.number);
+    let tests = app.store.list_tests(&id, newest).await?;
+    let tests: Vec<_> = tests
+        .iter()
+        .map(|it| {
+            json!({
+                "step": it.step, "tests": it.tests, "failed": it.failed, "skipped": it.skipped,
+                "unread": it.unread, "cases": it.cases,
+            })
+        })
+        .collect();
     let attempts: Vec<_> = attempts
         .iter()
         .map(|a| {
@@ -231,7 +242,7 @@ async fn run(
         .collect();
     Ok(HttpResponse::Ok().json(json!({
         "run": run, "ended_at": ended_at, "attempts": attempts, "steps": steps,
-        "troubles": troubles,
+        "troubles": troubles, "tests": tests,
     })))
 }
 

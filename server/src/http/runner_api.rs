@@ -8,6 +8,7 @@ mod artifacts;
 mod assignment;
 mod secrets;
 mod sources;
+mod test_report;
 
 pub use assignment::{Decided, steps_of};
 
@@ -48,6 +49,15 @@ pub fn configure(config: &mut web::ServiceConfig) {
         )
         .route("/steps/{step}/log/seal", web::post().to(seal_log))
         .route("/steps/{step}/artifact", web::put().to(artifacts::take))
+        .service(
+            web::resource("/steps/{step}/tests")
+                .app_data(
+                    web::JsonConfig::default()
+                        .limit(wire::LARGEST_TEST_REPORT)
+                        .error_handler(|error, _| super::bad_json(&error)),
+                )
+                .route(web::put().to(test_report::take)),
+        )
         .route("/result", web::put().to(result));
     config.service(
         web::scope("/runner/v1")

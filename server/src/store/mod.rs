@@ -40,6 +40,7 @@ mod secrets;
 mod servers;
 mod starts;
 mod statuses;
+mod test_reports;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -63,6 +64,7 @@ pub use projects::LaneMark;
 pub use runners::A_NAME_IS_HELD_FOR;
 pub use servers::Carrier;
 pub use statuses::DueStatus;
+pub use test_reports::StepTests;
 pub use types::*;
 
 /// What every call answers.

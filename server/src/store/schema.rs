@@ -328,6 +328,19 @@ diesel::table! {
 }
 
 diesel::table! {
+    test_reports (run, attempt, step) {
+        run -> Text,
+        attempt -> BigInt,
+        step -> Text,
+        tests -> BigInt,
+        failed -> BigInt,
+        skipped -> BigInt,
+        unread -> BigInt,
+        cases -> Text,
+    }
+}
+
+diesel::table! {
     removed_logs (run) {
         run -> Text,
         removed_at -> BigInt,
@@ -354,6 +367,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     events,
     audit_heads,
     artifacts,
+    test_reports,
     removed_logs,
     secrets,
     users,

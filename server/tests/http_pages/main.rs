@@ -21,4 +21,5 @@ mod starts;
 #[path = "../store/story.rs"]
 mod story;
 mod streams;
+mod tests;
 mod webhooks;

@@ -5,8 +5,8 @@ use crate::story::Story;
 use roadstead_pipelines::id::{RunId, StepName};
 use roadstead_pipelines::retention::Policy;
 use roadstead_pipelines::run::AttemptOutcome;
-use roadstead_protocol::{LARGEST_ARTIFACT, MOST_ARTIFACT_BYTES, MOST_ARTIFACTS};
-use roadstead_server::store::{NewArtifact, Space, Store, hash_secret};
+use roadstead_protocol::{LARGEST_ARTIFACT, MOST_ARTIFACT_BYTES, MOST_ARTIFACTS, TestReport};
+use roadstead_server::store::{NewArtifact, Report, Space, Store, hash_secret};
 use std::collections::BTreeSet;
 
 on_both_databases!(
@@ -165,6 +165,29 @@ async fn artifacts_go_with_the_logs_of_their_run(url: &str) {
             Space::Free
         );
         let step = StepName::parse("test").unwrap();
+        let report = TestReport {
+            fence: 1,
+            tests: 3,
+            failed: 1,
+            skipped: 0,
+            unread: 0,
+            cases: vec![],
+        };
+        let told = async |fence| {
+            let report = TestReport {
+                fence,
+                ..report.clone()
+            };
+            story
+                .store
+                .record_tests(&attempt, &step, report)
+                .await
+                .unwrap()
+        };
+        assert_eq!(told(2).await, Report::Lost);
+        assert_eq!(told(1).await, Report::Recorded);
+        assert_eq!(told(1).await, Report::Repeated);
+        assert_eq!(story.store.list_tests(&run, 1).await.unwrap()[0].tests, 3);
         let failed = AttemptOutcome::TimedOut { step };
         let ended = story.store.end_attempt(&attempt, 1, failed, story.now);
         ended.await.unwrap();
@@ -180,10 +203,13 @@ async fn artifacts_go_with_the_logs_of_their_run(url: &str) {
     let noting = store.note_removed_logs(&story.shop, vec![first.clone()], policy, now);
     noting.await.unwrap();
     assert!(names(store, &first, 1).await.is_empty());
+    // What tests came to is small, and stays as long as the run does.
+    assert_eq!(store.list_tests(&first, 1).await.unwrap().len(), 1);
     store.get_run(&first).await.unwrap();
 
     let removing = store.remove_runs(&story.shop, vec![first, second.clone()], policy, now);
     assert_eq!(removing.await.unwrap(), 2);
     assert!(names(store, &second, 1).await.is_empty());
+    assert!(store.list_tests(&second, 1).await.unwrap().is_empty());
     assert_eq!(names(store, &third, 1).await, ["dist/app.js"]);
 }

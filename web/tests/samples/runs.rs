@@ -1,9 +1,9 @@
 //! Projects and runs.
 
 use roadstead_web::view::{
-    Artifact, Artifacts, Diagnostic, LogLine, LogPanel, Paging, Permission, ProjectPage, Release,
-    ReleaseImage, RunInput, RunPage, RunState, RunSummary, StartForm, StartInput, Step, StepState,
-    Time, Tone, Untold, Waiting, WebhookHelp,
+    Artifact, Artifacts, Diagnostic, FailedCase, LogLine, LogPanel, Paging, Permission,
+    ProjectPage, Release, ReleaseImage, RunInput, RunPage, RunState, RunSummary, StartForm,
+    StartInput, Step, StepState, Tests, Time, Tone, Untold, Waiting, WebhookHelp,
 };
 
 use super::releases::{deployments, matrix_shop};
@@ -300,6 +300,17 @@ pub(crate) fn run_failed() -> RunPage {
             removed: None,
             unread: false,
         }),
+        tests: vec![Tests {
+            step: "test".into(),
+            tests: 412,
+            failed: 3,
+            skipped: 2,
+            unread: 1,
+            cases: vec![FailedCase {
+                name: "shop::cart › a cart <b>adds</b> up".into(),
+                message: "assertion failed: left == right\n  left: <script>alert(1)</script>\n right: 12".into(),
+            }],
+        }],
         artifacts: Artifacts {
             attempt: 2,
             files: vec![
@@ -400,6 +411,7 @@ pub(crate) fn run_running() -> RunPage {
             removed: None,
             unread: false,
         }),
+        tests: vec![],
         artifacts: Artifacts::default(),
         release: Some(Release {
             id: "r41".into(),
@@ -449,6 +461,7 @@ pub(crate) fn run_broken_file() -> RunPage {
         ],
         steps: Vec::new(),
         log: None,
+        tests: vec![],
         artifacts: Artifacts::default(),
         release: None,
         deployments: Vec::new(),

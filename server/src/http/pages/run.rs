@@ -62,6 +62,7 @@ pub(super) async fn show(
         diagnostics: view_of::diagnostics(&detail),
         log: open_log(&app, &detail, &steps, &who.sent).await?,
         steps,
+        tests: view_of::tests(&app.store.list_tests(&id, attempt).await?),
         artifacts: view_of::artifacts(attempt, &kept),
         release,
         deployments,

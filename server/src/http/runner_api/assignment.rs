@@ -143,6 +143,7 @@ fn action_of(
             },
             files: wire::StepFiles {
                 artifacts: files.artifacts.clone(),
+                junit: files.junit.clone(),
             },
         },
         spec::StepAction::Build { images } => wire::StepAction::Build {
@@ -186,6 +187,7 @@ steps:
     env: { RUST_BACKTRACE: '1' }
     limits: { cpu: 512, memory: 256 }
     artifacts: [dist/**, '!dist/*.map']
+    reports: { junit: '*.xml' }
     sidecars:
       db: { image: postgres:17, env: { POSTGRES_PASSWORD: x }, command: [postgres] }
 ";
@@ -221,7 +223,7 @@ steps:
                 } },
                 "secrets": [],
                 "limits": { "cpu": 512, "memory": 256 },
-                "files": { "artifacts": ["dist/**", "!dist/*.map"] },
+                "files": { "artifacts": ["dist/**", "!dist/*.map"], "junit": ["*.xml"] },
             },
         });
         assert_eq!(told, expected);

@@ -13,7 +13,7 @@ pub(super) use deployment::{
 pub(super) use needs::needs;
 pub(super) use run::{
     artifacts, diagnostics, inputs, release, run_reason, run_state, started_by, steps,
-    summary_of_line,
+    summary_of_line, tests,
 };
 pub(super) use scene::{Scene, confirm_word};
 
