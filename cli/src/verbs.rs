@@ -1,5 +1,6 @@
 //! The client's verbs: what the dashboard's buttons do, and what its lists show.
 
+mod artifacts;
 mod audit;
 mod init;
 mod people;
@@ -40,6 +41,8 @@ pub(crate) enum Verb {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// The files that a run's steps left to be kept.
+    Artifacts(artifacts::ArtifactsArgs),
     /// Cancels a run, or a deployment that has not begun.
     Cancel {
         /// The id of a run or deployment.
@@ -142,6 +145,7 @@ pub(crate) async fn run(verb: Verb) -> anyhow::Result<()> {
             );
             Ok(())
         }
+        Verb::Artifacts(args) => artifacts::artifacts(args).await,
         Verb::Cancel { id, server } => {
             let deployment = id
                 .split_once('.')

@@ -231,6 +231,7 @@ fn a_step_with_a_sidecar_is_read_whole() {
         sidecars,
         secrets: _,
         limits: _,
+        files: _,
     } = &step.action
     else {
         panic!("{step:?}");

@@ -18,12 +18,25 @@
 //! | `PUT /runner/v1/attempts/{attempt}/steps/{step}` [`StepReport`] | attempt | 204 |
 //! | `PATCH /runner/v1/attempts/{attempt}/steps/{step}/log?offset=N` bytes | attempt | 204, or 416 with [`LOG_OFFSET_HEADER`] |
 //! | `POST /runner/v1/attempts/{attempt}/steps/{step}/log/seal` [`LogSeal`] | attempt | 204, or 412 with [`LOG_OFFSET_HEADER`] |
+//! | `PUT /runner/v1/attempts/{attempt}/steps/{step}/artifact?…` [`ArtifactSent`] as the query, bytes | attempt | 204, idempotent; 413 over a limit; 422 when the bytes are others than was told |
+//! | `PUT /runner/v1/attempts/{attempt}/steps/{step}/tests` [`TestReport`] | attempt | 204; the first one stands |
 //! | `PUT /runner/v1/attempts/{attempt}/result` [`AttemptResult`] | attempt | 204, idempotent |
 //!
 //! A credential travels as `Authorization: Bearer …`. An attempt's calls answer 409 when its lease
 //! is lost or it has ended: the runner then stops its containers and forgets it. Errors are
 //! [`Problem`] with the fitting status.
 
+mod artifact;
+mod report;
+
+pub use artifact::{
+    ArtifactSent, LARGEST_ARTIFACT, LONGEST_ARTIFACT_NAME, MOST_ARTIFACT_BYTES, MOST_ARTIFACTS,
+    StepFiles, check_artifact_name,
+};
+pub use report::{
+    FailedCase, LARGEST_REPORT, LARGEST_TEST_REPORT, LONGEST_CASE_MESSAGE, LONGEST_CASE_NAME,
+    MOST_FAILED_CASES, MOST_REPORTS, TestReport,
+};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
@@ -34,7 +47,7 @@ use std::{collections::BTreeMap, fmt};
 /// |---|---|
 /// | 1 | |
 /// | 2 | secrets of steps ([`StepSecret`]), [`Step::retry`], limits of steps ([`StepLimits`]) |
-/// | 3 | secrets of image builds ([`ImageSecret`]) |
+/// | 3 | secrets of image builds ([`ImageSecret`]), artifacts and reports of steps ([`StepFiles`]) |
 pub const PROTOCOL_VERSION: u32 = 3;
 /// The oldest version that a server speaks.
 pub const OLDEST_PROTOCOL_VERSION: u32 = 1;
@@ -187,6 +200,7 @@ impl Step {
     #[must_use]
     pub fn protocol_version(&self) -> u32 {
         let of_action = match &self.action {
+            StepAction::Run { files, .. } if !files.is_silent() => 3,
             StepAction::Run {
                 secrets, limits, ..
             } if !secrets.is_empty() || !limits.is_silent() => 2,
@@ -222,6 +236,9 @@ pub enum StepAction {
         /// How much of the runner's machine it may use.
         #[serde(default, skip_serializing_if = "StepLimits::is_silent")]
         limits: StepLimits,
+        /// What becomes of files in its workspace.
+        #[serde(default, skip_serializing_if = "StepFiles::is_silent")]
+        files: StepFiles,
     },
     /// Builds images and pushes them.
     Build {
@@ -479,8 +496,8 @@ mod tests {
     }
 
     #[test]
-    fn a_step_with_limits_is_nothing_for_a_runner_that_would_leave_them_out() {
-        let version = |limits| {
+    fn a_step_is_nothing_for_a_runner_that_would_leave_out_what_it_asks_for() {
+        let version = |limits, files| {
             let action = StepAction::Run {
                 image: "busybox".into(),
                 run: "make".into(),
@@ -488,6 +505,7 @@ mod tests {
                 sidecars: BTreeMap::new(),
                 secrets: vec![],
                 limits,
+                files,
             };
             let step = Step {
                 name: "test".into(),
@@ -498,9 +516,19 @@ mod tests {
             };
             step.protocol_version()
         };
-        assert_eq!(version(StepLimits::default()), 1);
+        let none = StepFiles::default;
+        assert_eq!(version(StepLimits::default(), none()), 1);
         let memory = Some(512);
-        assert_eq!(version(StepLimits { cpu: None, memory }), 2);
+        assert_eq!(version(StepLimits { cpu: None, memory }, none()), 2);
+        let artifacts = vec!["dist/**".to_owned()];
+        let kept = StepFiles {
+            artifacts,
+            ..none()
+        };
+        assert_eq!(version(StepLimits::default(), kept), 3);
+        let junit = vec!["*.xml".to_owned()];
+        let read = StepFiles { junit, ..none() };
+        assert_eq!(version(StepLimits::default(), read), 3);
     }
 
     #[test]

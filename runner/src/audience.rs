@@ -61,6 +61,14 @@ impl Audience {
         }
     }
 
+    /// Who keeps the files that steps leave to be kept, if anybody does.
+    pub(crate) fn keeper(&self) -> Option<&AttemptClient> {
+        match self {
+            Self::Server(client) => Some(client),
+            Self::Terminal(_) => None,
+        }
+    }
+
     /// Logins for the registry that images are pushed to; without them images stay here.
     pub(crate) fn logins(&self) -> Option<Logins<'_>> {
         match self {

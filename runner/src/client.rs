@@ -9,9 +9,9 @@ use bytes::Bytes;
 use rand::RngExt;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use roadstead_protocol::{
-    AttemptRef, AttemptResult, COMMIT_HEADER, Heartbeat, HeartbeatReply, INDEX_BYTES_HEADER,
-    LOG_OFFSET_HEADER, LogSeal, PACK_HEADER, POLL_SECONDS, Poll, PollReply, Problem, Register,
-    Registered, RegistryCredentials, Secrets, StepReport,
+    ArtifactSent, AttemptRef, AttemptResult, COMMIT_HEADER, Heartbeat, HeartbeatReply,
+    INDEX_BYTES_HEADER, LOG_OFFSET_HEADER, LogSeal, PACK_HEADER, POLL_SECONDS, Poll, PollReply,
+    Problem, Register, Registered, RegistryCredentials, Secrets, StepReport, TestReport,
 };
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long nothing may arrive while sources stream in.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// The slowest that an artifact may travel, in bytes a second: below 100 kB/s it is sent anew.
+const SLOWEST_UPLOAD: u64 = 100_000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -132,25 +134,30 @@ where
 #[derive(Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
+    /// For large bodies: while one is on its way, nothing arrives.
+    uploads: reqwest::Client,
     base: Url,
 }
 
 impl Client {
     /// Speaks to the server at `base`, whose path may have a prefix.
     pub(crate) fn new(base: &Url) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("roadstead-runner/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .context("cannot set up the HTTP client")?;
+        let builder = || {
+            reqwest::Client::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .redirect(reqwest::redirect::Policy::none())
+                .user_agent(concat!("roadstead-runner/", env!("CARGO_PKG_VERSION")))
+        };
+        let failed = "cannot set up the HTTP client";
+        let http = builder().read_timeout(READ_TIMEOUT).build();
+        let uploads = builder().build();
         anyhow::ensure!(
             !base.cannot_be_a_base() && matches!(base.scheme(), "http" | "https"),
             "the server's address {base} must begin with http:// or https://"
         );
         Ok(Self {
-            http,
+            http: http.context(failed)?,
+            uploads: uploads.context(failed)?,
             base: base.clone(),
         })
     }
@@ -344,6 +351,40 @@ impl AttemptClient {
             .timeout(CALL_TIMEOUT)
             .json(seal);
         done(request).await
+    }
+
+    /// Sends a file that a step left to be kept.
+    pub(crate) async fn put_artifact(
+        &self,
+        step: &str,
+        sent: &ArtifactSent,
+        body: reqwest::Body,
+    ) -> Result<(), CallError> {
+        let path = ["attempts", self.id(), "steps", step, "artifact"];
+        let url = self.client.url(&path);
+        let time = CALL_TIMEOUT + Duration::from_secs(sent.length / SLOWEST_UPLOAD);
+        let request = self
+            .client
+            .uploads
+            .put(url)
+            .bearer_auth(self.token.expose());
+        let request = request
+            .query(sent)
+            .header("content-type", "application/octet-stream")
+            .header("content-length", sent.length)
+            .timeout(time)
+            .body(body);
+        done(request).await
+    }
+
+    /// Tells what a step's test reports come to.
+    pub(crate) async fn put_tests(&self, step: &str, report: &TestReport) -> Result<(), CallError> {
+        done(
+            self.request(Method::PUT, &["steps", step, "tests"])
+                .timeout(CALL_TIMEOUT)
+                .json(report),
+        )
+        .await
     }
 
     /// Tells how the attempt ended.

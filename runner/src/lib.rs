@@ -24,6 +24,7 @@
 //! Idle it needs little memory; give it a current-thread runtime or two workers.
 
 mod allowance;
+mod artifacts;
 mod attempt;
 mod audience;
 mod board;
@@ -42,6 +43,7 @@ mod logs;
 mod network;
 mod poll;
 mod registry;
+mod reports;
 mod secret;
 mod secrets;
 mod sources;

@@ -318,6 +318,7 @@ mod tests {
                 env: BTreeMap::new(),
                 sidecars: BTreeMap::new(),
                 limits: roadstead_protocol::StepLimits::default(),
+                files: roadstead_protocol::StepFiles::default(),
                 secrets: vec![named("ONE", None)],
             },
         };

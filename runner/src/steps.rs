@@ -5,6 +5,7 @@
 
 use crate::{
     allowance::Allowance,
+    artifacts,
     attempt::Job,
     audience::Audience,
     build::{BuildEnd, BuildInput, ImageBuilder},
@@ -13,6 +14,7 @@ use crate::{
     engine::{Engine, StepContainer},
     limits::{Limits, StepEnd, shorten},
     logs::StepLog,
+    reports,
     secret::Secret,
     secrets::Handover,
     stop::{StopReason, StopSignal},
@@ -236,6 +238,11 @@ async fn run_one(room: Arc<StepRoom>, job: Arc<Job>, index: usize, reporter: Rep
             .line(&format!("timed out after {} s", step.timeout_seconds))
             .await;
     }
+    if let Err(reason) = look_after_files(&room, &job, index, &end, &log).await
+        && end == StepEnd::Succeeded
+    {
+        end = StepEnd::failed(reason);
+    }
     if let Err(error) = log.close().await {
         end = StepEnd::Errored {
             reason: format!("cannot spool the step's log: {error}"),
@@ -251,6 +258,42 @@ async fn run_one(room: Arc<StepRoom>, job: Arc<Job>, index: usize, reporter: Rep
         end,
         images,
         tail,
+    }
+}
+
+/// Reads the reports and has the files kept that a step names, whether it succeeded or not; not those of one that was
+/// stopped, or that another attempt follows.
+///
+/// # Errors
+/// What kept some files from being kept, for a person.
+async fn look_after_files(
+    room: &StepRoom,
+    job: &Job,
+    index: usize,
+    end: &StepEnd,
+    log: &StepLog,
+) -> Result<(), String> {
+    let step = &job.steps[index];
+    let StepAction::Run { files, .. } = &step.action else {
+        return Ok(());
+    };
+    if matches!(end, StepEnd::Stopped(_) | StepEnd::Errored { .. }) || files.is_silent() {
+        return Ok(());
+    }
+    let (workspace, name, keeper) = (&room.workspace, &step.name, room.audience.keeper());
+    let work = async {
+        if !files.junit.is_empty() {
+            let secrets = job.secrets.values().map(|it| it.to_owned()).collect();
+            reports::tell(workspace, name, &files.junit, secrets, keeper, log).await;
+        }
+        if files.artifacts.is_empty() {
+            return Ok(());
+        }
+        artifacts::keep(workspace, name, &files.artifacts, keeper, log).await
+    };
+    tokio::select! {
+        kept = work => kept,
+        _ = room.stop.stopped() => Err("the run was stopped before its artifacts were kept".into()),
     }
 }
 

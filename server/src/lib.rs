@@ -7,6 +7,7 @@
 //! in the store: a server that dies leaves nothing behind that the next one needs.
 
 pub mod adapters;
+pub mod artifacts;
 pub mod audit;
 mod background;
 pub mod backup;

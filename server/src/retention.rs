@@ -1,6 +1,6 @@
 //! Takes away what the configuration's policies let go, at the start and every hour.
 //!
-//! Logs first, rows after: a run's logs are gone before a row says so, so a server that is killed in
+//! Logs and artifacts first, rows after: a run's bytes are gone before a row says so, so a server that is killed in
 //! between finds the row again and goes on. Batches are small and rest between each other, so webhooks
 //! and runners do not notice. While somebody backs the logs up nothing goes.
 //!
@@ -9,11 +9,12 @@
 //!
 //! What goes is decided by [`roadstead_pipelines::retention`], what names what is the store's to know.
 
+use crate::artifacts::ArtifactError;
 use crate::config;
 use crate::logs::{LogError, LogStore, Removing};
 use crate::store::{Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
-use roadstead_pipelines::id::ProjectName;
+use roadstead_pipelines::id::{ProjectName, RunId};
 use roadstead_pipelines::retention::Policy;
 use std::io;
 use std::time::Duration;
@@ -44,6 +45,9 @@ pub enum Stopped {
     /// The logs.
     #[error(transparent)]
     Logs(#[from] LogError),
+    /// The artifacts.
+    #[error(transparent)]
+    Artifacts(#[from] ArtifactError),
     /// The logs' folder.
     #[error("the logs' folder: {0}")]
     Folder(#[from] io::Error),
@@ -132,6 +136,13 @@ impl Retention {
         Ok(swept)
     }
 
+    /// Removes a run's logs, and what its steps left to be kept.
+    async fn remove_bytes(&self, run: &RunId) -> Result<(), Stopped> {
+        self.logs.remove(run.as_str()).await?;
+        self.logs.artifacts().remove(run.as_str()).await?;
+        Ok(())
+    }
+
     fn removing(&self) -> Result<Removing, Stopped> {
         self.logs.removing()?.ok_or(Stopped::Backup)
     }
@@ -149,7 +160,7 @@ impl Retention {
             for batch in ids.chunks(RUNS) {
                 let removing_logs = self.removing()?;
                 for id in batch {
-                    self.logs.remove(id.as_str()).await?;
+                    self.remove_bytes(id).await?;
                 }
                 let removing = self.store.remove_runs(project, batch.to_vec(), policy, now);
                 swept.runs += removing.await?;
@@ -176,7 +187,7 @@ impl Retention {
             for batch in ids.chunks(RUNS) {
                 let removing_logs = self.removing()?;
                 for id in batch {
-                    self.logs.remove(id.as_str()).await?;
+                    self.remove_bytes(id).await?;
                 }
                 let noting = self
                     .store

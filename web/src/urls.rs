@@ -47,6 +47,9 @@ pub mod route {
     /// [`crate::log_lines`] as data and the number of the next line as id,
     /// then `event: end`. `?attempt=<n>&from=<line>`; `Last-Event-ID` wins over `from`.
     pub const STEP_LOG_EVENTS: &str = "/runs/{run}/steps/{step}/log/events";
+    /// `GET`: a file that a step left to be kept, to be saved; `?attempt=<n>`, the newest when absent. The tail is
+    /// its path in the step's workspace.
+    pub const ARTIFACT: &str = "/runs/{run}/steps/{step}/artifacts/{name:.+}";
     /// `GET`: one deployment.
     pub const DEPLOYMENT: &str = "/deployments/{deployment}";
     /// `POST`: stops a deployment that has not ended.
@@ -300,6 +303,18 @@ pub fn step_log_events(run_id: &str, step: &str, attempt: u32, from: u64) -> Str
         "{}/steps/{}/log/events?attempt={attempt}&from={from}",
         run(run_id),
         encode(step)
+    )
+}
+
+/// See [`route::ARTIFACT`].
+#[must_use]
+pub fn artifact(run_id: &str, step: &str, attempt: u32, name: &str) -> String {
+    let parts: Vec<_> = name.split('/').map(encode).collect();
+    format!(
+        "{}/steps/{}/artifacts/{}?attempt={attempt}",
+        run(run_id),
+        encode(step),
+        parts.join("/")
     )
 }
 

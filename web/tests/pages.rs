@@ -92,6 +92,7 @@ fn every_link_leads_to_a_known_page() {
         route::SECRETS,
         route::RUN,
         route::STEP_LOG,
+        route::ARTIFACT,
         route::DEPLOYMENT,
         route::SERVICE,
         route::DELIVERIES,
@@ -533,11 +534,12 @@ fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value)
 }
 
-/// Whether a route pattern takes a path: `{…}` stands for one segment.
+/// Whether a route pattern takes a path: `{…}` stands for one segment, `{…:.+}` at the end for all that follow.
 fn matches(route: &str, path: &str) -> bool {
+    let takes_the_rest = route.ends_with(":.+}");
     let (route, path): (Vec<&str>, Vec<&str>) =
         (route.split('/').collect(), path.split('/').collect());
-    route.len() == path.len()
+    (route.len() == path.len() || takes_the_rest && route.len() < path.len())
         && route.iter().zip(&path).all(|(pattern, segment)| {
             pattern == segment || (pattern.starts_with('{') && !segment.is_empty())
         })

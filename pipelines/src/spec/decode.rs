@@ -12,7 +12,9 @@ use super::model::{
 };
 use super::tree::{Entry, Node, Value};
 use super::when::Event;
-use super::{environments, input, keys, schedule, secrets, task_definition, trigger, values};
+use super::{
+    environments, input, keys, schedule, secrets, step_files, task_definition, trigger, values,
+};
 use crate::id::{ImageName, InvalidName, ProjectName, ServiceName, StepName};
 use indexmap::IndexMap;
 use std::hash::Hash;
@@ -127,7 +129,11 @@ fn trigger_of(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Trigger> {
 }
 
 /// A list of patterns in which at least one stands.
-fn some_globs(fields: &Fields<'_>, key: &str, reporter: &mut Reporter<'_>) -> Vec<String> {
+pub(super) fn some_globs(
+    fields: &Fields<'_>,
+    key: &str,
+    reporter: &mut Reporter<'_>,
+) -> Vec<String> {
     if let Some(entry) = fields.get(key, reporter)
         && matches!(&entry.value.value, Value::List(items) if items.is_empty())
     {
@@ -295,9 +301,7 @@ fn events(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> Vec<Event> {
 }
 
 fn build(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> StepAction {
-    for key in [
-        "image", "run", "env", "sidecars", "secrets", "limits", "matrix",
-    ] {
+    for key in keys::OF_RUN {
         if let Some(entry) = fields.get(key, reporter) {
             reporter.error_with_help(
                 entry.at,
@@ -349,6 +353,7 @@ fn run(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> StepAction {
         sidecars,
         secrets,
         limits: limits.unwrap_or_default(),
+        files: step_files::of_step(fields, reporter),
     }
 }
 

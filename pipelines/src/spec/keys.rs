@@ -92,10 +92,23 @@ pub(super) const IMAGE: Keys = Keys {
 pub(super) const STEP: Keys = Keys {
     what: "step",
     known: &[
-        "image", "run", "env", "secrets", "sidecars", "build", "needs", "when", "timeout", "retry",
-        "limits", "runs_on", "matrix",
+        "image",
+        "run",
+        "env",
+        "secrets",
+        "sidecars",
+        "build",
+        "needs",
+        "when",
+        "timeout",
+        "retry",
+        "limits",
+        "runs_on",
+        "matrix",
+        "artifacts",
+        "reports",
     ],
-    later: &["reports", "artifacts", "concurrency", "include"],
+    later: &["concurrency", "include"],
     elsewhere: &[
         ("commands", "run"),
         ("script", "run"),
@@ -119,6 +132,26 @@ pub(super) const STEP: Keys = Keys {
         ("strategy", "matrix"),
         ("parallel", "matrix"),
     ],
+};
+
+/// Those of a step that runs a script, and not of one that builds images.
+pub(super) const OF_RUN: [&str; 9] = [
+    "image",
+    "run",
+    "env",
+    "sidecars",
+    "secrets",
+    "limits",
+    "matrix",
+    "artifacts",
+    "reports",
+];
+
+pub(super) const REPORTS: Keys = Keys {
+    what: "reports",
+    known: &["junit"],
+    later: &["coverage"],
+    elsewhere: &[("xunit", "junit"), ("tests", "junit")],
 };
 
 pub(super) const LIMITS: Keys = Keys {
@@ -349,7 +382,7 @@ pub(super) mod tests {
 
     const DOCUMENTATION: &str = include_str!("../../../docs/pipeline-file.md");
 
-    const ALL: [&Keys; 28] = [
+    const ALL: [&Keys; 29] = [
         &FILE,
         &TRIGGER,
         &PUSH,
@@ -359,6 +392,7 @@ pub(super) mod tests {
         &IMAGE,
         &STEP,
         &LIMITS,
+        &REPORTS,
         &WHEN,
         &SIDECAR,
         &SERVICE,

@@ -23,6 +23,7 @@ mod schedule;
 #[cfg(test)]
 mod schema;
 mod secrets;
+mod step_files;
 mod task_definition;
 mod task_definition_file;
 mod tree;
@@ -46,6 +47,7 @@ pub use model::{
     Verify, When,
 };
 pub use schedule::Schedule;
+pub use step_files::StepFiles;
 pub use task_definition::{BUILT_IN_VARIABLES, DefinitionBase, TaskDefinition};
 pub use task_definition_file::{LARGEST_TASK_DEFINITION, parse_task_definition};
 pub(crate) use trigger::matches_patterns;

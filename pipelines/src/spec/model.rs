@@ -5,8 +5,11 @@
 //! `environments` stand in promotion order, each below the one it follows. It is stored as JSON with
 //! the run, so a new field needs `#[serde(default)]`. It knows nothing of YAML.
 
+mod one_or_more;
+
 use super::input::Input;
 use super::schedule::Schedule;
+use super::step_files::StepFiles;
 use super::when::Event;
 use crate::durations::Seconds;
 use crate::id::{EnvironmentName, ImageName, ProjectName, ServiceName, StepName};
@@ -158,6 +161,9 @@ pub enum StepAction {
         /// How much of the machine it may use.
         #[serde(default)]
         limits: StepLimits,
+        /// What becomes of files in its workspace.
+        #[serde(default, skip_serializing_if = "StepFiles::is_silent")]
+        files: StepFiles,
     },
     /// Builds images and pushes them.
     Build {
@@ -561,38 +567,4 @@ pub enum AfterRollback {
     /// Leaves the place alone until somebody resumes it.
     #[default]
     Hold,
-}
-
-/// Texts as they stand in the file: none, one without a list, several in one. What was stored when there
-/// could be one only reads back, and a server of that time reads it.
-mod one_or_more {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Stored {
-        One(String),
-        Several(Vec<String>),
-    }
-
-    pub(super) fn serialize<S: Serializer>(
-        texts: &[String],
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match texts {
-            [] => serializer.serialize_none(),
-            [only] => serializer.serialize_str(only),
-            several => several.serialize(serializer),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Vec<String>, D::Error> {
-        Ok(match Option::deserialize(deserializer)? {
-            None => Vec::new(),
-            Some(Stored::One(only)) => vec![only],
-            Some(Stored::Several(several)) => several,
-        })
-    }
 }

@@ -20,6 +20,7 @@ use super::keys::{self, tests::section};
 use super::model::Role;
 use super::schedule::MOST_SCHEDULES;
 use super::secrets::MOST_SECRETS;
+use super::step_files::MOST_PATTERNS;
 use super::task_definition::{BASES, BUILT_IN_VARIABLES};
 use super::when::Event;
 use serde_json::{Value, json};
@@ -115,6 +116,12 @@ fn value(of: &Keys, key: &str) -> Value {
         ("step", "limits") => mapping(&keys::LIMITS),
         ("step", "runs_on") => at_most(list(&text(pattern::LABEL), 1), MOST_LABELS),
         ("step", "matrix") => matrix(),
+        ("step", "reports") => mapping(&keys::REPORTS),
+        ("reports", "junit") => {
+            let pattern = text(pattern::GLOB);
+            json!({"anyOf": [pattern, list(&pattern, 1)]})
+        }
+        ("step", "artifacts") => at_most(list(&text(pattern::GLOB), 1), MOST_PATTERNS),
         ("limits", "cpu") => number(&STEP_CPU),
         ("limits", "memory") => number(&STEP_MEMORY),
         ("when", "branches" | "tags" | "paths") => list(&text(pattern::GLOB), 1),
@@ -231,10 +238,7 @@ fn matrix() -> Value {
 fn together(of: &Keys) -> Value {
     match of.what {
         "step" => {
-            let of_run = [
-                "image", "run", "env", "secrets", "sidecars", "limits", "matrix",
-            ];
-            let of_run = of_run.map(|key| json!({"required": [key]}));
+            let of_run = keys::OF_RUN.map(|key| json!({"required": [key]}));
             json!({
                 "if": {"required": ["build"]},
                 "then": {"not": {"anyOf": of_run}},
@@ -418,7 +422,7 @@ mod tests {
     type Reader = fn(&str) -> bool;
 
     /// Each pattern beside what the reader does with the same text.
-    const READERS: [(&str, Reader); 23] = [
+    const READERS: [(&str, Reader); 24] = [
         (pattern::NAME, |text| StepName::parse(text).is_ok()),
         (pattern::INPUT, input::is_input_name),
         (pattern::LINE, |text| {

@@ -163,6 +163,30 @@ mod tests {
     use proptest::prelude::*;
     use proptest::test_runner::RngSeed;
 
+    /// Cases that runners are held to as well.
+    const PATTERNS: &str = include_str!("../../../protocol/patterns.json");
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        patterns: Vec<String>,
+        paths: std::collections::BTreeMap<String, bool>,
+    }
+
+    #[test]
+    fn patterns_mean_what_they_mean_to_a_runner() {
+        let cases: Vec<Case> = serde_json::from_str(PATTERNS).unwrap();
+        assert!(cases.len() > 5);
+        for Case { patterns, paths } in cases {
+            for (path, named) in paths {
+                assert_eq!(
+                    matches_patterns(&patterns, &path),
+                    named,
+                    "{patterns:?} {path}"
+                );
+            }
+        }
+    }
+
     fn trigger(branches: &[&str], paths: &[&str]) -> Trigger {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         Trigger {

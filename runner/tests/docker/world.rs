@@ -195,6 +195,7 @@ pub(crate) fn run_step(name: &str, needs: &[&str], image: &BaseImage, run: &str)
             sidecars: BTreeMap::new(),
             secrets: vec![],
             limits: StepLimits::default(),
+            files: StepFiles::default(),
         },
     }
 }

@@ -1,5 +1,6 @@
 //! `/api/v1`: JSON for the command line and for programs, by API token or session.
 
+mod artifacts;
 mod audit;
 mod secrets;
 mod users;
@@ -43,6 +44,11 @@ pub fn configure(config: &mut web::ServiceConfig) {
             )
             .route("/runs/{run}", web::get().to(run))
             .route("/runs/{run}/steps/{step}/log", web::get().to(log))
+            .route("/runs/{run}/artifacts", web::get().to(artifacts::list))
+            .route(
+                "/runs/{run}/steps/{step}/artifacts/{name:.+}",
+                web::get().to(artifacts::send),
+            )
             .route("/runs/{run}/cancel", web::post().to(cancel_run))
             .route("/runs/{run}/retry", web::post().to(retry_run))
             .route("/deployments/{deployment}", web::get().to(deployment))
@@ -198,6 +204,7 @@ async fn run(
     let id = actions::run_of(&path)?;
     let detail = app.store.get_run(&id).await?;
     let its_jobs = jobs::told(&detail);
+    let shown = detail.attempts_shown(None);
     let RunDetail {
         run,
         ended_at,
@@ -207,6 +214,16 @@ async fn run(
     } = detail;
     let mut told = json!(run);
     told["state"] = jobs::state(&run.state);
+    let tests = app.store.list_tests(&id, &shown).await?;
+    let tests: Vec<_> = tests
+        .iter()
+        .map(|it| {
+            json!({
+                "step": it.step, "tests": it.tests, "failed": it.failed, "skipped": it.skipped,
+                "unread": it.unread, "cases": it.cases,
+            })
+        })
+        .collect();
     let attempts: Vec<_> = attempts
         .iter()
         .map(|a| {
@@ -231,7 +248,7 @@ async fn run(
         .collect();
     Ok(HttpResponse::Ok().json(json!({
         "run": told, "ended_at": ended_at, "jobs": its_jobs, "attempts": attempts, "steps": steps,
-        "troubles": troubles,
+        "troubles": troubles, "tests": tests,
     })))
 }
 

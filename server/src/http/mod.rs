@@ -3,6 +3,7 @@
 
 pub mod actions;
 pub mod api;
+mod artifacts;
 pub mod auth;
 pub mod error;
 pub mod health;

@@ -4,9 +4,11 @@
 //! exactly one attempt, and every report carries the fence. Nothing here decides what a report
 //! means: it becomes a fact of the run.
 
+mod artifacts;
 mod assignment;
 mod secrets;
 mod sources;
+mod test_report;
 
 pub use assignment::{Decided, steps_of, version_of};
 
@@ -49,6 +51,16 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 .route(web::patch().to(append_log)),
         )
         .route("/steps/{step}/log/seal", web::post().to(seal_log))
+        .route("/steps/{step}/artifact", web::put().to(artifacts::take))
+        .service(
+            web::resource("/steps/{step}/tests")
+                .app_data(
+                    web::JsonConfig::default()
+                        .limit(wire::LARGEST_TEST_REPORT)
+                        .error_handler(|error, _| super::bad_json(&error)),
+                )
+                .route(web::put().to(test_report::take)),
+        )
         .route("/result", web::put().to(result));
     config.service(
         web::scope("/runner/v1")

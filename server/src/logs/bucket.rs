@@ -312,6 +312,16 @@ impl BucketLogs {
         }
     }
 
+    /// The bucket of all logs.
+    pub(super) fn bucket(&self) -> &Bucket {
+        &self.bucket
+    }
+
+    /// The folder of what is on its way.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn known(&self, key: &LogKey) -> Result<Arc<Known>, LogError> {
         names_a_file(&key.run)?;
         names_a_file(&key.step)?;

@@ -20,6 +20,7 @@ mod seal;
 mod text;
 
 use crate::adapters::bucket::{Bucket, BucketError};
+use crate::artifacts::ArtifactStore;
 use bucket::BucketLogs;
 use bytes::Bytes;
 use files::Files;
@@ -146,6 +147,15 @@ impl LogStore {
     #[must_use]
     pub fn in_bucket(bucket: Bucket, data: &Path) -> Self {
         Self(Form::Bucket(BucketLogs::new(bucket, data)))
+    }
+
+    /// What steps leave to be kept: beside the logs, in the same folder or bucket.
+    #[must_use]
+    pub fn artifacts(&self) -> ArtifactStore {
+        match &self.0 {
+            Form::Folder(logs) => ArtifactStore::in_folder(logs.folder()),
+            Form::Bucket(logs) => ArtifactStore::in_bucket(logs.bucket(), logs.folder()),
+        }
     }
 
     /// Keeps backups from reading logs while some are taken away; `None` while one reads them. Backups do

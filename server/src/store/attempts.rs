@@ -52,6 +52,15 @@ pub(super) fn find(connection: &mut AnyConnection, id: &str) -> Result<Attempt> 
     read(found.ok_or_else(|| StoreError::not_found(format!("attempt {id}")))?)
 }
 
+/// Keeps others from changing an attempt until the transaction ends. On SQLite nobody else writes.
+pub(super) fn lock(connection: &mut AnyConnection, id: &str) -> Result<()> {
+    if let AnyConnection::Postgres(c) = connection {
+        let attempt = attempts::table.find(id).select(attempts::id);
+        let _found: Option<String> = attempt.for_update().first(c).optional()?;
+    }
+    Ok(())
+}
+
 /// When a lease that begins now ends.
 pub(super) fn lease_end(now: Timestamp) -> Timestamp {
     now + SignedDuration::from_secs(LEASE_SECONDS.cast_signed())
@@ -180,7 +189,7 @@ fn set_step(
 
 impl Attempt {
     /// A report with this fence is for this attempt, and the attempt goes on.
-    fn takes(&self, fence: u64) -> bool {
+    pub(super) fn takes(&self, fence: u64) -> bool {
         u64::from(self.number) == fence && self.ended_at.is_none()
     }
 }

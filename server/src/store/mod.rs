@@ -12,6 +12,7 @@
 //! projects arrive sealed.
 
 mod accounts;
+mod artifacts;
 mod attempts;
 mod audit;
 pub mod backup;
@@ -40,6 +41,7 @@ mod secrets;
 mod servers;
 mod starts;
 mod statuses;
+mod test_reports;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -55,6 +57,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use writer::Writer;
 
+pub use artifacts::{Artifact, NewArtifact, Space};
 pub use conn::AnyConnection;
 pub use effects::Wanted;
 pub use error::StoreError;
@@ -62,6 +65,7 @@ pub use projects::LaneMark;
 pub use runners::A_NAME_IS_HELD_FOR;
 pub use servers::Carrier;
 pub use statuses::DueStatus;
+pub use test_reports::StepTests;
 pub use types::*;
 
 /// What every call answers.

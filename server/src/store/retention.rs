@@ -1,7 +1,7 @@
 //! Takes away what a policy lets go, in small transactions. What may go is read first, so that nothing
 //! that stays ever waits for the writer; each transaction looks again before it removes.
 //!
-//! A run goes with its attempts, steps, effects, what its forge was told and the release that it made, if that is neither listed
+//! A run goes with its attempts, steps, artifacts, test reports, effects, what its forge was told and the release that it made, if that is neither listed
 //! nor named. Deployments, and the history, stay.
 
 use super::codec::{Row, micros};
@@ -12,7 +12,7 @@ use super::schema::{
     steps,
 };
 use super::world::NEWEST_RELEASES;
-use super::{Gone, Result, Store, audit, lane, starts, statuses};
+use super::{Gone, Result, Store, artifacts, audit, lane, starts, statuses, test_reports};
 use diesel::prelude::*;
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::git_ref::GitRef;
@@ -160,6 +160,8 @@ fn remove_run(
     diesel::delete(attempts::table.filter(attempts::run.eq(run))).execute(connection)?;
     diesel::delete(effects::table.filter(effects::subject.eq(run))).execute(connection)?;
     diesel::delete(removed_logs::table.find(run)).execute(connection)?;
+    artifacts::forget(connection, run)?;
+    test_reports::forget(connection, run)?;
     statuses::forget(connection, run)?;
     if let Some(release) = release {
         diesel::delete(releases::table.find(release.as_str())).execute(connection)?;
@@ -293,7 +295,7 @@ impl Store {
         .await
     }
 
-    /// Notes that the logs of runs are gone. Noting it twice changes nothing.
+    /// Notes that the logs and artifacts of runs are gone. Noting it twice changes nothing.
     ///
     /// # Errors
     /// [`super::StoreError::Unavailable`].
@@ -322,6 +324,7 @@ impl Store {
                         removed_logs::removed_at.eq(micros(now)),
                     ))
                     .execute(c)?;
+                artifacts::forget(c, id.as_str())?;
                 noted.push(id);
             }
             if !noted.is_empty() {

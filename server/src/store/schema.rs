@@ -326,6 +326,31 @@ diesel::table! {
 }
 
 diesel::table! {
+    artifacts (run, attempt, step, name) {
+        run -> Text,
+        attempt -> BigInt,
+        step -> Text,
+        name -> Text,
+        length -> BigInt,
+        sha256 -> Text,
+        stored_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    test_reports (run, attempt, step) {
+        run -> Text,
+        attempt -> BigInt,
+        step -> Text,
+        tests -> BigInt,
+        failed -> BigInt,
+        skipped -> BigInt,
+        unread -> BigInt,
+        cases -> Text,
+    }
+}
+
+diesel::table! {
     removed_logs (run) {
         run -> Text,
         removed_at -> BigInt,
@@ -352,6 +377,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     effects,
     events,
     audit_heads,
+    artifacts,
+    test_reports,
     removed_logs,
     secrets,
     users,

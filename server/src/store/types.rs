@@ -260,6 +260,19 @@ pub struct RunDetail {
     pub effects: Vec<EffectRow>,
 }
 
+impl RunDetail {
+    /// The numbers of the newest attempts, one of each job; of the job of `chosen` that one.
+    #[must_use]
+    pub fn attempts_shown(&self, chosen: Option<u32>) -> Vec<u32> {
+        let mut shown = BTreeMap::new();
+        let chosen = self.attempts.iter().filter(|it| Some(it.number) == chosen);
+        for attempt in self.attempts.iter().chain(chosen) {
+            shown.insert(&attempt.job, attempt.number);
+        }
+        shown.into_values().collect()
+    }
+}
+
 /// One attempt at a job of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {

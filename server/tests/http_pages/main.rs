@@ -6,6 +6,7 @@
     reason = "a test says what broke by panicking where it broke"
 )]
 
+mod artifacts;
 mod calls;
 mod jobs;
 mod logs_away;
@@ -22,4 +23,5 @@ mod starts;
 #[path = "../store/story.rs"]
 mod story;
 mod streams;
+mod tests;
 mod webhooks;

@@ -19,6 +19,7 @@ fn table() -> Vec<(Method, String, Role)> {
         "/runs/shop.1",
         "/runs/shop.1/steps/test/log",
         "/runs/shop.1/steps/test/log/events",
+        "/runs/shop.2/steps/test/artifacts/dist/app.js",
         "/deployments/shop.d1",
         PLACE,
         "/deliveries",
@@ -34,6 +35,8 @@ fn table() -> Vec<(Method, String, Role)> {
         "/api/v1/projects/shop/secrets",
         "/api/v1/runs/shop.1",
         "/api/v1/runs/shop.1/steps/test/log",
+        "/api/v1/runs/shop.2/artifacts",
+        "/api/v1/runs/shop.2/steps/test/artifacts/dist/app.js",
         "/api/v1/deployments/shop.d1",
         "/api/v1/runners",
         "/api/v1/account",
@@ -125,6 +128,7 @@ fn the_table_misses_no_form() {
 async fn every_route_asks_for_its_role() {
     let site = Site::start().await;
     site.log(&"shop.1".parse_run(), "test", "a line\n").await;
+    assert_eq!(crate::artifacts::left(&site).await, "shop.2");
     for (method, path, least) in table() {
         for who in Who::ALL {
             let mut request = site.request(who, method.clone(), &path);

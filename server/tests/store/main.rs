@@ -5,6 +5,7 @@
     reason = "a scenario that breaks off is a failed test"
 )]
 
+mod artifacts;
 mod audit;
 mod backup;
 #[expect(dead_code, reason = "tests of servers use more of it")]

@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use roadstead_pipelines::action::{self, Actor};
 use roadstead_pipelines::id::{ReleaseId, RunId};
 use roadstead_pipelines::spec::Role;
+use roadstead_server::artifacts::ArtifactKey;
 use roadstead_server::config;
 use roadstead_server::logs::Lock;
 use roadstead_server::logs::{LogKey, LogStore};
@@ -49,6 +50,17 @@ fn key(run: &RunId) -> LogKey {
         run: run.to_string(),
         attempt: 1,
         step: "test".into(),
+    }
+}
+
+/// One without a byte.
+fn artifact(run: &RunId) -> ArtifactKey {
+    ArtifactKey {
+        run: run.to_string(),
+        attempt: 1,
+        step: "test".into(),
+        name: "dist/app.js".into(),
+        sha256: String::new(),
     }
 }
 
@@ -114,6 +126,9 @@ async fn years(url: &str, folder: &TempDir) -> Story {
         logs.append(key(&run(&story, number)), 0, text)
             .await
             .unwrap();
+        let artifacts = logs.artifacts();
+        let artifact = artifacts.take(artifact(&run(&story, number)));
+        artifact.await.unwrap().keep().await.unwrap();
     }
     assert_eq!(runs(&story).await, (1..=59).collect());
     story
@@ -129,6 +144,8 @@ async fn is_as_it_has_to_be(story: &Story, folder: &TempDir) {
     for number in 1..=59 {
         let there = folder.path().join(format!("logs/shop.{number}")).exists();
         assert_eq!(there, !GOES.contains(&number), "logs of shop.{number}");
+        let artifacts = folder.path().join(format!("logs/artifacts/shop.{number}"));
+        assert_eq!(artifacts.exists(), there, "artifacts of shop.{number}");
     }
     let releases = story.store.list_releases(&story.shop, None, 1_000).await;
     let releases: BTreeSet<_> = releases.unwrap().iter().map(|r| r.id.number()).collect();
@@ -267,6 +284,9 @@ async fn logs_go_by_their_own_policy(url: &str) {
         let text = bytes::Bytes::from_static(b"a line\n");
         let key = key(&run(&story, number));
         retention.logs.append(key, 0, text).await.unwrap();
+        let artifacts = retention.logs.artifacts();
+        let artifact = artifacts.take(artifact(&run(&story, number)));
+        artifact.await.unwrap().keep().await.unwrap();
     }
     story.wait(31 * 86_400);
     let expected = Swept {
@@ -284,6 +304,8 @@ async fn logs_go_by_their_own_policy(url: &str) {
         assert_eq!(removed, (number < 4).then_some(story.now), "{id}");
         let there = folder.path().join(format!("logs/{id}")).exists();
         assert_eq!(there, number >= 4, "{id}");
+        let artifacts = folder.path().join(format!("logs/artifacts/{id}"));
+        assert_eq!(artifacts.exists(), there, "{id}");
         story.store.get_run(&id).await.unwrap();
     }
     story.store.get_release(&release).await.unwrap();

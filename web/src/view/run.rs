@@ -31,6 +31,10 @@ pub struct RunPage {
     pub steps: Vec<Step>,
     /// The log that is open; by convention that of the failed step, else of the running one.
     pub log: Option<LogPanel>,
+    /// What test reports of steps come to.
+    pub tests: Vec<Tests>,
+    /// What steps left to be kept.
+    pub artifacts: Artifacts,
     /// What the run made, once its images are pushed.
     pub release: Option<Release>,
     /// Deployments of that release.
@@ -103,6 +107,78 @@ pub struct Step {
     pub started: Option<Time>,
     /// When it ended.
     pub ended: Option<Time>,
+}
+
+/// What the test reports of a step come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tests {
+    /// The step.
+    pub step: String,
+    /// All cases.
+    pub tests: u64,
+    /// Those that failed, or broke off.
+    pub failed: u64,
+    /// Those that were not tried.
+    pub skipped: u64,
+    /// Files that could not be read.
+    pub unread: u64,
+    /// The first cases that failed.
+    pub cases: Vec<FailedCase>,
+}
+
+/// A case that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedCase {
+    /// What it is called; whatever somebody who can push called it.
+    pub name: String,
+    /// What it said, raw.
+    pub message: String,
+}
+
+impl Tests {
+    /// How many failed cases are not told.
+    pub(crate) fn more(&self) -> u64 {
+        self.failed.saturating_sub(self.cases.len() as u64)
+    }
+
+    /// `412 tests, 3 failed, 2 skipped`.
+    pub(crate) fn line(&self) -> String {
+        let mut line = format::count(&self.tests, "test", "tests");
+        for (number, word) in [(self.failed, "failed"), (self.skipped, "skipped")] {
+            if number > 0 {
+                line = format!("{line}, {number} {word}");
+            }
+        }
+        if self.unread > 0 {
+            let files = format::count(&self.unread, "report", "reports");
+            line = format!("{line}; {files} could not be read");
+        }
+        line
+    }
+}
+
+/// What the steps of one attempt left to be kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Artifacts {
+    /// By step and name, as many as are shown (the server's choice).
+    pub files: Vec<Artifact>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+/// A file that a step left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    /// The step.
+    pub step: String,
+    /// Which attempt left it; the first is 1.
+    pub attempt: u32,
+    /// Its path in the step's workspace; whatever somebody who can push called it.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of its bytes, hexadecimal.
+    pub sha256: String,
 }
 
 /// A part of one attempt's log.
@@ -209,6 +285,17 @@ impl RunPage {
             })
             .filter(|group| !group.steps.is_empty())
             .collect()
+    }
+
+    /// How many artifacts there are.
+    pub(crate) fn kept(&self) -> u64 {
+        self.artifacts.files.len() as u64 + self.artifacts.more
+    }
+
+    /// The beginning of a checksum, as much as people compare.
+    #[expect(clippy::unused_self, reason = "templates call methods of their page")]
+    pub(crate) fn short_sum<'a>(&self, sha256: &'a str) -> &'a str {
+        sha256.get(..12).unwrap_or(sha256)
     }
 
     /// The step whose log is open.

@@ -1,9 +1,9 @@
 //! Projects and runs.
 
 use roadstead_web::view::{
-    Diagnostic, Job, LogLine, LogPanel, Paging, Permission, ProjectPage, Release, ReleaseImage,
-    RunInput, RunPage, RunState, RunSummary, StartForm, StartInput, Step, StepState, Time, Tone,
-    Untold, Waiting, WebhookHelp,
+    Artifact, Artifacts, Diagnostic, FailedCase, Job, LogLine, LogPanel, Paging, Permission,
+    ProjectPage, Release, ReleaseImage, RunInput, RunPage, RunState, RunSummary, StartForm,
+    StartInput, Step, StepState, Tests, Time, Tone, Untold, Waiting, WebhookHelp,
 };
 
 use super::releases::{deployments, matrix_shop};
@@ -341,10 +341,38 @@ pub(crate) fn run_failed() -> RunPage {
             removed: None,
             unread: false,
         }),
+        tests: vec![Tests {
+            step: "test".into(),
+            tests: 412,
+            failed: 3,
+            skipped: 2,
+            unread: 1,
+            cases: vec![FailedCase {
+                name: "shop::cart › a cart <b>adds</b> up".into(),
+                message: "assertion failed: left == right\n  left: <script>alert(1)</script>\n right: 12".into(),
+            }],
+        }],
+        artifacts: Artifacts {
+            files: vec![
+                artifact("test", "reports/<script>alert(1)</script>.html", 4_120),
+                artifact("test", "target/core.1234", 81_234_567),
+            ],
+            more: 0,
+        },
         release: None,
         deployments: Vec::new(),
         cancel: Permission::Absent,
         retry: Permission::Allowed,
+    }
+}
+
+fn artifact(step: &str, name: &str, bytes: u64) -> Artifact {
+    Artifact {
+        step: step.into(),
+        attempt: 2,
+        name: name.into(),
+        bytes,
+        sha256: format!("{bytes:064x}"),
     }
 }
 
@@ -425,6 +453,8 @@ pub(crate) fn run_running() -> RunPage {
             removed: None,
             unread: false,
         }),
+        tests: vec![],
+        artifacts: Artifacts::default(),
         release: Some(Release {
             id: "r41".into(),
             name: "r41".into(),
@@ -474,6 +504,8 @@ pub(crate) fn run_broken_file() -> RunPage {
         jobs: Vec::new(),
         steps: Vec::new(),
         log: None,
+        tests: vec![],
+        artifacts: Artifacts::default(),
         release: None,
         deployments: Vec::new(),
         cancel: Permission::Absent,

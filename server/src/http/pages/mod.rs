@@ -77,6 +77,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .route(route::RUN_RETRY, web::post().to(forms::retry_run))
             .route(route::STEP_LOG, web::get().to(log::raw))
             .route(route::STEP_LOG_EVENTS, web::get().to(log::stream))
+            .route(route::ARTIFACT, web::get().to(run::artifact))
             .route(route::DEPLOYMENT, web::get().to(deployment::show))
             .route(
                 route::DEPLOYMENT_CANCEL,

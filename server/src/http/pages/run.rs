@@ -2,6 +2,7 @@
 
 use super::super::App;
 use super::super::actions;
+use super::super::artifacts;
 use super::super::auth::{Allowed, Viewer};
 use super::super::error::HttpError;
 use super::view_of::{self, Scene};
@@ -46,6 +47,9 @@ pub(super) async fn show(
     let scene = Scene::new(&project, world, &who.actor, crate::clock::now());
     let steps = view_of::steps(&detail);
     let (release, deployments) = made(&app, &scene, &detail.run).await?;
+    let chosen = who.sent.attempt.filter(|number| *number > 0);
+    let shown = detail.attempts_shown(chosen);
+    let kept = app.store.list_artifacts(&id, &shown).await?;
     let deployer = view_of::needs_role(&who.actor, Role::Deployer);
     let now = crate::clock::now();
     let runners = runners_asked_for(&app, &detail.run).await?;
@@ -61,6 +65,8 @@ pub(super) async fn show(
         log: open_log(&app, &detail, &steps, &who.sent).await?,
         jobs: view_of::jobs(&detail, &runners, now),
         steps,
+        tests: view_of::tests(&app.store.list_tests(&id, &shown).await?),
+        artifacts: view_of::artifacts(&kept),
         release,
         deployments,
         cancel: if over || cancelling || is_confirming(&detail.run) {
@@ -81,6 +87,24 @@ async fn runners_asked_for(app: &App, run: &Run) -> Result<Vec<store::Runner>, H
         return Ok(vec![]);
     }
     Ok(app.store.list_runners().await?)
+}
+
+#[derive(Deserialize)]
+pub(super) struct OfAttempt {
+    attempt: Option<u32>,
+}
+
+/// A file that a step left, to be saved.
+///
+/// # Errors
+/// 404 when there is no such run or artifact.
+pub(super) async fn artifact(
+    app: web::Data<App>,
+    who: Allowed<Viewer, web::Query<OfAttempt>>,
+    path: web::Path<(String, String, String)>,
+) -> Result<HttpResponse, HttpError> {
+    let (run, step, name) = path.into_inner();
+    artifacts::send(&app, &run, (&step, &name), who.sent.attempt).await
 }
 
 /// Why the forge does not show how a run went.

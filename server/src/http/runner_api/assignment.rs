@@ -97,6 +97,7 @@ fn action_of(step: &spec::Step, pipeline: &Pipeline, decided: Decided<'_>) -> wi
             sidecars,
             secrets,
             limits,
+            files,
         } => wire::StepAction::Run {
             image: image.clone(),
             run: run.clone(),
@@ -123,6 +124,10 @@ fn action_of(step: &spec::Step, pipeline: &Pipeline, decided: Decided<'_>) -> wi
             limits: wire::StepLimits {
                 cpu: limits.cpu,
                 memory: limits.memory,
+            },
+            files: wire::StepFiles {
+                artifacts: files.artifacts.clone(),
+                junit: files.junit.clone(),
             },
         },
         spec::StepAction::Build { images } => wire::StepAction::Build {
@@ -177,6 +182,8 @@ steps:
     retry: 2
     env: { RUST_BACKTRACE: '1' }
     limits: { cpu: 512, memory: 256 }
+    artifacts: [dist/**, '!dist/*.map']
+    reports: { junit: '*.xml' }
     sidecars:
       db: { image: postgres:17, env: { POSTGRES_PASSWORD: x }, command: [postgres] }
 ";
@@ -202,7 +209,8 @@ environments:
             repositories: &repositories,
             commit: "c0ffee",
         };
-        let steps = steps_of(&pipeline, decided);
+        let jobs = jobs(&pipeline, decided.left_out);
+        let steps = steps_of(&pipeline, &jobs[0], decided);
         assert_eq!(steps[0].protocol_version(), 3);
         let told = serde_json::to_value(&steps[0]).unwrap();
         let expected = json!([
@@ -244,6 +252,7 @@ environments:
                 } },
                 "secrets": [],
                 "limits": { "cpu": 512, "memory": 256 },
+                "files": { "artifacts": ["dist/**", "!dist/*.map"], "junit": ["*.xml"] },
             },
         });
         assert_eq!(told, expected);

@@ -14,7 +14,8 @@ pub(super) use deployment::{
 pub(super) use jobs::jobs;
 pub(super) use needs::needs;
 pub(super) use run::{
-    diagnostics, inputs, release, run_reason, run_state, started_by, steps, summary_of_line,
+    artifacts, diagnostics, inputs, release, run_reason, run_state, started_by, steps,
+    summary_of_line, tests,
 };
 pub(super) use scene::{Scene, confirm_word};
 

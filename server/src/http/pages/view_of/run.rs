@@ -1,15 +1,20 @@
 //! Runs: their states, steps, mistakes in the file, and what they made.
 
 use super::{run_name, short, time};
-use crate::store::{Attempt, GAP_FILLER, RunDetail, RunLine, SCHEDULE, StepRow};
+use crate::store::{
+    Artifact, Attempt, GAP_FILLER, RunDetail, RunLine, SCHEDULE, StepRow, StepTests,
+};
 use roadstead_pipelines::id::JobName;
 use roadstead_pipelines::job::{Job, JobState, Jobs};
 use roadstead_pipelines::release::Release;
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_pipelines::spec::{Step as StepSpec, StepAction};
 use roadstead_pipelines::started_by::StartedBy;
-use roadstead_protocol::StepState;
+use roadstead_protocol::{FailedCase, StepState};
 use roadstead_web::view::{self, Diagnostic, ReleaseImage, RunInput, RunSummary, Step};
+
+/// Most artifacts on one page.
+const MOST_ARTIFACTS: usize = 200;
 
 /// A run's state as pages know it.
 pub(in super::super) fn run_state(state: &RunState) -> view::RunState {
@@ -307,6 +312,44 @@ fn diagnostic(text: &str) -> Diagnostic {
             excerpt: excerpt.to_owned(),
         },
     }
+}
+
+/// What steps left to be kept: by step, as many as a page shows.
+pub(in super::super) fn artifacts(kept: &[Artifact]) -> view::Artifacts {
+    let shown = kept.iter().take(MOST_ARTIFACTS);
+    view::Artifacts {
+        files: shown
+            .map(|artifact| view::Artifact {
+                step: artifact.step.to_string(),
+                attempt: artifact.attempt,
+                name: artifact.name.clone(),
+                bytes: artifact.length,
+                sha256: artifact.sha256.clone(),
+            })
+            .collect(),
+        more: kept.len().saturating_sub(MOST_ARTIFACTS) as u64,
+    }
+}
+
+/// What test reports of steps come to.
+pub(in super::super) fn tests(found: &[StepTests]) -> Vec<view::Tests> {
+    let case = |case: &FailedCase| view::FailedCase {
+        name: if case.class.is_empty() {
+            case.name.clone()
+        } else {
+            format!("{} › {}", case.class, case.name)
+        },
+        message: case.message.clone(),
+    };
+    let found = found.iter().map(|tests| view::Tests {
+        step: tests.step.to_string(),
+        tests: tests.tests,
+        failed: tests.failed,
+        skipped: tests.skipped,
+        unread: tests.unread,
+        cases: tests.cases.iter().map(case).collect(),
+    });
+    found.collect()
 }
 
 /// What a run made.
