@@ -14,7 +14,7 @@ const FOR_EVER: Duration = Duration::from_secs(3600);
 const SIMPLE: &str = "{ image: busybox, run: make }";
 const WITH_SECRET: &str = "{ image: busybox, run: make, secrets: [TOKEN] }";
 
-/// A runner with the labels of a runner's own machine.
+/// What a runner takes that speaks `version` and has `labels`.
 fn takes(version: u32, labels: &[&str]) -> Option<Takes> {
     let labels = labels.iter().map(ToString::to_string).collect();
     Some(Takes { version, labels })
@@ -87,5 +87,23 @@ async fn a_runner_without_room_is_called_when_its_attempt_is_to_stop() {
     called(full).await;
     assert!(!other.is_finished());
     other.abort();
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_with_labels_calls_a_runner_that_has_them() {
+    let site = Site::start().await;
+    let join = |runner, labels| {
+        site.app
+            .waiters
+            .join(runner, takes(PROTOCOL_VERSION, labels))
+    };
+    let plain = waits(join("plain", &["linux"]));
+    let arm = waits(join("arm", &["linux", "arm"]));
+    queued(&site, 81, "{ image: busybox, run: make, runs_on: [arm] }").await;
+    site.app.bell.ring();
+    called(arm).await;
+    assert!(!plain.is_finished());
+    plain.abort();
     site.stop().await;
 }
