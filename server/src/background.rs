@@ -3,6 +3,7 @@
 //! They give way to those that answer somebody when there are not enough processors for both. What is late there
 //! is late a little; a forge that is not answered in time forgets its push.
 
+use rustix::process::{getpriority_process, setpriority_process};
 use std::future::Future;
 use std::io;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -26,13 +27,15 @@ impl Background {
     /// # Errors
     /// When the system gives none.
     pub(crate) fn start() -> io::Result<Self> {
+        let urgency = getpriority_process(None)?;
         let runtime = Builder::new_multi_thread()
             .thread_name("background")
             .max_blocking_threads(BLOCKING)
             .enable_all()
-            .on_thread_start(|| {
-                // On Linux of this thread alone. Where it is not allowed all threads are equal.
-                if let Err(error) = rustix::process::nice(NICER) {
+            .on_thread_start(move || {
+                // On Linux of this thread alone, which begins with that of the thread that starts it. Where it is
+                // not allowed all threads are equal.
+                if let Err(error) = setpriority_process(None, urgency + NICER) {
                     tracing::warn!("a background thread is as urgent as any: {error}");
                 }
             })
@@ -64,7 +67,6 @@ impl Drop for Background {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::process::getpriority_process;
 
     #[tokio::test]
     async fn its_threads_give_way_and_those_that_answer_do_not() {
