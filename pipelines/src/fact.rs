@@ -136,6 +136,22 @@ impl RunFact {
             Self::Refused { .. } => "refused",
         }
     }
+
+    /// It moves a run's state and nothing else of it.
+    #[must_use]
+    pub fn moves_state_alone(&self) -> bool {
+        match self {
+            Self::SourcesRead(_) | Self::RegistryPrepared { .. } => false,
+            Self::JobClaimed { .. }
+            | Self::AttemptLost { .. }
+            | Self::AttemptEnded { .. }
+            | Self::ImagesConfirmed { .. }
+            | Self::ReleaseMade { .. }
+            | Self::CancelRequested { .. }
+            | Self::CancelExpired
+            | Self::Refused { .. } => true,
+        }
+    }
 }
 
 /// What may happen to a deployment.

@@ -182,7 +182,11 @@ async fn keep(
 ) -> anyhow::Result<Vec<String>> {
     let mut lost = vec![];
     while Instant::now() < end {
-        lost.extend(runner.beat(&running).await?);
+        match runner.beat(&running).await {
+            Ok(given_up) => lost.extend(given_up),
+            // Said again with the next one, as runners do.
+            Err(error) => eprintln!("  a heartbeat was not answered: {error}"),
+        }
         tokio::time::sleep(Duration::from_secs(HEARTBEAT_SECONDS)).await;
     }
     Ok(lost)

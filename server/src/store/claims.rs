@@ -19,10 +19,11 @@ use roadstead_pipelines::run::Run;
 use roadstead_pipelines::spec::Pipeline;
 use roadstead_protocol::{ACCEPT_SECONDS, AttemptRef, HEARTBEAT_SECONDS, StepState};
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 /// Other servers may be claiming the same jobs: so many of the oldest are tried.
 const MOST_TRIES: u32 = 16;
+/// Jobs that wait are told so many at a time.
+const PORTION_OF_JOBS: i64 = 64;
 
 /// The labels that a runner last told.
 fn labels_of(connection: &mut AnyConnection, runner: &str) -> Result<BTreeSet<String>> {
@@ -54,13 +55,15 @@ fn claim(
         return Ok(None);
     }
     let number = jobs.attempts + 1;
+    let fact = RunFact::JobClaimed {
+        job: job.clone(),
+        attempt: number,
+        runner: runner.to_owned(),
+    };
+    let claimed = found.apply(&fact, now)?;
     let change = Change::Run {
         run: run.clone(),
-        fact: RunFact::JobClaimed {
-            job: job.clone(),
-            attempt: number,
-            runner: runner.to_owned(),
-        },
+        fact,
     };
     commit::apply(connection, &project, &change, By { actor: runner, now })?;
     let attempt = Attempt {
@@ -76,11 +79,10 @@ fn claim(
         outcome: None,
     };
     attempts::insert(connection, &attempt, token_hash, &steps_of(&found, job))?;
-    let run: Run = run_rows::find(connection, run)?;
     Ok(Some(Claim {
         attempt: attempt.id,
         number,
-        run,
+        run: claimed,
         job: job.clone(),
     }))
 }
@@ -185,7 +187,8 @@ impl Store {
     ) -> Result<Vec<JobThatWaits>> {
         let after = after.map(|(at, run, job)| (micros(at), run.to_string(), job.to_string()));
         self.read(move |c| {
-            let portion = pending::behind(c, &after.unwrap_or(pending::BEFORE_ALL))?;
+            let after = after.unwrap_or(pending::BEFORE_ALL);
+            let portion = pending::behind(c, &after, PORTION_OF_JOBS)?;
             let read = portion.into_iter().map(|it| {
                 Ok(JobThatWaits {
                     run: run_rows::find(c, &it.run)?,
@@ -249,15 +252,12 @@ impl Store {
         token_hash: String,
         now: Timestamp,
     ) -> Result<Option<Claim>> {
-        let can_do = move |c: &mut AnyConnection, waits: &Pending| -> Result<bool> {
-            Ok(can_do(&run_rows::find(c, &waits.run)?, &waits.job))
-        };
-        let can_do = Arc::new(can_do);
-        // Most polls find nothing: they are not to wait for the writer.
-        let (could, looks) = (Arc::clone(&can_do), runner.to_owned());
+        // Most polls find nothing: they are not to wait for the writer. What its version keeps a runner from is
+        // seen there.
+        let looks = runner.to_owned();
         let look = move |c: &mut AnyConnection| {
             let labels = labels_of(c, &looks)?;
-            pending::visit(c, &labels, |c, waits| Ok(could(c, waits)?.then_some(())))
+            pending::visit(c, &labels, |_, _| Ok(Some(())))
         };
         if self.read(look).await?.is_none() {
             return Ok(None);
@@ -275,7 +275,7 @@ impl Store {
             let labels = labels_of(c, &runner)?;
             let mut tries = 0;
             let found = pending::visit(c, &labels, |c, waits| {
-                if !can_do(c, waits)? {
+                if !can_do(&run_rows::find(c, &waits.run)?, &waits.job) {
                     return Ok(None);
                 }
                 tries += 1;

@@ -41,7 +41,7 @@ pub(super) fn apply(
             let found = runs::find(connection, run)?;
             let before = found.state.word();
             let next = found.apply(fact, by.now)?;
-            runs::save(connection, &next)?;
+            runs::save(connection, &found, &next, fact)?;
             pending::follow(connection, &found.state, &next)?;
             statuses::note(connection, &next, by.now)?;
             if let RunFact::SourcesRead(read) = fact {

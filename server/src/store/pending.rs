@@ -14,8 +14,8 @@ use roadstead_pipelines::id::{JobName, RunId};
 use roadstead_pipelines::run::{Run, RunState};
 use std::collections::BTreeSet;
 
-/// Rows that are looked at at a time.
-const PORTION: i64 = 64;
+/// Rows that are looked at at a time: few at first, since mostly the first one is taken, and then more and more.
+const PORTIONS: (i64, i64) = (2, 256);
 
 /// Where a job stands among those that wait: when its run was asked for, its run, its name.
 pub(super) type Position = (i64, String, String);
@@ -51,9 +51,10 @@ pub(super) fn visit<T>(
     has: &BTreeSet<String>,
     mut visit: impl FnMut(&mut AnyConnection, &Pending) -> Result<Option<T>>,
 ) -> Result<Option<T>> {
-    let mut after = BEFORE_ALL;
+    let (mut after, mut limit) = (BEFORE_ALL, PORTIONS.0);
     loop {
-        let portion = behind(connection, &after)?;
+        let portion = behind(connection, &after, limit)?;
+        limit = (limit * 4).min(PORTIONS.1);
         for pending in portion.iter().filter(|it| it.labels.is_subset(has)) {
             if let Some(found) = visit(connection, pending)? {
                 return Ok(Some(found));
@@ -66,10 +67,11 @@ pub(super) fn visit<T>(
     }
 }
 
-/// Jobs that wait behind the one at `after`, by time, run and name.
+/// At most so many jobs that wait behind the one at `after`, by time, run and name.
 pub(super) fn behind(
     connection: &mut AnyConnection,
     (created_at, run, job): &Position,
+    limit: i64,
 ) -> Result<Vec<Pending>> {
     use pending_jobs::dsl;
     let same_time = dsl::created_at.eq(created_at);
@@ -83,7 +85,7 @@ pub(super) fn behind(
         .filter(dsl::created_at.ge(created_at))
         .filter(behind)
         .order((dsl::created_at, dsl::run, dsl::job))
-        .limit(PORTION)
+        .limit(limit)
         .select((dsl::run, dsl::job, dsl::created_at, dsl::labels))
         .load(connection)?;
     found.into_iter().map(read).collect()

@@ -10,6 +10,7 @@ use super::{
 };
 use diesel::prelude::*;
 use jiff::Timestamp;
+use roadstead_pipelines::fact::RunFact;
 use roadstead_pipelines::id::{CommitSha, JobName, ProjectName, RunId};
 use roadstead_pipelines::release::TaskDefinitions;
 use roadstead_pipelines::run::{BUILDING, CONFIRMED, CONFIRMING, Run, RunState, SUCCEEDED};
@@ -161,9 +162,33 @@ fn missing(connection: &mut AnyConnection, id: &RunId) -> Result<StoreError> {
     Ok(StoreError::not_found(format!("run {id}{any_more}")))
 }
 
-pub(super) fn save(connection: &mut AnyConnection, run: &Run) -> Result<()> {
-    diesel::update(runs::table.find(run.id.as_str()))
-        .set(Record::of(run)?)
+/// Stores what a fact has made of a run: mostly its state alone, the smallest part of it.
+pub(super) fn save(
+    connection: &mut AnyConnection,
+    found: &Run,
+    next: &Run,
+    fact: &RunFact,
+) -> Result<()> {
+    let row = runs::table.find(next.id.as_str());
+    if !fact.moves_state_alone() {
+        diesel::update(row)
+            .set(Record::of(next)?)
+            .execute(connection)?;
+        return Ok(());
+    }
+    debug_assert_eq!(
+        *next,
+        Run {
+            state: next.state.clone(),
+            ..found.clone()
+        }
+    );
+    diesel::update(row)
+        .set((
+            runs::state.eq(json(&next.state)?),
+            runs::word.eq(next.state.word()),
+            runs::ended_at.eq(ended_at(&next.state).map(micros)),
+        ))
         .execute(connection)?;
     Ok(())
 }
