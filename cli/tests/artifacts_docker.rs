@@ -10,46 +10,18 @@
     reason = "what the tests share is more than one of them needs"
 )]
 
+#[path = "support/runner.rs"]
+mod runner;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/shop.rs"]
 mod shop;
 
+use runner::{REGISTRATION_TOKEN, Runner};
 use server::{ADMIN_PASSWORD, Server, token_of};
 use shop::{base_image, git, remove_all};
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-
-const REGISTRATION_TOKEN: &str = "a token for the runner of this test";
-
-struct Runner(Child);
-
-impl Runner {
-    fn start(server: &str, data: &Path) -> Self {
-        let log = fs::File::create(data.with_extension("log")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_roadstead"))
-            .args(["runner", "--server", server, "--name", "keeps", "--data"])
-            .arg(data)
-            .env("ROADSTEAD_REGISTRATION_TOKEN", REGISTRATION_TOKEN)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap() == "runner ready"));
-        Self(child)
-    }
-}
-
-impl Drop for Runner {
-    fn drop(&mut self) {
-        let pid = self.0.id().to_string();
-        drop(Command::new("kill").args(["-TERM", &pid]).status());
-        let _ = self.0.wait();
-    }
-}
 
 /// What steps do in a shell of busybox alone. `grows` is written to until its container ends.
 fn pipeline(image: &str) -> String {
@@ -140,7 +112,7 @@ async fn what_steps_leave_is_kept_and_what_they_point_to_is_not() {
     );
     let server = Server::start_with(&configuration, tempfile::tempdir().unwrap());
     let token = token_of(&server.url, "admin", ADMIN_PASSWORD, "admin").await;
-    let runner = Runner::start(&server.url, &place.path().join("runner"));
+    let runner = Runner::start(&server.url, "keeps", place.path().join("runner"));
 
     let (status, said) = server.refused(&token, &["start", "shop", "--ref", "main", "--wait"]);
     assert_eq!(status, 5, "{said}");

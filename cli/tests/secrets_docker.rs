@@ -10,6 +10,8 @@
     reason = "what the tests share is more than one of them needs"
 )]
 
+#[path = "support/runner.rs"]
+mod runner;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/shop.rs"]
@@ -19,19 +21,18 @@ mod waiting;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
+use runner::{REGISTRATION_TOKEN, Runner};
 use serde_json::Value;
 use server::{ADMIN_PASSWORD, Server, token_of};
 use sha2::Sha256;
 use shop::{base_image, docker, git, remove_all};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use waiting::until;
 
 const WEBHOOK_SECRET: &str = "a webhook's key of this test";
-const REGISTRATION_TOKEN: &str = "a token for the runner of this test";
 
 /// What is looked for, and the forms of it.
 struct Canary {
@@ -126,28 +127,7 @@ impl Canary {
     }
 }
 
-struct Runner {
-    child: Child,
-    data: PathBuf,
-}
-
 impl Runner {
-    fn start(server: &str, data: PathBuf) -> Self {
-        let log = fs::File::create(data.with_extension("log")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_roadstead"))
-            .args(["runner", "--server", server, "--name", "canary", "--data"])
-            .arg(&data)
-            .env("ROADSTEAD_REGISTRATION_TOKEN", REGISTRATION_TOKEN)
-            .env("ROADSTEAD_LOG", "debug")
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap() == "runner ready"));
-        Self { child, data }
-    }
-
     /// The containers that it made.
     fn containers(&self) -> Vec<String> {
         let label = roadstead_runner::label(&self.data).unwrap().unwrap();
@@ -160,14 +140,6 @@ impl Runner {
             &format!("label={label}"),
         ]);
         listed.lines().map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Runner {
-    fn drop(&mut self) {
-        let pid = self.child.id().to_string();
-        drop(Command::new("kill").args(["-TERM", &pid]).status());
-        let _ = self.child.wait();
     }
 }
 
@@ -281,7 +253,7 @@ async fn a_secret_is_nowhere_but_in_its_step() {
         rotated.starts_with("secrets that are under a new key: 1."),
         "{rotated}"
     );
-    let runner = Runner::start(&server.url, place.path().join("runner"));
+    let runner = Runner::start(&server.url, "canary", place.path().join("runner"));
 
     deliver(&server.url, commit.trim()).await;
     let workspace = until("the step has printed its secret", async || {

@@ -10,6 +10,8 @@
     reason = "what the tests share is more than one of them needs"
 )]
 
+#[path = "support/runner.rs"]
+mod runner;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/shop.rs"]
@@ -18,42 +20,12 @@ mod shop;
 mod waiting;
 
 use reqwest::{Client, StatusCode, redirect};
+use runner::{REGISTRATION_TOKEN, Runner};
 use server::{ADMIN_PASSWORD, Server, token_of};
 use shop::{base_image, git, remove_all};
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use waiting::until;
-
-const REGISTRATION_TOKEN: &str = "a token for the runner of this test";
-
-struct Runner(Child);
-
-impl Runner {
-    fn start(server: &str, data: &Path) -> Self {
-        let log = fs::File::create(data.with_extension("log")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_roadstead"))
-            .args(["runner", "--server", server, "--name", "starts", "--data"])
-            .arg(data)
-            .env("ROADSTEAD_REGISTRATION_TOKEN", REGISTRATION_TOKEN)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap() == "runner ready"));
-        Self(child)
-    }
-}
-
-impl Drop for Runner {
-    fn drop(&mut self) {
-        let pid = self.0.id().to_string();
-        drop(Command::new("kill").args(["-TERM", &pid]).status());
-        let _ = self.0.wait();
-    }
-}
 
 /// Pushes start nothing; the script shows each input between brackets, and takes none for more than a text.
 fn pipeline(image: &str) -> String {
@@ -131,7 +103,7 @@ async fn a_step_sees_what_was_given_with_the_button() {
     );
     let server = Server::start_with(&configuration, tempfile::tempdir().unwrap());
     let token = token_of(&server.url, "admin", ADMIN_PASSWORD, "admin").await;
-    let runner = Runner::start(&server.url, &place.path().join("runner"));
+    let runner = Runner::start(&server.url, "starts", place.path().join("runner"));
     let browser = Browser::sign_in(&server.url).await;
 
     let html = browser.page("/projects/shop").await;

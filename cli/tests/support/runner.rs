@@ -1,0 +1,40 @@
+//! A runner as a process of its own, until the test ends.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+pub(crate) const REGISTRATION_TOKEN: &str = "a token for the runner of this test";
+
+pub(crate) struct Runner {
+    pub(crate) child: Child,
+    pub(crate) data: PathBuf,
+}
+
+impl Runner {
+    /// Starts one, which says all that it can beside its data folder.
+    pub(crate) fn start(server: &str, name: &str, data: PathBuf) -> Self {
+        let log = fs::File::create(data.with_extension("log")).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_roadstead"))
+            .args(["runner", "--server", server, "--name", name, "--data"])
+            .arg(&data)
+            .env("ROADSTEAD_REGISTRATION_TOKEN", REGISTRATION_TOKEN)
+            .env("ROADSTEAD_LOG", "debug")
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap() == "runner ready"));
+        Self { child, data }
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        let pid = self.child.id().to_string();
+        drop(Command::new("kill").args(["-TERM", &pid]).status());
+        let _ = self.child.wait();
+    }
+}
