@@ -145,7 +145,14 @@ impl ImageBuilder {
         .await?;
         let opened = tokio::task::spawn_blocking({
             let (workspace, image) = (input.workspace.to_owned(), image.clone());
-            move || BuildContext::open(&workspace, &image.context, &image.dockerfile)
+            move || {
+                let context = BuildContext::open(&workspace, &image.context, &image.dockerfile)?;
+                match image.registry {
+                    RegistryUse::Push | RegistryUse::Pull => Ok(context),
+                    // Nobody's code that is trusted.
+                    RegistryUse::None => context.without_frontend(),
+                }
+            }
         })
         .await?;
         let named = |reason: &str| format!("image `{}`: {reason}", image.name);
