@@ -68,8 +68,8 @@ impl fmt::Display for GitRef<'_> {
 /// The markers in a commit's message that let its push start nothing.
 const SKIP_MARKERS: [&str; 2] = ["[skip ci]", "[ci skip]"];
 
-/// The marker with which the newest commit's whole message asks that its push to a branch start no run. Of
-/// a tag, which somebody sets on purpose, it is not asked.
+/// The marker with which the newest commit's whole message asks that its push to a branch, or to what a pull request is
+/// of, start no run. Of a tag, which somebody sets on purpose, it is not asked.
 #[must_use]
 pub fn skip_marker(git_ref: &str, message: &str) -> Option<&'static str> {
     if GitRef::of(git_ref).is_tag() {
@@ -118,6 +118,7 @@ mod tests {
         assert_eq!(skip_marker(main, message), Some("[ci skip]"));
         assert_eq!(skip_marker(main, "[skip ci] Masts"), Some("[skip ci]"));
         assert_eq!(skip_marker(main, "skip ci"), None);
+        assert_eq!(skip_marker("refs/pull/7/head", message), Some("[ci skip]"));
         assert_eq!(skip_marker("refs/tags/v1", message), None);
     }
 }
