@@ -210,6 +210,7 @@ async fn a_fork_is_read_waited_for_and_given_nothing() {
         assert!(html.contains(text), "{text}: {html}");
     }
     assert!(!html.contains("<b>shop") && !html.contains("Sails <i>"));
+    assert!(html.contains("waits for approval") && !html.contains("waits for a runner"));
     assert!(site.page(VIEWER, "/deliveries").await.contains(fork));
     assert!(site.page(VIEWER, "/projects/shop").await.contains(fork));
     assert!(

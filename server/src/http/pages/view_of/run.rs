@@ -242,6 +242,9 @@ fn step_state(
             let reason = match attempt {
                 Some(_) if !needs.is_empty() => format!("needs {}", needs.join(", ")),
                 Some(_) => "waits for its turn".to_owned(),
+                None if matches!(run.state, RunState::WaitingForApproval { .. }) => {
+                    "waits for approval".to_owned()
+                }
                 None => "waits for a runner".to_owned(),
             };
             (view::StepState::Pending, reason)
