@@ -1,5 +1,6 @@
 //! The client's verbs: what the dashboard's buttons do, and what its lists show.
 
+mod approve_run;
 mod artifacts;
 mod audit;
 mod init;
@@ -84,6 +85,8 @@ pub(crate) enum Verb {
     Rollback(PlaceArgs),
     /// Approves a release for an environment.
     Approve(PlaceArgs),
+    /// Lets the code of a pull request from a fork run.
+    ApproveRun(approve_run::ApproveRunArgs),
     /// Keeps automation away from a place.
     Hold(PlaceArgs),
     /// Lets automation go on.
@@ -197,6 +200,7 @@ pub(crate) async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Promote(args) => on_place("promote", args).await,
         Verb::Rollback(args) => on_place("rollback", args).await,
         Verb::Approve(args) => on_place("approve", args).await,
+        Verb::ApproveRun(args) => approve_run::approve_run(args).await,
         Verb::Hold(args) => on_place("hold", args).await,
         Verb::Resume(args) => on_place("resume", args).await,
         Verb::Users(verb) => people::users(verb).await,
@@ -234,12 +238,14 @@ fn list(value: &Value, key: &str, line: impl Fn(&Value) -> String) {
 }
 
 fn run_line(run: &Value) -> String {
+    let of = run["pull_request"].as_str();
     format!(
-        "{:<10} {:<11} {}  {}",
+        "{:<10} {:<11} {}  {}{}",
         text(&run["id"]),
         text(&run["state"]["state"]),
         text(&run["commit"]).get(..7).unwrap_or("-"),
-        text(&run["message"])
+        text(&run["message"]),
+        of.map(|title| format!("  [{title}]")).unwrap_or_default()
     )
 }
 

@@ -3,7 +3,8 @@
 
 use crate::deployment::{DeploymentState, Kind, Rollout, Trigger};
 use crate::fact::{Change, DeploymentFact, RunFact};
-use crate::id::{DeploymentId, Place, ReleaseId, RunId};
+use crate::id::{CommitSha, DeploymentId, Place, ReleaseId, RunId};
+use crate::run::RunState;
 use crate::spec::Role;
 use crate::world::{Approval, Hold, World};
 use jiff::Timestamp;
@@ -266,6 +267,39 @@ pub fn cancel_run(world: &World, run: &RunId, actor: &Actor) -> Result<Vec<Chang
         )),
         None => refuse(format!("{run} is over, or there is no such run")),
     }
+}
+
+/// Lets untrusted code run: this run of it, whose commit is named by whoever looked at it.
+///
+/// # Errors
+/// [`Refusal`] when the run does not wait for that, or is of another commit.
+pub fn approve_run(
+    world: &World,
+    run: &RunId,
+    commit: &CommitSha,
+    actor: &Actor,
+) -> Result<Vec<Change>, Refusal> {
+    let Some(found) = world.runs.get(run) else {
+        return refuse(format!("{run} is over, or there is no such run"));
+    };
+    if !matches!(found.state, RunState::WaitingForApproval { .. }) {
+        return refuse(format!(
+            "{run} is {}: it waits for no approval",
+            found.state.word().replace('_', " ")
+        ));
+    }
+    if found.commit != *commit {
+        return refuse(format!(
+            "{run} is of commit {}, not of {commit}: look at that one, an approval is for one commit alone",
+            found.commit
+        ));
+    }
+    let by = actor.name.clone();
+    let commit = commit.clone();
+    Ok(vec![Change::Run {
+        run: run.clone(),
+        fact: RunFact::Approved { by, commit },
+    }])
 }
 
 /// Cancels a deployment that ECS has not been asked for yet.

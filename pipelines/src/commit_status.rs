@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 
 /// The name that the status goes by at a forge. It stays: branch protection refers to it.
 pub const CONTEXT: &str = "roadstead/run";
+/// The same of a run of a pull request: somebody who opens one of a branch's commit from a fork, to another branch with
+/// another pipeline file, does not get at what is said of that commit otherwise.
+pub const PULL_REQUEST_CONTEXT: &str = "roadstead/pull-request";
 /// Characters of a description; GitHub takes no more, the others do.
 pub const LONGEST_DESCRIPTION: usize = 140;
 /// A call without an answer does its work within this time, or never.
@@ -66,6 +69,10 @@ impl Status {
         }
         let (state, description) = match &run.state {
             RunState::Fetching | RunState::Skipped { .. } => return None,
+            RunState::WaitingForApproval { .. } => (
+                State::Pending,
+                "waits for somebody to let it run".to_owned(),
+            ),
             RunState::Preparing => (State::Pending, "prepares the registry".to_owned()),
             RunState::Building { jobs } => at_work(jobs),
             RunState::Cancelling { by, .. } => (

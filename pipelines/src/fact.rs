@@ -4,6 +4,7 @@
 use crate::authorship::Authorship;
 use crate::deployment::{EcsRollout, OneOff, Trigger};
 use crate::id::{CommitSha, DeploymentId, ImageName, JobName, Place, ReleaseId, RunId};
+use crate::pull_request::BaseFile;
 use crate::release::{Release, TaskDefinitions, Variables};
 use crate::report::Failure;
 use crate::run::AttemptOutcome;
@@ -58,6 +59,9 @@ pub struct SourcesRead {
     /// Older runs that it takes the place of, as the file has `cancel_superseded`.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub supersedes: BTreeSet<RunId>,
+    /// Where the file is from, if not from the commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_file: Option<BaseFile>,
 }
 
 /// What may happen to a run.
@@ -66,6 +70,13 @@ pub struct SourcesRead {
 pub enum RunFact {
     /// The commit's sources were read.
     SourcesRead(Box<SourcesRead>),
+    /// A deployer says that its code may run.
+    Approved {
+        /// Who.
+        by: String,
+        /// The commit that they looked at.
+        commit: CommitSha,
+    },
     /// The repositories of its images exist.
     RegistryPrepared {
         /// `registry/repository` of each image.
@@ -125,6 +136,7 @@ impl RunFact {
     pub fn word(&self) -> &'static str {
         match self {
             Self::SourcesRead(_) => "sources_read",
+            Self::Approved { .. } => "approved",
             Self::RegistryPrepared { .. } => "registry_prepared",
             Self::JobClaimed { .. } => "job_claimed",
             Self::AttemptLost { .. } => "attempt_lost",
@@ -141,7 +153,7 @@ impl RunFact {
     #[must_use]
     pub fn moves_state_alone(&self) -> bool {
         match self {
-            Self::SourcesRead(_) | Self::RegistryPrepared { .. } => false,
+            Self::SourcesRead(_) | Self::Approved { .. } | Self::RegistryPrepared { .. } => false,
             Self::JobClaimed { .. }
             | Self::AttemptLost { .. }
             | Self::AttemptEnded { .. }

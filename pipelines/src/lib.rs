@@ -23,6 +23,7 @@ pub mod job;
 pub mod observation;
 pub mod outcome;
 pub mod planner;
+pub mod pull_request;
 pub mod release;
 pub mod report;
 pub mod retention;

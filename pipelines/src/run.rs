@@ -9,6 +9,7 @@ use crate::authorship::Authorship;
 use crate::fact::{IllegalTransition, RunFact};
 use crate::id::{CommitSha, ImageName, JobName, ProjectName, ReleaseId, RunId, StepName};
 use crate::job::{self, AtWork, Job, JobState, Jobs};
+use crate::pull_request::{BaseFile, PullRequest, RunApproval, Trust};
 use crate::release::{ImageRef, TaskDefinitions, Variables};
 use crate::report::Failure;
 use crate::spec::{InputValues, LeftOut, Pipeline, StepAction};
@@ -25,6 +26,8 @@ pub const CANCEL_IS_FINAL_AFTER: SignedDuration = SignedDuration::from_secs(40);
 
 /// The word of [`RunState::Fetching`].
 pub const FETCHING: &str = "fetching";
+/// The word of [`RunState::WaitingForApproval`].
+pub const WAITING_FOR_APPROVAL: &str = "waiting_for_approval";
 /// The word of [`RunState::Building`] as long as no job has begun.
 pub const QUEUED: &str = "queued";
 /// The word of [`RunState::Building`].
@@ -45,7 +48,8 @@ pub struct Run {
     pub project: ProjectName,
     /// The commit. Until the sources are read, what was pushed, which may be an annotated tag.
     pub commit: CommitSha,
-    /// The ref that was pushed, or named by whoever started it: `refs/heads/main` or `refs/tags/v1`.
+    /// The ref that was pushed, or named by whoever started it: `refs/heads/main`, `refs/tags/v1`; of a pull request
+    /// `refs/pull/7/head`.
     pub git_ref: String,
     /// What started it.
     #[serde(default)]
@@ -71,6 +75,12 @@ pub struct Run {
     pub left_out: LeftOut,
     /// Older runs that are cancelled for it as long as they build, once the file is read.
     pub supersedes: BTreeSet<RunId>,
+    /// Where its file is from, once that is read, if not from its own commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_file: Option<BaseFile>,
+    /// Who let it run, if somebody had to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<RunApproval>,
     /// Where its images go, once the registry is prepared.
     pub repositories: BTreeMap<ImageName, String>,
     /// Where it stands.
@@ -83,6 +93,11 @@ pub struct Run {
 pub enum RunState {
     /// The commit's sources and pipeline file are being read.
     Fetching,
+    /// Nobody has said yet that this code may run.
+    WaitingForApproval {
+        /// Since when.
+        since: Timestamp,
+    },
     /// The repositories of its images are being made sure of.
     Preparing,
     /// Its jobs wait for runners, or runners work on them. One at least is not over.
@@ -157,6 +172,7 @@ impl RunState {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Fetching => FETCHING,
+            Self::WaitingForApproval { .. } => WAITING_FOR_APPROVAL,
             Self::Preparing => "preparing",
             Self::Building { jobs } if !jobs.have_begun() => QUEUED,
             Self::Building { .. } => BUILDING,
@@ -175,7 +191,10 @@ impl RunState {
     #[must_use]
     pub fn can_be_cancelled(&self) -> bool {
         match self {
-            Self::Fetching | Self::Preparing | Self::Building { .. } => true,
+            Self::Fetching
+            | Self::WaitingForApproval { .. }
+            | Self::Preparing
+            | Self::Building { .. } => true,
             Self::Cancelling { .. }
             | Self::Confirming { .. }
             | Self::Confirmed { .. }
@@ -193,6 +212,7 @@ impl RunState {
         match self {
             Self::Building { jobs } | Self::Cancelling { jobs, .. } => Some(jobs),
             Self::Fetching
+            | Self::WaitingForApproval { .. }
             | Self::Preparing
             | Self::Confirming { .. }
             | Self::Confirmed { .. }
@@ -224,6 +244,7 @@ impl RunState {
     pub fn is_over(&self) -> bool {
         match self {
             Self::Fetching
+            | Self::WaitingForApproval { .. }
             | Self::Preparing
             | Self::Building { .. }
             | Self::Cancelling { .. }
@@ -286,6 +307,8 @@ impl Run {
             task_definitions: TaskDefinitions::default(),
             left_out: LeftOut::new(),
             supersedes: BTreeSet::new(),
+            base_file: None,
+            approval: None,
             repositories: BTreeMap::new(),
             state: RunState::Fetching,
         }
@@ -311,13 +334,25 @@ impl Run {
                 next.task_definitions.clone_from(&read.task_definitions);
                 next.left_out.clone_from(&read.left_out);
                 next.supersedes.clone_from(&read.supersedes);
+                next.base_file.clone_from(&read.base_file);
                 match &read.skip {
                     Some(reason) => RunState::Skipped {
                         reason: reason.clone(),
                         at,
                     },
-                    None => RunState::Preparing,
+                    None if self.trust().is_trusted() => RunState::Preparing,
+                    None => RunState::WaitingForApproval { since: at },
                 }
+            }
+            (RunState::WaitingForApproval { .. }, RunFact::Approved { by, commit })
+                if *commit == self.commit =>
+            {
+                next.approval = Some(RunApproval {
+                    by: by.clone(),
+                    commit: commit.clone(),
+                    at,
+                });
+                RunState::Preparing
             }
             (RunState::Preparing, RunFact::RegistryPrepared { repositories }) => {
                 next.repositories.clone_from(repositories);
@@ -355,9 +390,10 @@ impl Run {
                     }
                 }
             }
-            (RunState::Fetching | RunState::Preparing, RunFact::CancelRequested { by }) => {
-                RunState::Cancelled { by: by.clone(), at }
-            }
+            (
+                RunState::Fetching | RunState::WaitingForApproval { .. } | RunState::Preparing,
+                RunFact::CancelRequested { by },
+            ) => RunState::Cancelled { by: by.clone(), at },
             (
                 RunState::Cancelling { jobs, by, until },
                 RunFact::AttemptEnded { attempt, .. } | RunFact::AttemptLost { attempt, .. },
@@ -397,6 +433,18 @@ impl Run {
 }
 
 impl Run {
+    /// The pull request that it is of, if it is of one.
+    #[must_use]
+    pub fn pull_request(&self) -> Option<&PullRequest> {
+        self.started_by.pull_request()
+    }
+
+    /// Whose code it is of.
+    #[must_use]
+    pub fn trust(&self) -> &Trust {
+        self.pull_request().map_or(&Trust::Trusted, |it| &it.trust)
+    }
+
     /// The first step that it leaves out and that builds images, which a release would need.
     #[must_use]
     pub fn build_left_out(&self) -> Option<&StepName> {
@@ -473,7 +521,9 @@ impl Run {
     }
 
     fn all_succeeded(&self, images: BTreeMap<ImageName, ImageRef>, at: Timestamp) -> RunState {
-        if images.is_empty() || self.build_left_out().is_some() {
+        // What a pull request builds is for nobody, whatever its runner says of it.
+        let for_nobody = self.pull_request().is_some() || self.build_left_out().is_some();
+        if images.is_empty() || for_nobody {
             RunState::Succeeded { release: None, at }
         } else {
             RunState::Confirming { images }
@@ -535,59 +585,4 @@ fn of_attempt(jobs: &Jobs, attempt: u32) -> Option<AtWork<'_>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::ImageDigest;
-    use crate::spec;
-
-    const FILE: &str = "\
-version: 1
-name: shop
-images: { api: { repository: shop/api }, web: { repository: shop/web } }
-steps:
-  api: { build: [api] }
-  web: { build: [web], when: { branches: [main] } }
-  docs: { image: a, run: b, when: { branches: [main] } }
-";
-
-    fn built(left_out: &str) -> RunState {
-        let project = ProjectName::parse("shop").unwrap();
-        let commit = CommitSha::parse(&"1".repeat(40)).unwrap();
-        let now = Timestamp::UNIX_EPOCH;
-        let id = RunId::new(&project, 1);
-        let mut run = Run::asked_for(id, commit, "refs/heads/topic".into(), now);
-        run.pipeline = Some(spec::parse("f", FILE).unwrap());
-        run.left_out = [(StepName::parse(left_out).unwrap(), "a reason".to_owned())].into();
-        let running = JobState::Running {
-            attempt: 1,
-            lost: 0,
-            runner: "harbour".into(),
-            since: now,
-        };
-        let mut jobs = Jobs::new([]).with(&JobName::shared(0), running);
-        jobs.attempts = 1;
-        run.state = RunState::Building { jobs };
-        let api = ImageRef {
-            repository_uri: "registry.test/shop/api".into(),
-            digest: ImageDigest::parse(&format!("sha256:{}", "1".repeat(64))).unwrap(),
-        };
-        let images = [(ImageName::parse("api").unwrap(), api)].into();
-        let outcome = AttemptOutcome::Succeeded { images };
-        let fact = RunFact::AttemptEnded {
-            attempt: 1,
-            outcome,
-        };
-        run.apply(&fact, now).unwrap().state
-    }
-
-    #[test]
-    fn a_run_that_leaves_a_build_out_makes_no_release() {
-        let state = built("web");
-        assert!(
-            matches!(state, RunState::Succeeded { release: None, .. }),
-            "{state:?}"
-        );
-        let state = built("docs");
-        assert!(matches!(state, RunState::Confirming { .. }), "{state:?}");
-    }
-}
+mod tests;

@@ -1,10 +1,12 @@
 //! Secrets of a project: how they are named, what may be one, and which runs get them.
 //!
-//! Owns these rules and never sees a value for longer than it takes to judge it. [`withheld`] alone
-//! decides whether a run gets a secret; whatever a run will be trusted by (a fork, a pull request, an
-//! approval to run) has to be asked there.
+//! Owns these rules and never sees a value for longer than it takes to judge it. [`withheld_from`] alone
+//! decides whether a run gets a secret.
 
+use crate::git_ref::BRANCHES;
 use crate::id::{EnvironmentName, InvalidName};
+use crate::pull_request::Trust;
+use crate::run::Run;
 use crate::spec::matches_patterns;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -141,10 +143,28 @@ pub fn check_value(value: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Why a run does not get a secret that is for `branches` alone. `None`: it gets it. Untrusted code gets none, whoever
+/// let it run; a pull request of the project's own repository those of the branch that it comes from, as a push there
+/// would.
+#[must_use]
+pub fn withheld_from(run: &Run, branches: &[String]) -> Option<String> {
+    let Some(pull_request) = run.pull_request() else {
+        return withheld(branches, &run.git_ref);
+    };
+    match pull_request.trust {
+        Trust::Trusted => withheld(branches, &format!("{BRANCHES}{}", pull_request.head_branch)),
+        Trust::Untrusted { .. } => Some(format!(
+            "{} is of a pull request from a fork, and these get no secrets; `when: {{ events: [push] }}` leaves \
+             the step out of pull requests",
+            run.id
+        )),
+    }
+}
+
 /// Why the run of `git_ref` does not get a secret that is for `branches` alone (patterns as those of
 /// `trigger.push.branches`; none: every branch). `None`: it gets it.
 #[must_use]
-pub fn withheld(branches: &[String], git_ref: &str) -> Option<String> {
+fn withheld(branches: &[String], git_ref: &str) -> Option<String> {
     if branches.is_empty() {
         return None;
     }

@@ -2,6 +2,7 @@
 
 use crate::Timestamp;
 use crate::git_ref::GitRef;
+use crate::pull_request::PullRequest;
 use crate::spec::{Event, InputValues};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,8 @@ pub enum StartedBy {
         #[serde(default)]
         commit_named: bool,
     },
+    /// A pull request that was opened, got commits or was opened again.
+    PullRequest(PullRequest),
     /// A schedule of the branch's newest file.
     Schedule {
         /// Its cron expression.
@@ -40,6 +43,7 @@ impl StartedBy {
         match self {
             Self::Push if GitRef::of(git_ref).is_tag() => Event::Tag,
             Self::Push => Event::Push,
+            Self::PullRequest(_) => Event::PullRequest,
             Self::Manual { .. } => Event::Manual,
             Self::Schedule { .. } => Event::Schedule,
         }
@@ -49,5 +53,24 @@ impl StartedBy {
     #[must_use]
     pub fn is_push(&self) -> bool {
         *self == Self::Push
+    }
+
+    /// Whether its forge told of it, so that a later one of the same ref takes its place, and what it checked need not
+    /// be checked again.
+    #[must_use]
+    pub fn is_told_by_forge(&self) -> bool {
+        match self {
+            Self::Push | Self::PullRequest(_) => true,
+            Self::Manual { .. } | Self::Schedule { .. } => false,
+        }
+    }
+
+    /// The pull request, if one did.
+    #[must_use]
+    pub fn pull_request(&self) -> Option<&PullRequest> {
+        match self {
+            Self::PullRequest(pull_request) => Some(pull_request),
+            Self::Push | Self::Manual { .. } | Self::Schedule { .. } => None,
+        }
     }
 }

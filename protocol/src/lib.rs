@@ -27,12 +27,14 @@
 //! [`Problem`] with the fitting status.
 
 mod artifact;
+mod image;
 mod report;
 
 pub use artifact::{
     ArtifactSent, LARGEST_ARTIFACT, LONGEST_ARTIFACT_NAME, MOST_ARTIFACT_BYTES, MOST_ARTIFACTS,
     StepFiles, check_artifact_name,
 };
+pub use image::{ImageBuild, ImageSecret, RegistryUse};
 pub use report::{
     FailedCase, LARGEST_REPORT, LARGEST_TEST_REPORT, LONGEST_CASE_MESSAGE, LONGEST_CASE_NAME,
     MOST_FAILED_CASES, MOST_REPORTS, TestReport,
@@ -47,7 +49,7 @@ use std::{collections::BTreeMap, fmt};
 /// |---|---|
 /// | 1 | |
 /// | 2 | secrets of steps ([`StepSecret`]), [`Step::retry`], limits of steps ([`StepLimits`]) |
-/// | 3 | secrets of image builds ([`ImageSecret`]), artifacts and reports of steps ([`StepFiles`]) |
+/// | 3 | secrets of image builds ([`ImageSecret`]), images that are not pushed ([`RegistryUse`]), artifacts and reports of steps ([`StepFiles`]) |
 pub const PROTOCOL_VERSION: u32 = 3;
 /// The oldest version that a server speaks.
 pub const OLDEST_PROTOCOL_VERSION: u32 = 1;
@@ -205,7 +207,9 @@ impl Step {
                 secrets, limits, ..
             } if !secrets.is_empty() || !limits.is_silent() => 2,
             StepAction::Build { images }
-                if images.iter().any(|image| !image.secrets.is_empty()) =>
+                if images
+                    .iter()
+                    .any(|image| !image.secrets.is_empty() || !image.registry.is_push()) =>
             {
                 3
             }
@@ -304,37 +308,6 @@ pub struct Sidecar {
     pub env: BTreeMap<String, String>,
     /// Overrides the image's command when not empty.
     pub command: Vec<String>,
-}
-
-/// One image to build and push.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageBuild {
-    /// Its name in the pipeline file.
-    pub name: String,
-    /// Where it is pushed, `registry/repository` as the registry told it.
-    pub repository_uri: String,
-    /// The tag that names the commit, `git-<sha>`.
-    pub tag: String,
-    /// Context folder in the repository.
-    pub context: String,
-    /// Dockerfile, relative to the context.
-    pub dockerfile: String,
-    /// Stage to build.
-    pub target: Option<String>,
-    /// Build arguments.
-    pub args: BTreeMap<String, String>,
-    /// The secrets that instructions may mount; their values are asked for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub secrets: Vec<ImageSecret>,
-}
-
-/// A secret that instructions of a Dockerfile may mount.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageSecret {
-    /// Which, as in [`Secrets`].
-    pub secret: String,
-    /// What the Dockerfile calls it: `RUN --mount=type=secret,id=…`.
-    pub id: String,
 }
 
 /// A login for the registry; lives as long as the registry says.
@@ -543,6 +516,7 @@ mod tests {
                 target: None,
                 args: BTreeMap::new(),
                 secrets,
+                registry: RegistryUse::Push,
             };
             let step = Step {
                 name: "build".into(),

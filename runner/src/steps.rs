@@ -438,6 +438,7 @@ async fn build(
             .await?;
         match built {
             BuildEnd::Built(image) => images.push(image),
+            BuildEnd::Forgotten => {}
             BuildEnd::Ended(end) => return Ok(end),
         }
     }

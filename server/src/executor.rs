@@ -7,6 +7,7 @@
 
 mod before_deploy;
 mod deployments;
+mod pull_requests;
 mod registry;
 mod sources;
 mod turns;

@@ -74,6 +74,9 @@ impl GapFiller {
         .to_string();
         let decision = match webhooks::decide_untold(git_ref, commit, &message) {
             Ok(decision @ Decision::Build { .. }) => decision,
+            Ok(Decision::BuildPullRequest { .. } | Decision::ClosePullRequest { .. }) => {
+                return Ok(false);
+            }
             Ok(Decision::Ignore { reason }) => {
                 // A webhook that told of it was ignored, too, and is not to be seen twice.
                 tracing::info!(%project, git_ref, %commit, "no run: {reason}");

@@ -39,6 +39,8 @@ pub mod route {
     pub const RUN: &str = "/runs/{run}";
     /// `POST`: asks for cancellation.
     pub const RUN_CANCEL: &str = "/runs/{run}/cancel";
+    /// `POST`, `COMMIT`: lets untrusted code run.
+    pub const RUN_APPROVE: &str = "/runs/{run}/approve";
     /// `POST`: runs the failed jobs again as new attempts.
     pub const RUN_RETRY: &str = "/runs/{run}/retry";
     /// `GET`: the raw log of a step as plain text; `?attempt=<n>`, the newest when absent.
@@ -108,13 +110,14 @@ pub mod route {
 
     /// The patterns that take a `POST` from a form, for the test of the templates and for
     /// the server's test of route × role.
-    pub const POSTS: [&str; 24] = [
+    pub const POSTS: [&str; 25] = [
         LOGIN,
         LOGOUT,
         RUN_START,
         SECRETS,
         SECRET_REMOVE,
         RUN_CANCEL,
+        RUN_APPROVE,
         RUN_RETRY,
         DEPLOYMENT_CANCEL,
         PROMOTE,
@@ -278,6 +281,12 @@ pub fn run_step_from(run_id: &str, step: &str, attempt: u32, line: u64) -> Strin
 #[must_use]
 pub fn run_cancel(run_id: &str) -> String {
     format!("{}/cancel", run(run_id))
+}
+
+/// See [`route::RUN_APPROVE`].
+#[must_use]
+pub fn run_approve(run_id: &str) -> String {
+    format!("{}/approve", run(run_id))
 }
 
 /// See [`route::RUN_RETRY`].

@@ -229,6 +229,7 @@ fn wanted_jobs(
         inputs,
         repositories: &repositories,
         commit: TAG,
+        pull_request: None,
     };
     let needed = needed_steps(pipeline, left_out, wanted)?;
     let mut wanted = vec![];

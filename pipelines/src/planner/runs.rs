@@ -8,8 +8,9 @@ use crate::job::Jobs;
 use crate::release::Release;
 use crate::report::{Subject, WaitingOn, WhoActs};
 use crate::run::{Run, RunState};
+use crate::spec::Role;
 use jiff::Timestamp;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Runs of a project whose sources are asked for at the same time: they are read one after the other, and
 /// a flood of pushes is not to become as many effects at once.
@@ -46,6 +47,20 @@ fn one(draft: &mut Draft<'_>, run: &Run, first: bool) {
                 run.created_at,
                 WhoActs::Roadstead,
             );
+        }
+        RunState::WaitingForApproval { since } => {
+            let reason = format!(
+                "somebody to let commit {} run, as it comes from a fork",
+                run.commit.short()
+            );
+            let who = WhoActs::Role(Role::Deployer);
+            wait(draft, run, &reason, *since, who);
+        }
+        // Its images are pushed nowhere.
+        RunState::Preparing if run.pull_request().is_some() => {
+            let repositories = BTreeMap::new();
+            let fact = RunFact::RegistryPrepared { repositories };
+            draft.change(Change::Run { run: id, fact });
         }
         RunState::Preparing => {
             draft.effect(Effect::PrepareRegistry { run: id });

@@ -38,7 +38,8 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
 
 fn takes_place_of(newer: &Run, older: &Run) -> bool {
     let goes_on = match newer.state {
-        RunState::Preparing
+        RunState::WaitingForApproval { .. }
+        | RunState::Preparing
         | RunState::Building { .. }
         | RunState::Confirming { .. }
         | RunState::Confirmed { .. } => true,

@@ -11,6 +11,7 @@ use super::model::{
     Trigger, When,
 };
 use super::tree::{Entry, Node, Value};
+use super::trigger::PullRequestTrigger;
 use super::when::Event;
 use super::{
     environments, input, keys, schedule, secrets, step_files, task_definition, trigger, values,
@@ -119,9 +120,17 @@ fn trigger_of(entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Trigger> {
             (branches, some_globs(&push, "tags", reporter))
         })
         .unwrap_or_default();
+    let pull_request = fields
+        .get("pull_request", reporter)
+        .and_then(|entry| Fields::read(&entry.value, None, entry.at, &keys::PULL_REQUEST, reporter))
+        .map(|fields| PullRequestTrigger {
+            branches: globs(&fields, "branches", reporter),
+            paths: globs(&fields, "paths", reporter),
+        });
     Some(Trigger {
         branches,
         tags,
+        pull_request,
         paths: globs(&fields, "paths", reporter),
         inputs: input::read(&fields, reporter),
         schedules: schedule::read(&fields, reporter),

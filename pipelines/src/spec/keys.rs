@@ -22,9 +22,11 @@ pub(super) const FILE: Keys = Keys {
 
 pub(super) const TRIGGER: Keys = Keys {
     what: "trigger",
-    known: &["push", "paths", "inputs", "schedule"],
-    later: &["pull_request"],
+    known: &["push", "pull_request", "paths", "inputs", "schedule"],
+    later: &[],
     elsewhere: &[
+        ("pull_requests", "pull_request"),
+        ("merge_request", "pull_request"),
         ("branches", "push"),
         ("tags", "push"),
         ("manual", "inputs"),
@@ -37,6 +39,13 @@ pub(super) const PUSH: Keys = Keys {
     known: &["branches", "tags"],
     later: &[],
     elsewhere: &[],
+};
+
+pub(super) const PULL_REQUEST: Keys = Keys {
+    what: "trigger.pull_request",
+    known: &["branches", "paths"],
+    later: &[],
+    elsewhere: &[("base", "branches"), ("targets", "branches")],
 };
 
 /// Of one input, below `trigger.inputs`.

@@ -51,7 +51,10 @@ pub use step_files::StepFiles;
 pub use task_definition::{BUILT_IN_VARIABLES, DefinitionBase, TaskDefinition};
 pub use task_definition_file::{LARGEST_TASK_DEFINITION, parse_task_definition};
 pub(crate) use trigger::matches_patterns;
-pub use trigger::{Triggered, check_pattern, tag_is_unwanted, triggered_by};
+pub use trigger::{
+    PullRequestTrigger, Triggered, check_pattern, pull_request_is_unwanted, tag_is_unwanted,
+    triggered_by,
+};
 pub use when::{Event, LeftOut, left_out, wanted_steps};
 
 use diagnostic::{At, Reporter};

@@ -10,6 +10,7 @@ mod one_or_more;
 use super::input::Input;
 use super::schedule::Schedule;
 use super::step_files::StepFiles;
+use super::trigger::PullRequestTrigger;
 use super::when::Event;
 use crate::durations::Seconds;
 use crate::id::{EnvironmentName, ImageName, ProjectName, ServiceName, StepName};
@@ -50,6 +51,9 @@ pub struct Trigger {
     pub tags: Vec<String>,
     /// Globs over changed paths, those with `!` taking away. Empty: any path.
     pub paths: Vec<String>,
+    /// Which pull requests start runs; none: no one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_request: Option<PullRequestTrigger>,
     /// What a person may give who starts a run.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub inputs: IndexMap<String, Input>,

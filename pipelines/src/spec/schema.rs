@@ -60,7 +60,9 @@ fn value(of: &Keys, key: &str) -> Value {
         ("the file", "services") => named(&keys::SERVICE, 1),
         ("the file", "environments") => named(&keys::ENVIRONMENT, 1),
         ("trigger", "push") => mapping(&keys::PUSH),
-        ("trigger", "paths") | ("trigger.push", "branches") => list(&text(pattern::GLOB), 0),
+        ("trigger", "pull_request") => mapping(&keys::PULL_REQUEST),
+        ("trigger" | "trigger.pull_request", "paths")
+        | ("trigger.push" | "trigger.pull_request", "branches") => list(&text(pattern::GLOB), 0),
         ("trigger", "inputs") => {
             json!({
                 "type": "object",

@@ -9,8 +9,19 @@
 //! path or branch, `**` goes through all.
 
 use super::model::Trigger;
-use crate::git_ref::GitRef;
+use crate::git_ref::{BRANCHES, GitRef};
+use crate::pull_request::PullRequest;
 use globset::{Glob, GlobBuilder, GlobMatcher};
+use serde::{Deserialize, Serialize};
+
+/// Which pull requests start a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullRequestTrigger {
+    /// Globs over the branches that they are to be merged to. Empty: any branch.
+    pub branches: Vec<String>,
+    /// Globs over what all of their commits change together. Empty: any path.
+    pub paths: Vec<String>,
+}
 
 /// Whether a push starts a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,9 +61,43 @@ pub fn triggered_by(
         GitRef::Tag(tag) => {
             return misfit("tag", tag, &trigger.tags).map_or(Triggered::Yes, no);
         }
-        GitRef::Other(git_ref) => return no(format!("{git_ref} is no branch and no tag")),
+        GitRef::PullRequest(_) | GitRef::Other(_) => {
+            return no(format!("{git_ref} is no branch and no tag"));
+        }
     }
     no_path(&trigger.paths, changed_paths).map_or(Triggered::Yes, no)
+}
+
+/// Why a pull request starts no run; `None` when it does. `changed_paths` are those of all its commits; `None` when
+/// that is not known, which counts as everything.
+#[must_use]
+pub(super) fn pull_request_misfit(
+    trigger: &Trigger,
+    pull_request: &PullRequest,
+    changed_paths: Option<&[String]>,
+) -> Option<String> {
+    let Some(wanted) = &trigger.pull_request else {
+        let reason = "pull requests start no run: the file has no `trigger.pull_request`";
+        return Some(reason.to_owned());
+    };
+    let base = &pull_request.base_ref;
+    let base = base.strip_prefix(BRANCHES).unwrap_or(base);
+    misfit("base branch", base, &wanted.branches).or_else(|| no_path(&wanted.paths, changed_paths))
+}
+
+/// Why a pull request is not even looked at: of the files that were read lately, none wants it. Without any there is
+/// no telling.
+#[must_use]
+pub fn pull_request_is_unwanted(lately: &[Trigger], pull_request: &PullRequest) -> Option<String> {
+    let wanted = |trigger| pull_request_misfit(trigger, pull_request, None).is_none();
+    if lately.is_empty() || lately.iter().any(wanted) {
+        return None;
+    }
+    Some(format!(
+        "no pipeline file that was read lately has `trigger.pull_request` for pull requests to {}; to have \
+         the file asked, send this delivery again",
+        GitRef::of(&pull_request.base_ref)
+    ))
 }
 
 /// Why the name of a branch or tag does not fit.
@@ -280,6 +325,54 @@ mod tests {
             triggered_by(&trigger(&[], &["services/**"]), "refs/heads/main", None),
             Triggered::Yes
         );
+    }
+
+    fn pull_request(base: &str) -> PullRequest {
+        PullRequest {
+            number: 7,
+            base_ref: format!("refs/heads/{base}"),
+            head_branch: "main".into(),
+            trust: crate::pull_request::Trust::Untrusted { fork: None },
+        }
+    }
+
+    #[test]
+    fn pull_requests_start_runs_where_the_file_says_so_by_what_they_change() {
+        let misfit = |trigger: &Trigger, base: &str, path: &str| {
+            let changed = [path.to_owned()];
+            pull_request_misfit(trigger, &pull_request(base), Some(&changed)).unwrap_or_default()
+        };
+        let wants = Trigger {
+            pull_request: Some(PullRequestTrigger {
+                branches: vec!["main".into(), "release/*".into()],
+                paths: vec!["src/**".into()],
+            }),
+            ..trigger(&["topic"], &["docs/**"])
+        };
+        assert_eq!(misfit(&wants, "main", "src/a"), "");
+        assert_eq!(misfit(&wants, "release/1", "src/a"), "");
+        // The branch that it comes from is called main.
+        assert_eq!(
+            misfit(&wants, "topic", "src/a"),
+            "base branch `topic` does not match `main`, `release/*`"
+        );
+        assert_eq!(
+            misfit(&wants, "main", "docs/a"),
+            "no changed path matches `src/**`"
+        );
+        let all = Trigger {
+            pull_request: Some(PullRequestTrigger::default()),
+            ..Trigger::default()
+        };
+        assert_eq!(misfit(&all, "any/branch", "any/path"), "");
+        let none = misfit(&Trigger::default(), "main", "src/a");
+        assert!(none.contains("no `trigger.pull_request`"), "{none}");
+
+        let lately = |files: &[Trigger]| pull_request_is_unwanted(files, &pull_request("main"));
+        assert_eq!(lately(&[]), None);
+        assert_eq!(lately(&[Trigger::default(), wants]), None);
+        let said = lately(&[Trigger::default()]).unwrap();
+        assert!(said.contains("pull requests to main"), "{said}");
     }
 
     fn reason(trigger: &Trigger, git_ref: &str) -> String {

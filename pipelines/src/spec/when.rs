@@ -2,7 +2,7 @@
 
 use super::fields::list;
 use super::model::{Pipeline, When};
-use super::trigger::{self, Triggered, triggered_by};
+use super::trigger::{self, Triggered, pull_request_misfit, triggered_by};
 use crate::git_ref::GitRef;
 use crate::id::StepName;
 use crate::started_by::StartedBy;
@@ -17,6 +17,8 @@ pub enum Event {
     Push,
     /// A push of a tag.
     Tag,
+    /// A pull request that was opened, got commits or was opened again.
+    PullRequest,
     /// A person.
     Manual,
     /// The time, as `trigger.schedule` says.
@@ -25,7 +27,13 @@ pub enum Event {
 
 impl Event {
     /// Every one there is.
-    pub const ALL: [Self; 4] = [Self::Push, Self::Tag, Self::Manual, Self::Schedule];
+    pub const ALL: [Self; 5] = [
+        Self::Push,
+        Self::Tag,
+        Self::PullRequest,
+        Self::Manual,
+        Self::Schedule,
+    ];
 
     /// The word in files.
     #[must_use]
@@ -33,6 +41,7 @@ impl Event {
         match self {
             Self::Push => "push",
             Self::Tag => "tag",
+            Self::PullRequest => "pull_request",
             Self::Manual => "manual",
             Self::Schedule => "schedule",
         }
@@ -56,9 +65,18 @@ pub fn wanted_steps(
     started_by: &StartedBy,
     changed_paths: Option<&[String]>,
 ) -> Result<LeftOut, String> {
-    if started_by.is_push()
-        && let Triggered::No { reason } = triggered_by(&pipeline.trigger, git_ref, changed_paths)
-    {
+    let trigger = &pipeline.trigger;
+    let unwanted = match started_by {
+        StartedBy::Push => match triggered_by(trigger, git_ref, changed_paths) {
+            Triggered::Yes => None,
+            Triggered::No { reason } => Some(reason),
+        },
+        StartedBy::PullRequest(pull_request) => {
+            pull_request_misfit(trigger, pull_request, changed_paths)
+        }
+        StartedBy::Manual { .. } | StartedBy::Schedule { .. } => None,
+    };
+    if let Some(reason) = unwanted {
         return Err(reason);
     }
     let event = started_by.event(git_ref);
@@ -108,25 +126,38 @@ fn misfit(
         }
         GitRef::Tag(tag) if !when.tags.is_empty() => trigger::misfit("tag", tag, &when.tags),
         GitRef::Tag(tag) => Some(format!("it is for branches, `{tag}` is a tag")),
+        GitRef::PullRequest(number) => {
+            let wanted = branches_or_tags(when);
+            Some(format!(
+                "it is for {wanted}, pull request #{number} is none"
+            ))
+        }
         GitRef::Branch(name) | GitRef::Other(name) => {
-            let wanted = if when.branches.is_empty() {
-                "tags"
-            } else {
-                "branches"
-            };
+            let wanted = branches_or_tags(when);
             Some(format!("it is for {wanted}, `{name}` is none"))
         }
     };
     by_ref.or_else(|| match pushed {
         GitRef::Tag(_) => None,
-        GitRef::Branch(_) | GitRef::Other(_) => trigger::no_path(&when.paths, changed_paths),
+        GitRef::Branch(_) | GitRef::PullRequest(_) | GitRef::Other(_) => {
+            trigger::no_path(&when.paths, changed_paths)
+        }
     })
+}
+
+fn branches_or_tags(when: &When) -> &'static str {
+    if when.branches.is_empty() {
+        "tags"
+    } else {
+        "branches"
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::parse;
     use super::*;
+    use crate::pull_request::{PullRequest, Trust};
     use crate::spec::InputValues;
 
     const MAIN: &str = "refs/heads/main";
@@ -251,6 +282,30 @@ mod tests {
             let wanted = wanted_steps(&file, git_ref, &manual(), Some(&changed));
             assert_eq!(wanted, Ok(LeftOut::new()), "{git_ref}");
         }
+    }
+
+    #[test]
+    fn a_pull_request_is_of_no_branch_whatever_its_own_is_called() {
+        let pull_request = StartedBy::PullRequest(PullRequest {
+            number: 7,
+            base_ref: MAIN.into(),
+            head_branch: "main".into(),
+            trust: Trust::Trusted,
+        });
+        let text = "version: 1\nname: shop\ntrigger: { pull_request: { branches: [main], paths: [src/**] } }\n\
+                    steps:\n  one: { image: a, run: b }\n  publish: { image: a, run: b, when: { branches: [main] } }\n  \
+                    check: { image: a, run: b, when: { events: [pull_request], paths: [src/**] } }\n";
+        let file = parse("pipeline.yml", text).unwrap();
+        let (head, changed) = ("refs/pull/7/head", ["src/a".to_owned()]);
+        let left_out = wanted_steps(&file, head, &pull_request, Some(&changed)).unwrap();
+        let publish = StepName::parse("publish").unwrap();
+        let reason = "it is for branches, pull request #7 is none".to_owned();
+        assert_eq!(left_out, LeftOut::from([(publish, reason)]));
+        let other = ["docs/a".to_owned()];
+        assert!(wanted_steps(&file, head, &pull_request, Some(&other)).is_err());
+        // What the file says of pull requests is asked of these alone.
+        let left_out = wanted_steps(&file, MAIN, &StartedBy::Push, Some(&other)).unwrap();
+        assert_eq!(left_out.len(), 1, "{left_out:?}");
     }
 
     #[test]

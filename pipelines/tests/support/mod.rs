@@ -275,13 +275,14 @@ impl Stage {
         after.cloned().collect()
     }
 
-    /// What the file lets a push take the place of.
+    /// What a pull request, and where the file says so a push, takes the place of.
     fn superseded(&self, run: &RunId) -> BTreeSet<RunId> {
+        let own = &self.world.runs[run];
         let older = self.world.runs.values().filter(|other| {
             let is_older = other.id.number() < run.number();
-            is_older && other.state.can_be_cancelled()
+            is_older && other.git_ref == own.git_ref && other.state.can_be_cancelled()
         });
-        let asked = self.pipeline.concurrency.cancel_superseded;
+        let asked = self.pipeline.concurrency.cancel_superseded || own.pull_request().is_some();
         older.filter(|_| asked).map(|run| run.id.clone()).collect()
     }
 
@@ -301,6 +302,7 @@ impl Stage {
                     left_out: LeftOut::new(),
                     inputs: InputValues::new(),
                     newest_of_branch: false,
+                    base_file: None,
                     supersedes: self.superseded(run),
                     pipeline: self.pipeline.clone(),
                     message: format!("change {}", run.number()),

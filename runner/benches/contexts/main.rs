@@ -18,7 +18,7 @@ mod world;
 
 use client::docker_client;
 use peer::Peer;
-use roadstead_protocol::{ImageBuild, Outcome, Step, StepAction};
+use roadstead_protocol::{ImageBuild, Outcome, RegistryUse, Step, StepAction};
 use std::{
     collections::BTreeMap,
     fs,
@@ -103,6 +103,7 @@ async fn of_roadstead(peer: &Peer, base: &BaseImage, commit: &str, port: u16) ->
         target: None,
         args: BTreeMap::new(),
         secrets: vec![],
+        registry: RegistryUse::Push,
     };
     let build = Step {
         name: "build".into(),

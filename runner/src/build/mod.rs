@@ -28,7 +28,7 @@ use context::BuildContext;
 use door::{Calls, Door};
 use files::Moments;
 use progress::Progress;
-use roadstead_protocol::{BuiltImage, ImageBuild, RegistryCredentials};
+use roadstead_protocol::{BuiltImage, ImageBuild, RegistryCredentials, RegistryUse};
 use session::Offer;
 use sha2::{Digest, Sha256};
 use solve::{Order, Unbuilt};
@@ -43,6 +43,8 @@ use std::{
 pub(crate) enum BuildEnd {
     /// It is where it was to go: in the registry, or here.
     Built(BuiltImage),
+    /// It was built and is for nobody.
+    Forgotten,
     /// It is not, and the step ends.
     Ended(StepEnd),
 }
@@ -74,7 +76,7 @@ impl ImageBuilder {
         }
     }
 
-    /// Builds `image` from `input` and pushes it; without `logins` it stays here under
+    /// Builds `image` from `input` and pushes it, if it is for somebody; without `logins` it stays here under
     /// its repository and tag. `name` tells this build apart from every other one on this runner.
     ///
     /// # Errors
@@ -91,13 +93,20 @@ impl ImageBuilder {
     ) -> anyhow::Result<BuildEnd> {
         let tag = format!("{}:{}", self.engine.build_repository(), name.to_lowercase());
         let work = async {
-            let login = match logins {
-                Some(logins) => Some((logins.fetch(log).await?, logins)),
-                None => None,
+            let login = match (image.registry, logins) {
+                (RegistryUse::Push | RegistryUse::Pull, Some(logins)) => {
+                    Some((logins.fetch(log).await?, logins))
+                }
+                (RegistryUse::None, _) | (_, None) => None,
             };
             let known = login.as_ref().map(|(login, _)| login);
             if let Some(end) = self.build(image, input, &tag, known, log).await? {
                 return Ok(BuildEnd::Ended(end));
+            }
+            if !image.registry.is_push() {
+                let said = "a pull request's images are pushed nowhere: this one is forgotten";
+                log.line(said).await?;
+                return Ok(BuildEnd::Forgotten);
             }
             match login {
                 Some((login, logins)) => self.push(image, &tag, login, logins, log).await,
@@ -136,7 +145,14 @@ impl ImageBuilder {
         .await?;
         let opened = tokio::task::spawn_blocking({
             let (workspace, image) = (input.workspace.to_owned(), image.clone());
-            move || BuildContext::open(&workspace, &image.context, &image.dockerfile)
+            move || {
+                let context = BuildContext::open(&workspace, &image.context, &image.dockerfile)?;
+                match image.registry {
+                    RegistryUse::Push | RegistryUse::Pull => Ok(context),
+                    // Nobody's code that is trusted.
+                    RegistryUse::None => context.without_frontend(),
+                }
+            }
         })
         .await?;
         let named = |reason: &str| format!("image `{}`: {reason}", image.name);

@@ -7,7 +7,7 @@ use crate::{
         docker, eventually, free_port, unique,
     },
 };
-use roadstead_protocol::{ImageBuild, Outcome, Step, StepAction, StepState};
+use roadstead_protocol::{ImageBuild, Outcome, RegistryUse, Step, StepAction, StepState};
 use std::{collections::BTreeMap, fs};
 
 fn image(port: u16, repository: &str, tag: &str, dockerfile: &str) -> ImageBuild {
@@ -20,6 +20,7 @@ fn image(port: u16, repository: &str, tag: &str, dockerfile: &str) -> ImageBuild
         target: None,
         args: BTreeMap::from([("WORDS".into(), "from an argument".into())]),
         secrets: vec![],
+        registry: RegistryUse::Push,
     }
 }
 

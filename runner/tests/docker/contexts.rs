@@ -8,7 +8,7 @@ use crate::{
         credentials, run_step, unique,
     },
 };
-use roadstead_protocol::{ImageBuild, Outcome, Step, StepAction};
+use roadstead_protocol::{ImageBuild, Outcome, RegistryUse, Step, StepAction};
 use std::{
     collections::BTreeMap,
     fs,
@@ -60,6 +60,7 @@ fn image(port: u16, repository: &str, tag: &str, args: &[(&str, &str)]) -> Image
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect::<BTreeMap<_, _>>(),
         secrets: vec![],
+        registry: RegistryUse::Push,
     }
 }
 

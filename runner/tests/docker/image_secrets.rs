@@ -4,7 +4,9 @@ use crate::{
     peer::{Peer, Seen},
     world::{Registry, Repository, RunnerUnderTest, assignment, busybox, credentials, unique},
 };
-use roadstead_protocol::{ImageBuild, ImageSecret, Outcome, Secrets, Step, StepAction, StepState};
+use roadstead_protocol::{
+    ImageBuild, ImageSecret, Outcome, RegistryUse, Secrets, Step, StepAction, StepState,
+};
 use std::{
     collections::BTreeMap,
     io::{Cursor, Read},
@@ -35,6 +37,7 @@ fn step(port: u16, repository: &str, dockerfile: &str) -> Step {
         target: None,
         args: BTreeMap::new(),
         secrets: vec![secret("TOKEN"), secret("staging/KEY")],
+        registry: RegistryUse::Push,
     };
     Step {
         name: "build".into(),

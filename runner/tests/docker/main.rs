@@ -7,6 +7,7 @@ mod attempts;
 mod builds;
 mod client;
 mod contexts;
+mod forks;
 mod image_secrets;
 mod peer;
 mod recovery;

@@ -14,7 +14,8 @@ use crate::forge::Forge;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode};
-use roadstead_pipelines::commit_status::{Answer, Status};
+use roadstead_pipelines::commit_status::{Answer, CONTEXT, PULL_REQUEST_CONTEXT, Status};
+use roadstead_pipelines::git_ref::GitRef;
 use roadstead_pipelines::id::CommitSha;
 use serde_json::Value;
 use std::time::Duration;
@@ -32,12 +33,22 @@ const LONGEST_REASON: usize = 300;
 pub struct Told<'a> {
     /// The commit.
     pub commit: &'a CommitSha,
-    /// The branch or tag, `refs/heads/main`.
+    /// The branch, tag or pull request, `refs/heads/main`.
     pub git_ref: &'a str,
     /// The status.
     pub status: &'a Status,
     /// Where people read more.
     pub page: &'a str,
+}
+
+impl Told<'_> {
+    /// The name that the status goes by.
+    fn context(&self) -> &'static str {
+        match GitRef::of(self.git_ref) {
+            GitRef::PullRequest(_) => PULL_REQUEST_CONTEXT,
+            GitRef::Branch(_) | GitRef::Tag(_) | GitRef::Other(_) => CONTEXT,
+        }
+    }
 }
 
 /// What is sent to a forge.

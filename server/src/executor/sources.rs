@@ -7,7 +7,7 @@ use crate::store::RunsBefore;
 use roadstead_pipelines::authorship::Authorship;
 use roadstead_pipelines::fact::{RunFact, SourcesRead};
 use roadstead_pipelines::git_ref::{GitRef, skip_marker};
-use roadstead_pipelines::id::{ReleaseId, RunId};
+use roadstead_pipelines::id::{CommitSha, ReleaseId, RunId};
 use roadstead_pipelines::release::{TaskDefinitions, Variables};
 use roadstead_pipelines::report::Failure;
 use roadstead_pipelines::run::{Run, RunState};
@@ -56,7 +56,19 @@ impl Executor {
         if let Some(failure) = self.strayed(&run, remote).await? {
             return Ok(Outcome::run_refused(&run.id, failure));
         }
-        let pipeline = match self.pipeline(&run).await? {
+        let base = match run.pull_request() {
+            Some(pull_request) => Some(self.base_of(&run, remote, pull_request).await?),
+            None => None,
+        };
+        let (base_file, base) = match base.transpose() {
+            Ok(Some(base)) if !run.trust().is_trusted() => {
+                (Some(self.base_file(&run, &base).await?), Some(base))
+            }
+            Ok(base) => (None, base),
+            Err(failure) => return Ok(Outcome::run_refused(&run.id, failure)),
+        };
+        let file_at = base_file.as_ref().map_or(&run.commit, |file| &file.commit);
+        let pipeline = match self.pipeline(&run, file_at).await? {
             Ok(pipeline) => pipeline,
             Err(failure) => return Ok(Outcome::run_refused(&run.id, failure)),
         };
@@ -68,7 +80,7 @@ impl Executor {
         let before = self.store.runs_before(&run, commits).await?;
         // Of a commit that was read before it is known already, and whoever names one may name an old one.
         let newest_of_branch = !before.file_read && !names_commit(&run);
-        let (skip, left_out) = match self.wanted(&run, &pipeline, &before).await? {
+        let (skip, left_out) = match self.wanted(&run, &pipeline, &before, base.as_ref()).await? {
             Ok(left_out) => (None, left_out),
             Err(reason) => (Some(reason), LeftOut::new()),
         };
@@ -77,7 +89,8 @@ impl Executor {
             Some(_) => BTreeSet::new(),
         };
         let (mut variables, mut task_definitions) = <(Variables, TaskDefinitions)>::default();
-        if skip.is_none() {
+        // What is for deployments alone is not read of code that is never deployed, and that anybody may have written.
+        if skip.is_none() && run.trust().is_trusted() {
             match self.variables(&run, &pipeline).await? {
                 Ok(read) => variables = read,
                 Err(failure) => return Ok(Outcome::run_refused(&run.id, failure)),
@@ -96,6 +109,7 @@ impl Executor {
             variables,
             task_definitions,
             supersedes,
+            base_file,
             skip,
             left_out,
             inputs,
@@ -126,16 +140,21 @@ impl Executor {
     }
 
     async fn text(&self, run: &Run, path: &str) -> Read<String> {
+        self.text_at(run, &run.commit, path).await
+    }
+
+    async fn text_at(&self, run: &Run, commit: &CommitSha, path: &str) -> Read<String> {
         let bytes = self
             .sources
-            .read_blob(&run.project, &run.commit, path, LARGEST_FILE)
+            .read_blob(&run.project, commit, path, LARGEST_FILE)
             .await?;
         let text = String::from_utf8(bytes);
         Ok(text.map_err(|_| Failure::failed(format!("{path} is not UTF-8 text"))))
     }
 
-    async fn pipeline(&self, run: &Run) -> Read<Pipeline> {
-        let text = match self.text(run, FILE_NAME).await {
+    /// The file of a run, as it is at `commit`.
+    async fn pipeline(&self, run: &Run, commit: &CommitSha) -> Read<Pipeline> {
+        let text = match self.text_at(run, commit, FILE_NAME).await {
             Ok(Ok(text)) => text,
             Ok(Err(failure)) => return Ok(Err(failure)),
             Err(SourcesError::NoFile { path, commit }) => {
@@ -218,10 +237,10 @@ impl Executor {
         Ok(Ok(all))
     }
 
-    /// The runs before that a run takes the place of, if its file says so: those that still build, but for
+    /// The runs before that a run takes the place of, if its file says so or it is of a pull request: those that still build, but for
     /// what comes after its own commit, as when a webhook comes late, and for what the branch stands at, as
-    /// when it tells of a commit that was overwritten since. One that no push started takes no place, nor does
-    /// one that a person asked for again.
+    /// when it tells of a commit that was overwritten since. One that its forge did not tell of takes no place,
+    /// nor does one that a person asked for again.
     async fn superseded(
         &self,
         run: &Run,
@@ -229,8 +248,9 @@ impl Executor {
         pipeline: &Pipeline,
         before: RunsBefore,
     ) -> Result<BTreeSet<RunId>, super::Interrupted> {
-        let by_hand = before.same_commit || !run.started_by.is_push();
-        if !pipeline.concurrency.cancel_superseded || by_hand {
+        let by_hand = before.same_commit || !run.started_by.is_told_by_forge();
+        let cancels = pipeline.concurrency.cancel_superseded || run.pull_request().is_some();
+        if !cancels || by_hand {
             return Ok(BTreeSet::new());
         }
         let mut building = before.building;
@@ -293,8 +313,9 @@ impl Executor {
         run: &Run,
         pipeline: &Pipeline,
         before: &RunsBefore,
+        base: Option<&CommitSha>,
     ) -> Result<Result<LeftOut, String>, super::Interrupted> {
-        let is_wish = before.same_commit || !run.started_by.is_push();
+        let is_wish = before.same_commit || !run.started_by.is_told_by_forge();
         let message = self.sources.read_message(&run.project, &run.commit).await?;
         if let Some(marker) = skip_marker(&run.git_ref, &message)
             && !is_wish
@@ -303,13 +324,15 @@ impl Executor {
         }
         // What a run changed that failed or was cancelled is not checked yet, so it counts again. `None`,
         // which counts as everything, when nothing is known to be checked.
-        let changed = match &before.last_succeeded {
-            Some(base) if !is_wish => {
+        let changed = match (base, &before.last_succeeded) {
+            _ if is_wish => None,
+            (Some(base), _) => self.changed_since(run, base).await?,
+            (None, Some(base)) => {
                 self.sources
                     .changed_paths(&run.project, base, &run.commit)
                     .await?
             }
-            Some(_) | None => None,
+            (None, None) => None,
         };
         let (git_ref, started_by) = (&run.git_ref, &run.started_by);
         Ok(wanted_steps(
@@ -324,7 +347,7 @@ impl Executor {
 /// Whether whoever started the run named a commit.
 fn names_commit(run: &Run) -> bool {
     match run.started_by {
-        StartedBy::Push | StartedBy::Schedule { .. } => false,
+        StartedBy::Push | StartedBy::PullRequest(_) | StartedBy::Schedule { .. } => false,
         StartedBy::Manual { commit_named, .. } => commit_named,
     }
 }
@@ -333,7 +356,9 @@ fn names_commit(run: &Run) -> bool {
 fn inputs(run: &Run, pipeline: &Pipeline) -> Result<InputValues, Failure> {
     let declared = &pipeline.trigger.inputs;
     match &run.started_by {
-        StartedBy::Push | StartedBy::Schedule { .. } => Ok(untold_inputs(declared)),
+        StartedBy::Push | StartedBy::PullRequest(_) | StartedBy::Schedule { .. } => {
+            Ok(untold_inputs(declared))
+        }
         StartedBy::Manual { inputs, .. } => told_inputs(declared, inputs).map_err(|wrong| {
             let message = format!(
                 "the run's inputs do not fit {FILE_NAME}: {}",

@@ -8,7 +8,7 @@ use crate::store::{Accepted, Asked, NewDelivery, NewRun, Recorded, Redelivery};
 use roadstead_pipelines::action::{self, Actor, Refusal};
 use roadstead_pipelines::fact::Change;
 use roadstead_pipelines::id::{
-    DeploymentId, EnvironmentName, Place, ProjectName, ReleaseId, RunId, ServiceName,
+    CommitSha, DeploymentId, EnvironmentName, Place, ProjectName, ReleaseId, RunId, ServiceName,
 };
 use roadstead_pipelines::world::World;
 
@@ -152,6 +152,26 @@ pub async fn on_place(
 pub async fn cancel_run(app: &App, actor: &Actor, run: &RunId) -> Result<Recorded, HttpError> {
     record(app, &run.project(), actor, |world| {
         action::cancel_run(world, run, actor)
+    })
+    .await
+}
+
+/// Lets untrusted code run: this run, of the commit that the actor looked at.
+///
+/// # Errors
+/// 400 when that is no commit; 409 when the run waits for no approval or is of another commit.
+pub async fn approve_run(
+    app: &App,
+    actor: &Actor,
+    run: &RunId,
+    commit: &str,
+) -> Result<Recorded, HttpError> {
+    let commit = CommitSha::parse(commit).ok_or_else(|| {
+        let message = "say which commit you have looked at: `commit`, all 40 hexadecimal digits";
+        HttpError::bad_request(message)
+    })?;
+    record(app, &run.project(), actor, |world| {
+        action::approve_run(world, run, &commit, actor)
     })
     .await
 }

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod audit;
+mod pull_requests;
 mod secrets;
 mod users;
 
@@ -20,6 +21,7 @@ use roadstead_pipelines::deployment::Deployment;
 use roadstead_pipelines::gate::{self, GateVerdict};
 use roadstead_pipelines::id::ProjectName;
 use roadstead_pipelines::planner;
+use roadstead_pipelines::pull_request::PullRequest;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -51,6 +53,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
             )
             .route("/runs/{run}/cancel", web::post().to(cancel_run))
             .route("/runs/{run}/retry", web::post().to(retry_run))
+            .configure(pull_requests::configure)
             .route("/deployments/{deployment}", web::get().to(deployment))
             .route(
                 "/deployments/{deployment}/cancel",
@@ -142,7 +145,9 @@ async fn runs(
         .map(|line| {
             json!({
                 "id": line.id, "commit": line.commit, "git_ref": line.git_ref,
-                "started_by": line.started_by, "message": line.message, "author": line.author,
+                "started_by": line.started_by,
+                "pull_request": line.started_by.pull_request().map(PullRequest::title),
+                "message": line.message, "author": line.author,
                 "created_at": line.created_at, "ended_at": line.ended_at,
                 "state": jobs::state(&line.state),
             })
@@ -214,6 +219,7 @@ async fn run(
     } = detail;
     let mut told = json!(run);
     told["state"] = jobs::state(&run.state);
+    told["pull_request"] = json!(run.pull_request().map(PullRequest::title));
     let tests = app.store.list_tests(&id, &shown).await?;
     let tests: Vec<_> = tests
         .iter()

@@ -342,7 +342,14 @@ async fn registry_credentials(
     app: web::Data<App>,
     own: OwnAttempt,
 ) -> Result<HttpResponse, HttpError> {
-    own.live(None)?;
+    let own = own.live(None)?;
+    if !own.run.trust().is_trusted() {
+        let message = format!(
+            "{} is of a fork, which gets no login for the registry",
+            own.run.id
+        );
+        return Err(HttpError::new(StatusCode::FORBIDDEN, message));
+    }
     let credentials = app.registry.push_credentials().await.map_err(|error| {
         let message = format!("no registry credentials now: {error}");
         HttpError::new(StatusCode::SERVICE_UNAVAILABLE, message)

@@ -11,7 +11,7 @@ use roadstead_pipelines::action::Actor;
 use roadstead_pipelines::id::{EnvironmentName, ProjectName};
 use roadstead_pipelines::job::Job;
 use roadstead_pipelines::run::Run;
-use roadstead_pipelines::secret::{SecretName, SecretRef, check_value, withheld};
+use roadstead_pipelines::secret::{SecretName, SecretRef, check_value, withheld_from};
 use roadstead_pipelines::spec::{StepAction, check_pattern};
 use roadstead_protocol as wire;
 use std::collections::{BTreeSet, HashMap};
@@ -195,7 +195,7 @@ async fn of_job(app: &App, (run, job): (&Run, &Job)) -> Result<wire::Secrets, Ht
         let found = stored.iter().find(|stored| stored.line.secret == *secret);
         let why = match found {
             None => Some(format!("`{project}` has none of that name")),
-            Some(found) => withheld(&found.line.branches, &run.git_ref),
+            Some(found) => withheld_from(run, &found.line.branches),
         };
         let name = secret.to_string();
         match (found, why) {

@@ -6,10 +6,10 @@ use super::events::Line;
 use super::schema::deliveries;
 use super::{
     Accepted, Decision, Delivery, GAP_FILLER, NewDelivery, Redelivery, Result, Store, StoreError,
-    audit, heads, lane, runs,
+    audit, heads, lane, pull_requests, runs,
 };
 use diesel::prelude::*;
-use roadstead_pipelines::id::{ProjectName, RunId};
+use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
 use roadstead_pipelines::started_by::StartedBy;
 use serde_json::{Value, json};
 
@@ -70,15 +70,23 @@ fn read(record: Record) -> Result<Delivery> {
 
 /// The same push, whoever tells of it and however often. A person who redelivers wants it again.
 fn semantic_key(new: &NewDelivery) -> Option<String> {
-    match (&new.decision, &new.redelivery) {
-        (Decision::Build { git_ref, commit }, None) => Some(heads::semantic_key(
-            &new.project,
+    if new.redelivery.is_some() {
+        return None;
+    }
+    let (git_ref, commit, event) = match &new.decision {
+        Decision::Build { git_ref, commit } => (git_ref, commit, new.event.clone()),
+        Decision::BuildPullRequest {
             git_ref,
             commit,
-            &new.event,
-        )),
-        _ => None,
-    }
+            occasion,
+            ..
+        } => match occasion {
+            Some(occasion) => (git_ref, commit, format!("{} {occasion}", new.event)),
+            None => (git_ref, commit, new.event.clone()),
+        },
+        Decision::ClosePullRequest { .. } | Decision::Ignore { .. } => return None,
+    };
+    Some(heads::semantic_key(&new.project, git_ref, commit, &event))
 }
 
 /// What is stored of the decision.
@@ -109,6 +117,28 @@ fn tell_again(connection: &mut AnyConnection, new: &NewDelivery, again: &Redeliv
         detail: &json!({ "delivery": again.of }),
     };
     audit::append(connection, &line)
+}
+
+/// Makes the run that a delivery asks for.
+fn made(
+    connection: &mut AnyConnection,
+    new: &NewDelivery,
+    what: (&CommitSha, &str, &StartedBy),
+    semantic_key: Option<String>,
+) -> Result<(Accepted, Outcome)> {
+    let actor = match &new.redelivery {
+        Some(again) => again.by.clone(),
+        None if new.forge == GAP_FILLER => GAP_FILLER.to_owned(),
+        None => format!("{} webhook", new.forge),
+    };
+    let run = runs::create(connection, &new.project, what, &actor, new.received_at)?;
+    let outcome = Outcome {
+        decision: "built",
+        reason: String::new(),
+        semantic_key,
+        run: Some(run.clone()),
+    };
+    Ok((Accepted::Run(run), outcome))
 }
 
 fn accept(connection: &mut AnyConnection, new: &NewDelivery) -> Result<Accepted> {
@@ -148,7 +178,17 @@ fn accept(connection: &mut AnyConnection, new: &NewDelivery) -> Result<Accepted>
             };
             (Accepted::Ignored, outcome)
         }
-        (Decision::Build { .. }, Some(run)) => {
+        (Decision::ClosePullRequest { git_ref, number }, _) => {
+            let reason = pull_requests::close(connection, new, git_ref, *number)?;
+            let outcome = Outcome {
+                decision: "closed",
+                reason,
+                semantic_key: None,
+                run: None,
+            };
+            (Accepted::Ignored, outcome)
+        }
+        (Decision::Build { .. } | Decision::BuildPullRequest { .. }, Some(run)) => {
             let outcome = Outcome {
                 decision: "duplicate",
                 reason: "this push was delivered before".into(),
@@ -157,26 +197,28 @@ fn accept(connection: &mut AnyConnection, new: &NewDelivery) -> Result<Accepted>
             };
             (Accepted::Duplicate { run }, outcome)
         }
-        (Decision::Build { git_ref, commit }, None) => {
-            let actor = match &new.redelivery {
-                Some(again) => again.by.clone(),
-                None if new.forge == GAP_FILLER => GAP_FILLER.to_owned(),
-                None => format!("{} webhook", new.forge),
-            };
-            let run = runs::create(
+        (Decision::Build { git_ref, commit }, None) => made(
+            connection,
+            new,
+            (commit, git_ref, &StartedBy::Push),
+            semantic_key,
+        )?,
+        (
+            Decision::BuildPullRequest {
+                git_ref,
+                commit,
+                pull_request,
+                ..
+            },
+            None,
+        ) => {
+            let started_by = StartedBy::PullRequest(pull_request.clone());
+            made(
                 connection,
-                &new.project,
-                (commit, git_ref.as_str(), &StartedBy::Push),
-                &actor,
-                new.received_at,
-            )?;
-            let outcome = Outcome {
-                decision: "built",
-                reason: String::new(),
+                new,
+                (commit, git_ref, &started_by),
                 semantic_key,
-                run: Some(run.clone()),
-            };
-            (Accepted::Run(run), outcome)
+            )?
         }
     };
     diesel::insert_into(deliveries::table)

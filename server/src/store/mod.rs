@@ -31,6 +31,7 @@ mod lane;
 mod migrate;
 mod pending;
 mod projects;
+mod pull_requests;
 mod releases;
 mod retention;
 mod runners;

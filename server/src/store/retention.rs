@@ -104,8 +104,12 @@ fn pin_of(
         .filter(runs::number.gt(run.number))
         .count();
     let newer: i64 = newer_of_ref.get_result(connection)?;
-    // Nobody compares tags, of which there may be many.
-    if newer == 0 && !GitRef::of(&run.git_ref).is_tag() {
+    // Nobody compares tags and pull requests, of which there may be many.
+    let is_compared = match GitRef::of(&run.git_ref) {
+        GitRef::Branch(_) | GitRef::Other(_) => true,
+        GitRef::Tag(_) | GitRef::PullRequest(_) => false,
+    };
+    if newer == 0 && is_compared {
         return Ok((Some(Pin::NewestOfItsRef), None));
     }
     let made: Option<(String, i64)> = releases::table

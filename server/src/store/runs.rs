@@ -11,7 +11,9 @@ use super::{
 use diesel::prelude::*;
 use jiff::Timestamp;
 use roadstead_pipelines::fact::RunFact;
+use roadstead_pipelines::git_ref::GitRef;
 use roadstead_pipelines::id::{CommitSha, JobName, ProjectName, RunId};
+use roadstead_pipelines::pull_request::{BaseFile, RunApproval};
 use roadstead_pipelines::release::TaskDefinitions;
 use roadstead_pipelines::run::{BUILDING, CONFIRMED, CONFIRMING, Run, RunState, SUCCEEDED};
 use roadstead_pipelines::spec::{InputValues, LeftOut, Trigger};
@@ -58,12 +60,17 @@ struct Decided {
     supersedes: BTreeSet<RunId>,
     #[serde(skip_serializing_if = "TaskDefinitions::is_empty")]
     task_definitions: TaskDefinitions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_file: Option<BaseFile>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<RunApproval>,
 }
 
 /// When a run was over.
 fn ended_at(state: &RunState) -> Option<Timestamp> {
     match state {
         RunState::Fetching
+        | RunState::WaitingForApproval { .. }
         | RunState::Preparing
         | RunState::Building { .. }
         | RunState::Cancelling { .. }
@@ -101,6 +108,8 @@ impl Record {
                 left_out: run.left_out.clone(),
                 supersedes: run.supersedes.clone(),
                 task_definitions: run.task_definitions.clone(),
+                base_file: run.base_file.clone(),
+                approval: run.approval.clone(),
             })?,
         })
     }
@@ -129,6 +138,8 @@ impl Record {
             left_out: decided.left_out,
             supersedes: decided.supersedes,
             task_definitions: decided.task_definitions,
+            base_file: decided.base_file,
+            approval: decided.approval,
             repositories: row.json("repositories", &self.repositories)?,
             state: row.json("state", &self.state)?,
             git_ref: self.git_ref,
@@ -193,10 +204,10 @@ pub(super) fn save(
     Ok(())
 }
 
-/// Whether a push started a run.
-fn by_push(id: &str, decided: &str) -> Result<bool> {
+/// Whether a push or a pull request started a run. Of one ref there are only runs of the one or of the other.
+fn told_by_forge(id: &str, decided: &str) -> Result<bool> {
     let decided: Decided = Row("run", id).json("decided", decided)?;
-    Ok(decided.started_by.is_push())
+    Ok(decided.started_by.is_told_by_forge())
 }
 
 /// Makes a run with the next number, and its event.
@@ -310,7 +321,7 @@ impl RunDetail {
 
 impl Store {
     /// Commits, and the refs that they were pushed to, of runs that have a runner or had one and are not over: each
-    /// may be released next.
+    /// may be released next. Those of pull requests are not among them.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]; [`StoreError::Data`].
@@ -326,7 +337,10 @@ impl Store {
                 .filter(runs::word.eq_any([BUILDING, CONFIRMING, CONFIRMED]))
                 .select((runs::id, runs::commit_sha, runs::git_ref))
                 .load(c)?;
-            let read = found.into_iter().map(|(id, commit, git_ref)| {
+            let released = found
+                .into_iter()
+                .filter(|(_, _, git_ref)| !matches!(GitRef::of(git_ref), GitRef::PullRequest(_)));
+            let read = released.map(|(id, commit, git_ref)| {
                 Ok((Row("run", &id).word("commit_sha", &commit)?, git_ref))
             });
             read.collect()
@@ -415,7 +429,7 @@ impl Store {
             let file_read = known.is_some() && of_commit.iter().any(|(.., read)| *read);
             let mut same_commit = false;
             for (id, decided, _) in &of_commit {
-                same_commit |= by_push(id, decided)?;
+                same_commit |= told_by_forge(id, decided)?;
             }
             let succeeded: Vec<(String, String, String)> = before()
                 .filter(runs::word.eq(SUCCEEDED))
@@ -425,7 +439,7 @@ impl Store {
                 .load(c)?;
             let mut last_succeeded = None;
             for (id, decided, commit) in &succeeded {
-                if by_push(id, decided)? {
+                if told_by_forge(id, decided)? {
                     last_succeeded = Some(Row("run", id).word("commit_sha", commit)?);
                     break;
                 }
@@ -438,7 +452,7 @@ impl Store {
             for (id, decided, commit, state) in open {
                 let row = Row("run", &id);
                 let state: RunState = row.json("state", &state)?;
-                if state.can_be_cancelled() && by_push(&id, &decided)? {
+                if state.can_be_cancelled() && told_by_forge(&id, &decided)? {
                     building.insert(row.word("id", &id)?, row.word("commit_sha", &commit)?);
                 }
             }

@@ -22,13 +22,16 @@ pub struct DueStatus {
     pub project: ProjectName,
     /// The commit.
     pub commit: CommitSha,
-    /// The branch or tag whose status it is at the forge, `refs/heads/main`; that of the run.
+    /// The branch, tag or pull request whose status it is at the forge, `refs/heads/main`; that of the run.
     pub git_ref: String,
     /// What is told.
     pub telling: Telling,
-    /// The row's own ref: empty where the forge keeps none apart.
+    /// The row's own ref: empty or [`PULL_REQUESTS`] where the forge keeps none apart.
     slot: String,
 }
+
+/// The own ref of rows of pull requests, where the forge keeps none apart.
+const PULL_REQUESTS: &str = "pull requests";
 
 /// What names a row.
 type Key<'a> = (&'a str, &'a str, &'a str);
@@ -85,6 +88,9 @@ pub(super) fn note(connection: &mut AnyConnection, run: &Run, now: Timestamp) ->
     };
     let slot = if forge.keeps_refs_apart() {
         run.git_ref.as_str()
+    } else if run.pull_request().is_some() {
+        // Shown beside that of the commit's branch, under a name of its own.
+        PULL_REQUESTS
     } else {
         ""
     };

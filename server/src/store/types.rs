@@ -14,6 +14,7 @@ use roadstead_pipelines::fact::Change;
 use roadstead_pipelines::id::{
     CommitSha, DeploymentId, EnvironmentName, Place, ProjectName, ReleaseId, RunId, ServiceName,
 };
+use roadstead_pipelines::pull_request::PullRequest;
 use roadstead_pipelines::release::Release;
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_pipelines::schedule::Standing;
@@ -83,6 +84,24 @@ pub enum Decision {
         /// The commit.
         commit: CommitSha,
     },
+    /// A run of a pull request's newest commit.
+    BuildPullRequest {
+        /// Where the project's repository keeps that commit, `refs/pull/7/head`.
+        git_ref: String,
+        /// The commit.
+        commit: CommitSha,
+        /// The pull request.
+        pull_request: PullRequest,
+        /// What tells this call from an earlier one of the same commit that started a run, too: when it was opened again.
+        occasion: Option<String>,
+    },
+    /// Runs of a pull request that wait are not wanted any more.
+    ClosePullRequest {
+        /// Where its commits were.
+        git_ref: String,
+        /// Its number.
+        number: u64,
+    },
     /// Nothing.
     Ignore {
         /// Why.
@@ -136,7 +155,7 @@ pub enum Accepted {
         /// The run of the earlier one, if it made one.
         run: Option<RunId>,
     },
-    /// Stored with its reason.
+    /// Stored with its reason; what waited for a pull request that was closed is cancelled.
     Ignored,
 }
 
@@ -155,7 +174,7 @@ pub struct Delivery {
     pub event: String,
     /// When it came.
     pub received_at: Timestamp,
-    /// `built`, `ignored` or `duplicate`.
+    /// `built`, `closed`, `ignored` or `duplicate`.
     pub decision: String,
     /// Why, for a person; empty when a run was made.
     pub reason: String,
@@ -237,13 +256,13 @@ pub struct RunLine {
 /// What came of the runs before a run on its branch or tag.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunsBefore {
-    /// Whether a push of the same commit started one of them: then a person asked for this one.
+    /// Whether its forge told of one of them of the same commit: then a person asked for this one.
     pub same_commit: bool,
     /// Whether one of them was of the same commit and read its file, and it is known what the branch's newest says.
     pub file_read: bool,
-    /// The commit of the newest that a push started and that succeeded.
+    /// The commit of the newest that its forge told of and that succeeded.
     pub last_succeeded: Option<CommitSha>,
-    /// Those that a push started and that can be cancelled, with their commits, which may be annotated tags.
+    /// Those that its forge told of and that can be cancelled, with their commits, which may be annotated tags.
     pub building: BTreeMap<RunId, CommitSha>,
 }
 

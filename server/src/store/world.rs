@@ -10,7 +10,7 @@ use roadstead_pipelines::deployment::{DeploymentState, Kind, TakenBackBy};
 use roadstead_pipelines::id::{DeploymentId, Place, ProjectName, ReleaseId, RunId};
 use roadstead_pipelines::observation::PlaceStatus;
 use roadstead_pipelines::planner::MOST_FETCHING;
-use roadstead_pipelines::run::{BUILDING, FETCHING, QUEUED, Run, RunState};
+use roadstead_pipelines::run::{BUILDING, FETCHING, QUEUED, Run, RunState, WAITING_FOR_APPROVAL};
 use roadstead_pipelines::spec::{Pipeline, Role};
 use roadstead_pipelines::world::{Approval, Hold, PlaceState, World};
 use serde_json::Value;
@@ -29,8 +29,8 @@ const MOST_AUTHORSHIP: i64 = 2_000;
 pub(super) enum OpenRuns {
     /// All: pages tell what each of them waits for, and a button may be meant for any.
     All,
-    /// Those that a plan can move: neither those that wait for a runner or are with one, unless one that was just read
-    /// takes their place, nor those that wait until older ones have had their sources read. Neither a flood of
+    /// Those that a plan can move: neither those that wait for a runner or are with one, or for somebody to let them run,
+    /// unless one that was just read takes their place, nor those that wait until older ones have had their sources read. Neither a flood of
     /// pushes nor thousands of jobs under way cost a plan rows then.
     Movable,
 }
@@ -46,7 +46,7 @@ fn open_runs(
     let records: Vec<run_rows::Record> = match which {
         OpenRuns::All => open.load(connection)?,
         OpenRuns::Movable => {
-            let waiting = [FETCHING, QUEUED, BUILDING];
+            let waiting = [FETCHING, QUEUED, BUILDING, WAITING_FOR_APPROVAL];
             let mut movable: Vec<run_rows::Record> =
                 open.filter(runs::word.ne_all(waiting)).load(connection)?;
             let first: Vec<run_rows::Record> = open
@@ -55,6 +55,13 @@ fn open_runs(
                 .limit(MOST_FETCHING as i64)
                 .load(connection)?;
             movable.extend(first);
+            // Each is planned for once after its file was read, as it may take the place of others.
+            let newest: Vec<run_rows::Record> = open
+                .filter(runs::word.eq(WAITING_FOR_APPROVAL))
+                .order(runs::number.desc())
+                .limit(MOST_FETCHING as i64)
+                .load(connection)?;
+            movable.extend(newest);
             movable
         }
     };
@@ -65,14 +72,17 @@ fn open_runs(
     };
     let mut found = read(records)?;
     // Every run that is built is planned for once between its file and the queue.
-    let just_read = found
-        .values()
-        .filter(|run| run.state == RunState::Preparing);
+    let just_read = found.values().filter(|run| {
+        matches!(
+            run.state,
+            RunState::Preparing | RunState::WaitingForApproval { .. }
+        )
+    });
     let superseded: Vec<String> = just_read
         .flat_map(|run| run.supersedes.iter().map(ToString::to_string))
         .collect();
     if !superseded.is_empty() {
-        let older = open.filter(runs::word.eq_any([QUEUED, BUILDING]));
+        let older = open.filter(runs::word.eq_any([QUEUED, BUILDING, WAITING_FOR_APPROVAL]));
         found.extend(read(
             older.filter(runs::id.eq_any(superseded)).load(connection)?,
         )?);
@@ -424,8 +434,8 @@ impl Store {
         self.read(move |c| load(c, &project, OpenRuns::All)).await
     }
 
-    /// As [`Self::load_world`], without the runs that no plan can move: those that wait for a runner or are with one, or
-    /// wait for older ones to have their sources read. A plan made from it has the same changes and effects, but
+    /// As [`Self::load_world`], without the runs that no plan can move: those that wait for a runner or are with one, for
+    /// somebody to let them run, or wait for older ones to have their sources read. A plan made from it has the same changes and effects, but
     /// does not tell what those runs wait for.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ mod logs_away;
 mod pages;
 mod people;
 mod polls;
+mod pull_requests;
 mod recorded;
 mod roles;
 mod secrets;

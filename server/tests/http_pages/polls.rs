@@ -97,6 +97,7 @@ pub(crate) async fn queued(site: &Site, number: u64, step: &str) -> RunId {
         left_out: LeftOut::new(),
         inputs: InputValues::new(),
         newest_of_branch: true,
+        base_file: None,
         supersedes: BTreeSet::new(),
     };
     let commit = crate::story::commit(number);

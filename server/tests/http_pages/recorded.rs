@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Where npm has put the payloads that the lockfile in `tests/recorded` names.
-fn recorded() -> PathBuf {
+pub(crate) fn recorded() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("recorded");
     std::fs::create_dir_all(&folder).unwrap();

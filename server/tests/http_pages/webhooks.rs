@@ -30,7 +30,7 @@ async fn send(site: &Site, body: &str, headers: &[(&str, &str)]) -> Response {
     request.body(body.to_owned()).send().await.unwrap()
 }
 
-async fn signed(site: &Site, body: &str, event: &str, id: &str) -> Response {
+pub(crate) async fn signed(site: &Site, body: &str, event: &str, id: &str) -> Response {
     let signature = signature(body);
     let headers = [
         ("x-hub-signature-256", signature.as_str()),

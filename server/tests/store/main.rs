@@ -17,6 +17,7 @@ mod jobs;
 mod people;
 #[path = "../support/psql.rs"]
 mod psql;
+mod pull_requests;
 mod retention;
 mod schedules;
 mod secrets;

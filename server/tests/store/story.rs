@@ -292,6 +292,7 @@ fn read_of(pipeline: Pipeline) -> SourcesRead {
         left_out: LeftOut::new(),
         inputs: InputValues::new(),
         newest_of_branch: true,
+        base_file: None,
         supersedes: BTreeSet::new(),
         pipeline,
         message: "Change the sails".into(),

@@ -19,6 +19,8 @@ pub struct RunPage {
     pub run: RunSummary,
     /// What it was given, by the names of the file's inputs.
     pub inputs: Vec<RunInput>,
+    /// What is to be known of a pull request's run: whose pipeline file it has, who let it run.
+    pub notes: Vec<String>,
     /// What it waits for, when nothing of it is moving.
     pub waiting: Option<Waiting>,
     /// Why its forge does not show how it went, when it could not be told.
@@ -39,6 +41,8 @@ pub struct RunPage {
     pub release: Option<Release>,
     /// Deployments of that release.
     pub deployments: Vec<DeploymentSummary>,
+    /// Whether the viewer may let untrusted code run; absent when it does not wait for that.
+    pub approve: Permission,
     /// Whether the viewer may cancel.
     pub cancel: Permission,
     /// Whether the viewer may run the failed jobs again.

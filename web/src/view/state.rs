@@ -91,6 +91,8 @@ states! {
     RunState {
         /// No runner has taken any of its jobs yet.
         Queued => Quiet, "clock", "queued";
+        /// Untrusted code that nobody has let run yet.
+        Unapproved => Warn, "person", "waiting for approval";
         /// At least one job runs.
         Running => Busy, "spin", "running";
         /// Asked to stop; the runner has not confirmed yet.
@@ -240,6 +242,8 @@ states! {
         Pending => Busy, "clock", "pending";
         /// Started a run.
         Run => Good, "check", "started a run";
+        /// Told of the end of a pull request.
+        Closed => Quiet, "ban", "closed";
         /// Understood, and nothing was to be done; the reason says why.
         Ignored => Quiet, "dash", "ignored";
         /// The same push was seen before.

@@ -3,6 +3,7 @@
 
 pub(crate) mod operations;
 pub(crate) mod people;
+mod pull_requests;
 pub(crate) mod releases;
 pub(crate) mod runs;
 pub(crate) mod secrets;
@@ -24,6 +25,7 @@ pub(crate) fn pages() -> Vec<(&'static str, String)> {
         ("run-failed", render(&runs::run_failed())),
         ("run-running", render(&runs::run_running())),
         ("run-broken-file", render(&runs::run_broken_file())),
+        ("run-unapproved", render(&pull_requests::run_unapproved())),
         (
             "deployment-rolled-back",
             render(&releases::deployment_rolled_back()),

@@ -300,6 +300,7 @@ pub(crate) fn run_failed() -> RunPage {
         frame: frame(),
         run,
         inputs: Vec::new(),
+        notes: Vec::new(),
         waiting: None,
         untold: Some(Untold {
             reason: "the forge answered 401: the token is wrong, or has expired (it said: Bad credentials)".into(),
@@ -361,6 +362,7 @@ pub(crate) fn run_failed() -> RunPage {
         },
         release: None,
         deployments: Vec::new(),
+        approve: Permission::Absent,
         cancel: Permission::Absent,
         retry: Permission::Allowed,
     }
@@ -409,6 +411,7 @@ pub(crate) fn run_running() -> RunPage {
                 value: "far".into(),
             },
         ],
+        notes: Vec::new(),
         waiting: None,
         untold: None,
         diagnostics: Vec::new(),
@@ -465,6 +468,7 @@ pub(crate) fn run_running() -> RunPage {
             }],
         }),
         deployments: deployments(),
+        approve: Permission::Absent,
         cancel: Permission::Allowed,
         retry: Permission::Absent,
     }
@@ -477,6 +481,7 @@ pub(crate) fn run_broken_file() -> RunPage {
         frame: frame(),
         run,
         inputs: Vec::new(),
+        notes: Vec::new(),
         waiting: Some(Waiting {
             what: "run #43".into(),
             reason: "a corrected .roadstead/pipeline.yml".into(),
@@ -508,6 +513,7 @@ pub(crate) fn run_broken_file() -> RunPage {
         artifacts: Artifacts::default(),
         release: None,
         deployments: Vec::new(),
+        approve: Permission::Absent,
         cancel: Permission::Absent,
         retry: Permission::Denied("A retry would read the same file. Push a corrected one.".into()),
     }

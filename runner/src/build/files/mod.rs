@@ -15,6 +15,7 @@ mod walk;
 
 pub(super) use moment::Moments;
 pub(super) use send::{Packets, send};
+pub(super) use walk::open;
 
 use tonic::{Status, metadata::MetadataMap};
 

@@ -245,7 +245,7 @@ impl<T: FnMut(Told) -> anyhow::Result<()>> Walk<'_, T> {
 }
 
 /// Opens a file to read it; whatever it has become meanwhile, this does not wait.
-pub(super) fn open(folder: &Dir, path: impl AsRef<std::path::Path>) -> io::Result<File> {
+pub(in super::super) fn open(folder: &Dir, path: impl AsRef<std::path::Path>) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options
         .read(true)

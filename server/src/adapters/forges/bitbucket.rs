@@ -3,7 +3,7 @@
 
 use super::{Call, Told};
 use crate::config::ToldForge;
-use roadstead_pipelines::commit_status::{CONTEXT, State};
+use roadstead_pipelines::commit_status::State;
 use roadstead_pipelines::git_ref::GitRef;
 use roadstead_pipelines::id::CommitSha;
 use serde_json::{Value, json};
@@ -12,9 +12,9 @@ pub(super) fn tell(to: &ToldForge, told: Told<'_>) -> Call {
     let repository = to.repository_path();
     let (workspace, name) = repository.split_once('/').unwrap_or_default();
     let mut body = json!({
-        "key": CONTEXT,
+        "key": told.context(),
         "state": word(told.status.state),
-        "name": CONTEXT,
+        "name": told.context(),
         "url": told.page,
         "description": told.status.description,
     });

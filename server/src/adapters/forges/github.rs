@@ -3,7 +3,7 @@
 
 use super::{Call, Told};
 use crate::config::ToldForge;
-use roadstead_pipelines::commit_status::{CONTEXT, State};
+use roadstead_pipelines::commit_status::State;
 use roadstead_pipelines::id::CommitSha;
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ pub(super) fn body(told: Told<'_>) -> Value {
         "state": word(told.status.state),
         "target_url": told.page,
         "description": told.status.description,
-        "context": CONTEXT,
+        "context": told.context(),
     })
 }
 

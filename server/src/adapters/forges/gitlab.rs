@@ -3,7 +3,7 @@
 
 use super::{Call, Reply, Told};
 use crate::config::ToldForge;
-use roadstead_pipelines::commit_status::{CONTEXT, State};
+use roadstead_pipelines::commit_status::State;
 use roadstead_pipelines::git_ref::GitRef;
 use roadstead_pipelines::id::CommitSha;
 use serde_json::{Value, json};
@@ -15,11 +15,14 @@ pub(super) fn tell(to: &ToldForge, told: Told<'_>) -> Call {
     let path = to.repository_path();
     let mut body = json!({
         "state": word(told.status.state),
-        "name": CONTEXT,
+        "name": told.context(),
         "target_url": told.page,
         "description": told.status.description,
     });
-    let (GitRef::Branch(name) | GitRef::Tag(name) | GitRef::Other(name)) = GitRef::of(told.git_ref);
+    let name = match GitRef::of(told.git_ref) {
+        GitRef::Branch(name) | GitRef::Tag(name) | GitRef::Other(name) => name,
+        GitRef::PullRequest(_) => told.git_ref,
+    };
     if name.chars().count() <= LONGEST_REF {
         body["ref"] = Value::from(name);
     }

@@ -150,3 +150,31 @@ fn a_forge_that_asks_to_wait_is_understood() {
     );
     assert!(matches!(refused, Answer::Mend { .. }), "{refused:?}");
 }
+
+#[test]
+fn a_pull_request_is_told_under_a_name_of_its_own() {
+    let commit = CommitSha::parse(&"1".repeat(40)).unwrap();
+    let status = Status {
+        state: roadstead_pipelines::commit_status::State::Success,
+        description: "succeeded".into(),
+    };
+    let context = |git_ref| {
+        let told = Told {
+            commit: &commit,
+            git_ref,
+            status: &status,
+            page: "https://roadstead.example/runs/shop.1",
+        };
+        github::body(told)["context"].clone()
+    };
+    for git_ref in ["refs/pull/7/head", "refs/merge-requests/7/head"] {
+        assert_eq!(context(git_ref), "roadstead/pull-request");
+    }
+    for git_ref in [
+        "refs/heads/main",
+        "refs/heads/refs/pull/7/head",
+        "refs/tags/v1",
+    ] {
+        assert_eq!(context(git_ref), "roadstead/run");
+    }
+}

@@ -7,6 +7,31 @@ use roadstead_pipelines::id::{CommitSha, ProjectName};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 impl Sources {
+    /// The newest commit that is in the history of two that were fetched; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`SourcesError::Mirror`].
+    pub async fn merge_base(
+        &self,
+        project: &ProjectName,
+        one: &CommitSha,
+        other: &CommitSha,
+    ) -> Result<Option<CommitSha>, SourcesError> {
+        let (one, other) = (one.clone(), other.clone());
+        self.mirror(project)
+            .with(move |mirror, repository| {
+                let found = oid(&one)
+                    .and_then(|one| Ok((one, oid(&other)?)))
+                    .and_then(|(one, other)| repository.merge_base(one, other));
+                match found {
+                    Ok(id) => Ok(CommitSha::parse(&id.to_string())),
+                    Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(None),
+                    Err(error) => Err(mirror.error(&error)),
+                }
+            })
+            .await
+    }
+
     /// Those of `others` that come after a commit; each is given with the ref that it was pushed to. An annotated
     /// tag counts as the commit that it names, and is told by its own id. One that the repository does not
     /// give any more comes after nothing.

@@ -69,7 +69,7 @@ impl Refs {
         };
         let found = match GitRef::of(name) {
             GitRef::Branch(_) | GitRef::Tag(_) => self.find(name),
-            GitRef::Other(_) => {
+            GitRef::PullRequest(_) | GitRef::Other(_) => {
                 let branch = self.find(&format!("{BRANCHES}{name}"));
                 let tag = self.find(&format!("{TAGS}{name}"));
                 match (branch, tag) {
@@ -81,7 +81,7 @@ impl Refs {
         found.ok_or_else(|| {
             let known = self.refs().filter_map(|(full, _)| match GitRef::of(full) {
                 GitRef::Branch(name) | GitRef::Tag(name) => Some(name),
-                GitRef::Other(_) => None,
+                GitRef::PullRequest(_) | GitRef::Other(_) => None,
             });
             NoSuchRef::Unknown {
                 nearest: nearest(name, known).map(str::to_owned),

@@ -8,7 +8,6 @@ use crate::store;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use roadstead_pipelines::action::Actor;
-use roadstead_pipelines::git_ref::GitRef;
 use roadstead_pipelines::id::RunId;
 use roadstead_pipelines::spec::Role;
 use roadstead_web::view::{DeliveriesPage, Delivery, DeliveryDecision};
@@ -68,7 +67,7 @@ async fn subjects(
             .list_runs(&project, before, RUNS_LOOKED_THROUGH)
             .await?;
         for line in lines {
-            let pushed = GitRef::of(&line.git_ref);
+            let pushed = view_of::pushed(&line.git_ref, &line.started_by);
             let subject = format!("{pushed} at {}", line.commit.short());
             subjects.insert(line.id, subject);
         }
@@ -91,6 +90,7 @@ fn line(delivery: &store::Delivery, actor: &Actor, subjects: &BTreeMap<RunId, St
         decision: match delivery.decision.as_str() {
             "built" => DeliveryDecision::Run,
             "duplicate" => DeliveryDecision::Duplicate,
+            "closed" => DeliveryDecision::Closed,
             _ => DeliveryDecision::Ignored,
         },
         reason: delivery.reason.clone(),

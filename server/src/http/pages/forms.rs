@@ -33,6 +33,16 @@ pub(super) async fn cancel_run(
 }
 
 /// # Errors
+/// 400 without a commit, 409 when the run does not wait for that or is of another one.
+pub(super) async fn approve_run(app: web::Data<App>, who: Sent, path: web::Path<String>) -> Answer {
+    let run = actions::run_of(&path)?;
+    let commit = who.sent.get(field::COMMIT).map_or("", String::as_str);
+    actions::approve_run(&app, &who.actor, &run, commit).await?;
+    let text = "This commit runs as soon as a runner is free.";
+    Ok(back_to(&urls::run(run.as_str()), Tone::Good, text))
+}
+
+/// # Errors
 /// 409 while the run is not over.
 pub(super) async fn retry_run(
     app: web::Data<App>,

@@ -54,7 +54,7 @@ pub(super) async fn needs(app: &App) -> Result<Vec<Need>, HttpError> {
         name: String::new(),
         role: Role::Viewer,
     };
-    Ok(needs_of(&all(app, &nobody, 1).await?))
+    Ok(needs_of(&all(app, &nobody, RECENT_RUNS).await?))
 }
 
 fn needs_of(all: &[Seen]) -> Vec<Need> {
@@ -93,7 +93,10 @@ pub(super) async fn show(
         let branch = default_branch(&scene);
         let mut bars: Vec<_> = runs
             .iter()
-            .filter(|line| branch.as_ref().is_none_or(|branch| line.git_ref == *branch))
+            .filter(|line| match &branch {
+                Some(branch) => line.git_ref == *branch,
+                None => line.started_by.pull_request().is_none(),
+            })
             .map(|line| project::run_line(&scene, line))
             .collect();
         bars.reverse();

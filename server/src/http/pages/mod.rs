@@ -74,6 +74,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .route(route::SECRET_REMOVE, web::post().to(secrets::remove))
             .route(route::RUN, web::get().to(run::show))
             .route(route::RUN_CANCEL, web::post().to(forms::cancel_run))
+            .route(route::RUN_APPROVE, web::post().to(forms::approve_run))
             .route(route::RUN_RETRY, web::post().to(forms::retry_run))
             .route(route::STEP_LOG, web::get().to(log::raw))
             .route(route::STEP_LOG_EVENTS, web::get().to(log::stream))

@@ -59,6 +59,7 @@ pub(super) async fn show(
         frame: frame::of(&app, &who.actor, &request).await?,
         run: summary(&app, &scene, &detail).await?,
         inputs: view_of::inputs(&detail.run),
+        notes: view_of::notes(&detail.run),
         waiting: scene.run_waits(&id),
         untold: untold(&app, &detail.run).await?,
         diagnostics: view_of::diagnostics(&detail),
@@ -69,6 +70,11 @@ pub(super) async fn show(
         artifacts: view_of::artifacts(&kept),
         release,
         deployments,
+        approve: if matches!(detail.run.state, RunState::WaitingForApproval { .. }) {
+            deployer.clone()
+        } else {
+            Permission::Absent
+        },
         cancel: if over || cancelling || is_confirming(&detail.run) {
             Permission::Absent
         } else {
@@ -147,7 +153,7 @@ async fn summary(app: &App, scene: &Scene, detail: &RunDetail) -> Result<RunSumm
             &run.commit,
             &run.message,
             &run.author,
-            &run.git_ref,
+            (&run.git_ref, &run.started_by),
             scene.commits.as_deref(),
         ),
         state: view_of::run_state(&run.state),

@@ -27,7 +27,7 @@ pub(super) async fn form(
     let full = match named.filter(|name| !name.is_empty()) {
         Some(name) => match GitRef::of(name) {
             GitRef::Other(name) => Some(format!("{BRANCHES}{name}")),
-            GitRef::Branch(_) | GitRef::Tag(_) => Some(name.to_owned()),
+            GitRef::Branch(_) | GitRef::Tag(_) | GitRef::PullRequest(_) => Some(name.to_owned()),
         },
         None => project.default_branch.clone(),
     };

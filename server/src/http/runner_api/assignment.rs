@@ -4,6 +4,7 @@
 
 use roadstead_pipelines::id::{ImageName, JobName, StepName};
 use roadstead_pipelines::job::{Job, needs_of};
+use roadstead_pipelines::pull_request::{PullRequest, Trust};
 use roadstead_pipelines::run::Run;
 use roadstead_pipelines::spec::{
     self, Combination, InputValues, LeftOut, Pipeline, input_variable, matrix_variable,
@@ -21,6 +22,7 @@ pub(super) fn steps_of_job(run: &Run, job: &JobName) -> Vec<wire::Step> {
         inputs: &run.inputs,
         repositories: &run.repositories,
         commit: run.commit.as_str(),
+        pull_request: run.pull_request(),
     };
     match (&run.pipeline, run.jobs().get(job)) {
         (Some(pipeline), Some(job)) => steps_of(pipeline, job, decided),
@@ -47,6 +49,8 @@ pub struct Decided<'a> {
     pub repositories: &'a BTreeMap<ImageName, String>,
     /// What they are tagged with.
     pub commit: &'a str,
+    /// Whose images are for nobody.
+    pub pull_request: Option<&'a PullRequest>,
 }
 
 /// A job's steps as a runner takes them, in an order that respects `needs`. What they need of other jobs has
@@ -134,25 +138,51 @@ fn action_of(step: &spec::Step, pipeline: &Pipeline, decided: Decided<'_>) -> wi
             images: images
                 .iter()
                 .filter_map(|name| {
-                    Some((
-                        name,
-                        pipeline.images.get(name)?,
-                        decided.repositories.get(name)?,
-                    ))
+                    let image = pipeline.images.get(name)?;
+                    let uri = match decided.pull_request {
+                        Some(_) => &image.repository,
+                        None => decided.repositories.get(name)?,
+                    };
+                    Some((name, image, uri))
                 })
                 .map(|(name, image, uri)| wire::ImageBuild {
                     name: name.to_string(),
                     repository_uri: uri.clone(),
+                    registry: registry_of(decided.pull_request),
                     tag: format!("git-{}", decided.commit),
                     context: image.context.clone(),
                     dockerfile: image.dockerfile.clone(),
                     target: image.target.clone(),
-                    args: map(&image.args),
+                    args: with_own_mounts(map(&image.args), decided.pull_request),
                     secrets: secrets_of(image),
                 })
                 .collect(),
         },
     }
+}
+
+/// What an image build may do with the registry.
+fn registry_of(pull_request: Option<&PullRequest>) -> wire::RegistryUse {
+    match pull_request.map(|it| &it.trust) {
+        None => wire::RegistryUse::Push,
+        Some(Trust::Trusted) => wire::RegistryUse::Pull,
+        Some(Trust::Untrusted { .. }) => wire::RegistryUse::None,
+    }
+}
+
+/// BuildKit keeps what `RUN --mount=type=cache` mounts under the id that the Dockerfile gives, for whoever gives the same
+/// one. Under this argument, which no Dockerfile can change, it keeps those of each pull request from a fork apart.
+fn with_own_mounts(
+    mut args: BTreeMap<String, String>,
+    pull_request: Option<&PullRequest>,
+) -> BTreeMap<String, String> {
+    if let Some(pull_request) = pull_request
+        && !pull_request.trust.may_write_cache()
+    {
+        let space = format!("roadstead-pull-request-{}", pull_request.number);
+        args.insert("BUILDKIT_CACHE_MOUNT_NS".to_owned(), space);
+    }
+    args
 }
 
 fn secrets_of(image: &spec::Image) -> Vec<wire::ImageSecret> {
@@ -208,6 +238,7 @@ environments:
             inputs: &InputValues::default(),
             repositories: &repositories,
             commit: "c0ffee",
+            pull_request: None,
         };
         let jobs = jobs(&pipeline, decided.left_out);
         let steps = steps_of(&pipeline, &jobs[0], decided);
@@ -228,6 +259,7 @@ environments:
             inputs: &InputValues::default(),
             repositories: &BTreeMap::new(),
             commit: "c0ffee",
+            pull_request: None,
         };
         let jobs = jobs(&pipeline, decided.left_out);
         let steps = steps_of(&pipeline, &jobs[0], decided);
@@ -256,5 +288,36 @@ environments:
             },
         });
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn images_of_pull_requests_are_pushed_nowhere_and_those_of_forks_share_no_mounts() {
+        let file =
+            "version: 1\nname: shop\nimages: { api: { repository: shop/api, args: { A: b } } }\n";
+        let pipeline = spec::parse("pipeline.yml", file).unwrap();
+        let mut pull_request = PullRequest {
+            number: 7,
+            base_ref: "refs/heads/main".into(),
+            head_branch: "main".into(),
+            trust: Trust::Trusted,
+        };
+        let told = |pull_request: &PullRequest| {
+            let decided = Decided {
+                left_out: &LeftOut::default(),
+                inputs: &InputValues::default(),
+                repositories: &BTreeMap::new(),
+                commit: "c0ffee",
+                pull_request: Some(pull_request),
+            };
+            let jobs = jobs(&pipeline, decided.left_out);
+            let steps = steps_of(&pipeline, &jobs[0], decided);
+            let told = serde_json::to_value(&steps[0]).unwrap();
+            let image = told["action"]["images"][0].clone();
+            (image["registry"].clone(), image["args"].clone())
+        };
+        assert_eq!(told(&pull_request), (json!("pull"), json!({"A": "b"})));
+        pull_request.trust = Trust::Untrusted { fork: None };
+        let own = json!({"A": "b", "BUILDKIT_CACHE_MOUNT_NS": "roadstead-pull-request-7"});
+        assert_eq!(told(&pull_request), (json!("none"), own));
     }
 }

@@ -2,7 +2,7 @@
 //! its event and its id are called, and whose form its body has. Pure: headers and bytes in.
 
 use super::payload::{BadPayload, Wish};
-use super::{bitbucket, github, gitlab};
+use super::{bitbucket, github, gitlab, pull_request};
 use crate::forge::Forge;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
@@ -11,6 +11,8 @@ use subtle::ConstantTimeEq;
 
 /// The event of a push, whatever a forge calls it: a push that is told twice is one by its event, too.
 pub(super) const PUSH: &str = "push";
+/// The event of a pull request.
+pub(super) const PULL_REQUEST: &str = "pull_request";
 
 /// The value of a header by its name in small letters.
 pub(super) type Header<'a> = &'a dyn Fn(&str) -> Option<&'a str>;
@@ -92,6 +94,7 @@ impl Forge {
                 let id = header("idempotency-key").or_else(|| header("x-gitlab-event-uuid"));
                 let event = match need("x-gitlab-event")? {
                     "Push Hook" | "Tag Push Hook" => PUSH,
+                    "Merge Request Hook" => PULL_REQUEST,
                     other => other,
                 };
                 (event, or_body(id))
@@ -143,8 +146,18 @@ impl Forge {
         if event == "ping" {
             return Ok(Wish::Nothing("a ping: the webhook works".into()));
         }
+        if event == PULL_REQUEST {
+            match self {
+                Self::Github | Self::Gitea => return pull_request::of_github(body),
+                Self::Gitlab => return pull_request::of_gitlab(body),
+                Self::Bitbucket | Self::Git => {}
+            }
+        }
+        if self == Self::Bitbucket && event.starts_with("pullrequest:") {
+            return Ok(Wish::Nothing(pull_request::NOT_OF_BITBUCKET.into()));
+        }
         if event != PUSH {
-            let reason = format!("event `{event}` starts nothing; push does");
+            let reason = format!("event `{event}` starts nothing; pushes and pull requests do");
             return Ok(Wish::Nothing(reason));
         }
         match self {
@@ -285,7 +298,7 @@ mod tests {
             for (event, reason) in [("ping", "a ping"), ("star", "event `star`")] {
                 match forge.read(event, b"{}").unwrap() {
                     Wish::Nothing(why) => assert!(why.contains(reason), "{why}"),
-                    wish @ Wish::Run(_) => panic!("{wish:?}"),
+                    wish => panic!("{wish:?}"),
                 }
             }
             assert!(forge.read(PUSH, b"not json").is_err(), "{forge:?}");

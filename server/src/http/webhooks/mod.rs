@@ -9,9 +9,10 @@ mod forge;
 mod github;
 mod gitlab;
 mod payload;
+mod pull_request;
 
 pub use payload::BadPayload;
-use payload::{Push, Wish};
+use payload::{Head, Push, Wish};
 
 use super::App;
 use super::error::HttpError;
@@ -21,7 +22,7 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use roadstead_pipelines::git_ref::GitRef;
 use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
-use roadstead_pipelines::spec::tag_is_unwanted;
+use roadstead_pipelines::spec::{pull_request_is_unwanted, tag_is_unwanted};
 use serde_json::{Value, json};
 
 /// Largest body that is read, in bytes.
@@ -66,9 +67,13 @@ async fn receive(
     let mut answers = vec![];
     for (number, (part, wish)) in (1..).zip(parts.iter().zip(wishes)) {
         let decision = decide(&app, &name, wish).await?;
+        let closes = matches!(decision, Decision::ClosePullRequest { .. });
         let reason = match &decision {
             Decision::Ignore { reason } => reason.clone(),
-            Decision::Build { .. } => String::new(),
+            Decision::ClosePullRequest { number, .. } => {
+                format!("pull request #{number} was closed; what waited of it is cancelled")
+            }
+            Decision::Build { .. } | Decision::BuildPullRequest { .. } => String::new(),
         };
         // Each is stored for itself. A call that breaks off between two is not acknowledged, and those that
         // are stored are found again when it is repeated.
@@ -88,24 +93,32 @@ async fn receive(
                 Answer::Run(run)
             }
             Accepted::Duplicate { run } => Answer::Duplicate(run),
-            Accepted::Ignored => Answer::Ignored(reason),
+            Accepted::Ignored => {
+                if closes {
+                    app.bell.ring();
+                }
+                Answer::Ignored(reason)
+            }
         });
     }
     Ok(answer(&answers))
 }
 
-/// What to do about a wish. A tag is asked for twice: here, of the files that were read lately, so that a
-/// repository with many tags makes no run for each; and of its own, once that is read.
+/// What to do about a wish. Tags and pull requests are asked for twice: here, of the files that were read lately, so
+/// that a repository with many of them makes no run for each; and of their own file, once that is read.
 async fn decide(app: &App, project: &ProjectName, wish: Wish) -> Result<Decision, HttpError> {
-    if let Wish::Run(push) = &wish
-        && GitRef::of(&push.git_ref).is_tag()
-    {
-        let lately = app.store.triggers_read_lately(project).await?;
-        if let Some(reason) = tag_is_unwanted(&lately, &push.git_ref) {
-            return Ok(Decision::Ignore { reason });
+    let lately = || app.store.triggers_read_lately(project);
+    let unwanted = match &wish {
+        Wish::Run(push) if GitRef::of(&push.git_ref).is_tag() => {
+            tag_is_unwanted(&lately().await?, &push.git_ref)
         }
-    }
-    Ok(wish.into())
+        Wish::PullRequest(head) => pull_request_is_unwanted(&lately().await?, &head.pull_request),
+        Wish::Run(_) | Wish::Closed { .. } | Wish::Nothing(_) => None,
+    };
+    Ok(match unwanted {
+        Some(reason) => Decision::Ignore { reason },
+        None => wish.into(),
+    })
 }
 
 /// What became of one ref of a push.
@@ -155,6 +168,18 @@ impl From<Wish> for Decision {
     fn from(wish: Wish) -> Self {
         match wish {
             Wish::Run(Push { git_ref, commit }) => Self::Build { git_ref, commit },
+            Wish::PullRequest(Head {
+                git_ref,
+                commit,
+                pull_request,
+                occasion,
+            }) => Self::BuildPullRequest {
+                git_ref,
+                commit,
+                pull_request,
+                occasion,
+            },
+            Wish::Closed { git_ref, number } => Self::ClosePullRequest { git_ref, number },
             Wish::Nothing(reason) => Self::Ignore { reason },
         }
     }

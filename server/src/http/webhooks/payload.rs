@@ -2,6 +2,7 @@
 
 use roadstead_pipelines::git_ref::{self, GitRef};
 use roadstead_pipelines::id::CommitSha;
+use roadstead_pipelines::pull_request::PullRequest;
 
 /// A branch or a tag moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,11 +13,33 @@ pub(super) struct Push {
     pub(super) commit: CommitSha,
 }
 
+/// A pull request with its newest commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Where the project's repository keeps it, `refs/pull/7/head`.
+    pub(super) git_ref: String,
+    /// The commit.
+    pub(super) commit: CommitSha,
+    /// The pull request.
+    pub(super) pull_request: PullRequest,
+    /// When it was opened again, if this tells of that.
+    pub(super) occasion: Option<String>,
+}
+
 /// What a delivery asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wish {
     /// A run for this push.
     Run(Push),
+    /// A run for this pull request.
+    PullRequest(Head),
+    /// No runs any more for this pull request.
+    Closed {
+        /// Where its commits were.
+        git_ref: String,
+        /// Its number.
+        number: u64,
+    },
     /// Nothing, for this reason.
     Nothing(String),
 }
@@ -50,18 +73,12 @@ pub(super) fn wish(git_ref: String, after: &str, message: &str) -> Result<Wish, 
     let (name, what) = match GitRef::of(&git_ref) {
         GitRef::Branch(name) => (name, "branch"),
         GitRef::Tag(name) => (name, "tag"),
-        GitRef::Other(name) => {
-            let reason = format!("{} is no branch and no tag", clip(name));
+        GitRef::PullRequest(_) | GitRef::Other(_) => {
+            let reason = format!("{} is no branch and no tag", clip(&git_ref));
             return Ok(Wish::Nothing(reason));
         }
     };
-    let plain = |c: char| !c.is_control() && !" ~^:?*[\\".contains(c);
-    if name.is_empty()
-        || name.len() > 250
-        || name.starts_with('-')
-        || name.contains("..")
-        || !name.chars().all(plain)
-    {
+    if !is_name(name) {
         return Err(BadPayload(format!(
             "`{}` is no {what} name that git allows",
             clip(name)
@@ -73,12 +90,21 @@ pub(super) fn wish(git_ref: String, after: &str, message: &str) -> Result<Wish, 
     Ok(Wish::Run(Push { git_ref, commit }))
 }
 
+/// Whether git allows a branch or tag of this name, and programs that are told of it are not confused by it.
+pub(super) fn is_name(name: &str) -> bool {
+    let plain = |c: char| !c.is_control() && !" ~^:?*[\\".contains(c);
+    (1..=250).contains(&name.len())
+        && !name.starts_with('-')
+        && !name.contains("..")
+        && name.chars().all(plain)
+}
+
 /// What a ref that is gone asks for.
 pub(super) fn deleted(git_ref: &str) -> Wish {
     Wish::Nothing(format!("{} was deleted", clip(git_ref)))
 }
 
-fn clip(text: &str) -> String {
+pub(super) fn clip(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
@@ -115,7 +141,7 @@ mod tests {
         ] {
             match wish(git_ref.into(), after, message).unwrap() {
                 Wish::Nothing(why) => assert!(why.contains(reason), "{why}"),
-                wish @ Wish::Run(_) => panic!("{wish:?}"),
+                wish => panic!("{wish:?}"),
             }
         }
     }

@@ -5,6 +5,7 @@ mod deployment;
 mod jobs;
 mod needs;
 mod place;
+mod pull_requests;
 mod run;
 mod scene;
 
@@ -13,6 +14,7 @@ pub(super) use deployment::{
 };
 pub(super) use jobs::jobs;
 pub(super) use needs::needs;
+pub(super) use pull_requests::notes;
 pub(super) use run::{
     artifacts, diagnostics, inputs, release, run_reason, run_state, started_by, steps,
     summary_of_line, tests,
@@ -25,6 +27,7 @@ use roadstead_pipelines::git_ref::GitRef;
 use roadstead_pipelines::id::CommitSha;
 use roadstead_pipelines::report::WhoActs;
 use roadstead_pipelines::spec;
+use roadstead_pipelines::started_by::StartedBy;
 use roadstead_web::view::{Commit, Permission, Role, Time};
 
 /// A time as pages count it.
@@ -118,12 +121,20 @@ pub(super) fn repository_shown(repository: &str) -> String {
     }
 }
 
+/// What a run is of: `main`, `tag v1`, `pull request #7 from mallory/shop (fork)`.
+pub(super) fn pushed(git_ref: &str, started_by: &StartedBy) -> String {
+    match started_by.pull_request() {
+        Some(pull_request) => pull_request.title(),
+        None => GitRef::of(git_ref).to_string(),
+    }
+}
+
 /// A commit as pages show it.
 pub(super) fn commit(
     sha: &CommitSha,
     message: &str,
     author: &str,
-    git_ref: &str,
+    (git_ref, started_by): (&str, &StartedBy),
     commits: Option<&str>,
 ) -> Commit {
     let unread = |text: &str, instead: String| {
@@ -136,7 +147,7 @@ pub(super) fn commit(
     Commit {
         message: unread(message, format!("Commit {}", sha.short())),
         author: unread(author, "unknown".to_owned()),
-        branch: GitRef::of(git_ref).to_string(),
+        branch: pushed(git_ref, started_by),
         url: commits.map(|address| format!("{address}/{sha}")),
         sha: sha.to_string(),
     }

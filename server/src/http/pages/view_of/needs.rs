@@ -21,6 +21,7 @@ pub(in super::super) fn needs(
     all.extend(failed_run(runs));
     all.extend(holds(scene));
     all.extend(approvals(scene));
+    all.extend(super::pull_requests::unapproved(scene));
     all.extend(promotions(scene));
     all
 }
@@ -86,9 +87,12 @@ fn failed_deployments(scene: &Scene, deployments: &[Deployment]) -> Vec<Need> {
     needs
 }
 
-/// The newest run of a branch failed, for the branch that was built last.
+/// The newest run of a branch failed, for the branch that was built last. What fails of a pull request is its author's to
+/// mend.
 fn failed_run(runs: &[RunLine]) -> Option<Need> {
-    let newest = runs.first()?;
+    let newest = runs
+        .iter()
+        .find(|line| line.started_by.pull_request().is_none())?;
     let state = run_state(&newest.state);
     if !matches!(state, RunState::Failed | RunState::TimedOut) {
         return None;

@@ -20,6 +20,7 @@ const MOST_ARTIFACTS: usize = 200;
 pub(in super::super) fn run_state(state: &RunState) -> view::RunState {
     match state {
         RunState::Fetching | RunState::Preparing => view::RunState::Queued,
+        RunState::WaitingForApproval { .. } => view::RunState::Unapproved,
         RunState::Building { jobs } if !jobs.have_begun() => view::RunState::Queued,
         RunState::Building { .. } | RunState::Confirming { .. } | RunState::Confirmed { .. } => {
             view::RunState::Running
@@ -36,6 +37,9 @@ pub(in super::super) fn run_state(state: &RunState) -> view::RunState {
 pub(in super::super) fn run_reason(state: &RunState) -> String {
     match state {
         RunState::Fetching => "reading the sources".to_owned(),
+        RunState::WaitingForApproval { .. } => {
+            "code from a fork runs once somebody has looked at it".to_owned()
+        }
         RunState::Preparing => "preparing the registry".to_owned(),
         RunState::Building { jobs } => at_work(jobs),
         RunState::Succeeded { .. } => String::new(),
@@ -77,6 +81,11 @@ pub(in super::super) fn started_by(run: &Run, actor: Option<&str>) -> String {
             format!("push, told by a {actor}")
         }
         (StartedBy::Push, Some(actor)) => format!("asked for by {actor}"),
+        (StartedBy::PullRequest(_), Some(actor)) if !actor.ends_with(" webhook") => {
+            format!("asked for by {actor}")
+        }
+        (StartedBy::PullRequest(_), Some(actor)) => format!("told by a {actor}"),
+        (StartedBy::PullRequest(_), None) => "pull request".to_owned(),
         (StartedBy::Manual { by, .. }, Some(actor)) if actor != by => {
             format!("started by {by}, again by {actor}")
         }
@@ -96,7 +105,10 @@ pub(in super::super) fn started_by(run: &Run, actor: Option<&str>) -> String {
 pub(in super::super) fn inputs(run: &Run) -> Vec<RunInput> {
     let given = match &run.started_by {
         StartedBy::Manual { inputs, .. } if run.pipeline.is_none() => inputs,
-        StartedBy::Push | StartedBy::Manual { .. } | StartedBy::Schedule { .. } => &run.inputs,
+        StartedBy::Push
+        | StartedBy::PullRequest(_)
+        | StartedBy::Manual { .. }
+        | StartedBy::Schedule { .. } => &run.inputs,
     };
     let inputs = given.iter().map(|(name, value)| RunInput {
         name: name.clone(),
@@ -123,13 +135,14 @@ pub(in super::super) fn summary_of_line(line: &RunLine, commits: Option<&str>) -
             &line.commit,
             &line.message,
             &line.author,
-            &line.git_ref,
+            (&line.git_ref, &line.started_by),
             commits,
         ),
         state: run_state(&line.state),
         reason: run_reason(&line.state),
         trigger: match &line.started_by {
             StartedBy::Push => "push".to_owned(),
+            StartedBy::PullRequest(_) => "pull request".to_owned(),
             StartedBy::Manual { by, .. } => by.clone(),
             StartedBy::Schedule { .. } => "schedule".to_owned(),
         },
@@ -229,6 +242,9 @@ fn step_state(
             let reason = match attempt {
                 Some(_) if !needs.is_empty() => format!("needs {}", needs.join(", ")),
                 Some(_) => "waits for its turn".to_owned(),
+                None if matches!(run.state, RunState::WaitingForApproval { .. }) => {
+                    "waits for approval".to_owned()
+                }
                 None => "waits for a runner".to_owned(),
             };
             (view::StepState::Pending, reason)

@@ -11,6 +11,7 @@ use roadstead_pipelines::planner::{self, Plan};
 use roadstead_pipelines::release::Release;
 use roadstead_pipelines::report::{Subject, WaitingOn};
 use roadstead_pipelines::spec::{self, Role};
+use roadstead_pipelines::started_by::StartedBy;
 use roadstead_pipelines::world::World;
 use roadstead_web::view::{Commit, Gate, GateVerdict as Verdict, Permission, Waiting};
 
@@ -52,7 +53,7 @@ impl Scene {
             &release.commit,
             &release.message,
             &release.author,
-            "",
+            ("", &StartedBy::Push),
             self.commits.as_deref(),
         )
     }
