@@ -25,6 +25,7 @@ pub mod outcome;
 pub mod planner;
 pub mod release;
 pub mod report;
+pub mod rerun;
 pub mod retention;
 pub mod run;
 pub mod schedule;

@@ -3,7 +3,8 @@
 //!
 //! A job ([`crate::job`]) is what is claimed, retried and fenced. A lost attempt is never used again: the job
 //! goes back to the queue, and the next attempt in the run carries a higher fence. When a job fails, what needs
-//! it is skipped and the others go on to their end: whoever mends it sees all that is broken at once.
+//! it is skipped and the others go on to their end: whoever mends it sees all that is broken at once. A run that
+//! ended badly may go back to work ([`crate::rerun`]).
 
 use crate::authorship::Authorship;
 use crate::fact::{IllegalTransition, RunFact};
@@ -374,6 +375,10 @@ impl Run {
             (RunState::Cancelling { by, .. }, RunFact::CancelExpired) => {
                 RunState::Cancelled { by: by.clone(), at }
             }
+            (
+                RunState::Failed { .. } | RunState::TimedOut { .. } | RunState::Cancelled { .. },
+                RunFact::RerunRequested { again, ended, .. },
+            ) if !again.is_empty() => self.with_jobs(ended.clone().with_waiting(again), at),
             (RunState::Confirming { images }, RunFact::ImagesConfirmed { descendants }) => {
                 RunState::Confirmed {
                     images: images.clone(),
@@ -535,59 +540,4 @@ fn of_attempt(jobs: &Jobs, attempt: u32) -> Option<AtWork<'_>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::ImageDigest;
-    use crate::spec;
-
-    const FILE: &str = "\
-version: 1
-name: shop
-images: { api: { repository: shop/api }, web: { repository: shop/web } }
-steps:
-  api: { build: [api] }
-  web: { build: [web], when: { branches: [main] } }
-  docs: { image: a, run: b, when: { branches: [main] } }
-";
-
-    fn built(left_out: &str) -> RunState {
-        let project = ProjectName::parse("shop").unwrap();
-        let commit = CommitSha::parse(&"1".repeat(40)).unwrap();
-        let now = Timestamp::UNIX_EPOCH;
-        let id = RunId::new(&project, 1);
-        let mut run = Run::asked_for(id, commit, "refs/heads/topic".into(), now);
-        run.pipeline = Some(spec::parse("f", FILE).unwrap());
-        run.left_out = [(StepName::parse(left_out).unwrap(), "a reason".to_owned())].into();
-        let running = JobState::Running {
-            attempt: 1,
-            lost: 0,
-            runner: "harbour".into(),
-            since: now,
-        };
-        let mut jobs = Jobs::new([]).with(&JobName::shared(0), running);
-        jobs.attempts = 1;
-        run.state = RunState::Building { jobs };
-        let api = ImageRef {
-            repository_uri: "registry.test/shop/api".into(),
-            digest: ImageDigest::parse(&format!("sha256:{}", "1".repeat(64))).unwrap(),
-        };
-        let images = [(ImageName::parse("api").unwrap(), api)].into();
-        let outcome = AttemptOutcome::Succeeded { images };
-        let fact = RunFact::AttemptEnded {
-            attempt: 1,
-            outcome,
-        };
-        run.apply(&fact, now).unwrap().state
-    }
-
-    #[test]
-    fn a_run_that_leaves_a_build_out_makes_no_release() {
-        let state = built("web");
-        assert!(
-            matches!(state, RunState::Succeeded { release: None, .. }),
-            "{state:?}"
-        );
-        let state = built("docs");
-        assert!(matches!(state, RunState::Confirming { .. }), "{state:?}");
-    }
-}
+mod tests;
