@@ -10,6 +10,7 @@ use super::actions::{self, Verb};
 use super::auth::{Allowed, Deployer, Viewer};
 use super::error::HttpError;
 use super::jobs;
+use super::reruns;
 use super::starts::{self, Wish};
 use crate::logs::{LogError, LogKey, Whole};
 use crate::store::{Accepted, Asked, DeploymentDetail, DeploymentFilter, Recorded, RunDetail};
@@ -51,6 +52,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
             )
             .route("/runs/{run}/cancel", web::post().to(cancel_run))
             .route("/runs/{run}/retry", web::post().to(retry_run))
+            .route("/runs/{run}/rerun", web::post().to(reruns::by_api))
             .route("/deployments/{deployment}", web::get().to(deployment))
             .route(
                 "/deployments/{deployment}/cancel",

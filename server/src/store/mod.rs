@@ -32,6 +32,7 @@ mod migrate;
 mod pending;
 mod projects;
 mod releases;
+mod reruns;
 mod retention;
 mod runners;
 mod runs;

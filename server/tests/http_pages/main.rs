@@ -14,6 +14,7 @@ mod pages;
 mod people;
 mod polls;
 mod recorded;
+mod reruns;
 mod roles;
 mod secrets;
 mod sessions;

@@ -47,10 +47,12 @@ fn table() -> Vec<(Method, String, Role)> {
         "/api/v1/projects/shop/runs",
         "/runs/shop.1/cancel",
         "/runs/shop.1/retry",
+        "/runs/shop.1/rerun",
         "/deployments/shop.d1/cancel",
         "/deliveries/1/redeliver",
         "/api/v1/runs/shop.1/cancel",
         "/api/v1/runs/shop.1/retry",
+        "/api/v1/runs/shop.1/rerun",
         "/api/v1/deployments/shop.d1/cancel",
         "/api/v1/deliveries/1/redeliver",
     ];

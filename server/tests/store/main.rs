@@ -17,6 +17,7 @@ mod jobs;
 mod people;
 #[path = "../support/psql.rs"]
 mod psql;
+mod reruns;
 mod retention;
 mod schedules;
 mod secrets;
