@@ -9,6 +9,7 @@
 //! values. It must not know tokio, diesel, actix, git2, bollard or AWS.
 
 pub mod action;
+pub mod artifacts_from;
 pub mod authorship;
 pub mod commit_status;
 pub mod deployment;
