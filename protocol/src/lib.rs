@@ -19,6 +19,8 @@
 //! | `PATCH /runner/v1/attempts/{attempt}/steps/{step}/log?offset=N` bytes | attempt | 204, or 416 with [`LOG_OFFSET_HEADER`] |
 //! | `POST /runner/v1/attempts/{attempt}/steps/{step}/log/seal` [`LogSeal`] | attempt | 204, or 412 with [`LOG_OFFSET_HEADER`] |
 //! | `PUT /runner/v1/attempts/{attempt}/steps/{step}/artifact?…` [`ArtifactSent`] as the query, bytes | attempt | 204, idempotent; 413 over a limit; 422 when the bytes are others than was told |
+//! | `GET /runner/v1/attempts/{attempt}/steps/{step}/artifacts` | attempt | [`ArtifactsOffered`]: what the step gets of those in [`Step::artifacts_from`] |
+//! | `GET /runner/v1/attempts/{attempt}/steps/{step}/artifacts/{from}/{name}` | attempt | the bytes of one of them |
 //! | `PUT /runner/v1/attempts/{attempt}/steps/{step}/tests` [`TestReport`] | attempt | 204; the first one stands |
 //! | `PUT /runner/v1/attempts/{attempt}/result` [`AttemptResult`] | attempt | 204, idempotent |
 //!
@@ -28,17 +30,19 @@
 
 mod artifact;
 mod report;
+mod secret;
 
 pub use artifact::{
-    ArtifactSent, LARGEST_ARTIFACT, LONGEST_ARTIFACT_NAME, MOST_ARTIFACT_BYTES, MOST_ARTIFACTS,
-    StepFiles, check_artifact_name,
+    ArtifactOffered, ArtifactSent, ArtifactsOffered, LARGEST_ARTIFACT, LONGEST_ARTIFACT_NAME,
+    MOST_ARTIFACT_BYTES, MOST_ARTIFACTS, MOST_FETCHED_ARTIFACTS, StepFiles, check_artifact_name,
 };
 pub use report::{
     FailedCase, LARGEST_REPORT, LARGEST_TEST_REPORT, LONGEST_CASE_MESSAGE, LONGEST_CASE_NAME,
     MOST_FAILED_CASES, MOST_REPORTS, TestReport,
 };
+pub use secret::{ImageSecret, Secrets, StepSecret};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 /// The protocol's version; a server speaks the older ones too, so that it can be brought to a new one before its
 /// runners are.
@@ -48,7 +52,8 @@ use std::{collections::BTreeMap, fmt};
 /// | 1 | |
 /// | 2 | secrets of steps ([`StepSecret`]), [`Step::retry`], limits of steps ([`StepLimits`]) |
 /// | 3 | secrets of image builds ([`ImageSecret`]), artifacts and reports of steps ([`StepFiles`]) |
-pub const PROTOCOL_VERSION: u32 = 3;
+/// | 4 | artifacts of earlier jobs ([`Step::artifacts_from`]) |
+pub const PROTOCOL_VERSION: u32 = 4;
 /// The oldest version that a server speaks.
 pub const OLDEST_PROTOCOL_VERSION: u32 = 1;
 /// Longest wait of one poll, in seconds.
@@ -190,6 +195,9 @@ pub struct Step {
     /// How often it is tried again after it failed.
     #[serde(default)]
     pub retry: u32,
+    /// Steps of earlier jobs whose artifacts are brought into its workspace before it begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts_from: Vec<String>,
     /// What it does.
     pub action: StepAction,
 }
@@ -212,7 +220,8 @@ impl Step {
             StepAction::Run { .. } | StepAction::Build { .. } => 1,
         };
         let of_retry = if self.retry > 0 { 2 } else { 1 };
-        of_retry.max(of_action)
+        let of_artifacts = if self.artifacts_from.is_empty() { 1 } else { 4 };
+        of_artifacts.max(of_retry).max(of_action)
     }
 }
 
@@ -247,17 +256,6 @@ pub enum StepAction {
     },
 }
 
-/// A secret that a step gets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepSecret {
-    /// Which, as in [`Secrets`].
-    pub secret: String,
-    /// The name of its file.
-    pub file: String,
-    /// The variable of the step's shell that holds it, too.
-    pub variable: Option<String>,
-}
-
 /// How much of a runner's machine a step's container may use; what is not said is the runner's to say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -273,25 +271,6 @@ impl StepLimits {
     #[must_use]
     pub fn is_silent(&self) -> bool {
         *self == Self::default()
-    }
-}
-
-/// The secrets that the steps of an attempt name.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Secrets {
-    /// Values, by the secret's name.
-    pub values: BTreeMap<String, String>,
-    /// Why others are not there, by their name.
-    pub withheld: BTreeMap<String, String>,
-}
-
-impl fmt::Debug for Secrets {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Secrets")
-            .field("values", &self.values.keys())
-            .field("withheld", &self.withheld)
-            .finish()
     }
 }
 
@@ -326,15 +305,6 @@ pub struct ImageBuild {
     /// The secrets that instructions may mount; their values are asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<ImageSecret>,
-}
-
-/// A secret that instructions of a Dockerfile may mount.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageSecret {
-    /// Which, as in [`Secrets`].
-    pub secret: String,
-    /// What the Dockerfile calls it: `RUN --mount=type=secret,id=…`.
-    pub id: String,
 }
 
 /// A login for the registry; lives as long as the registry says.
@@ -485,6 +455,7 @@ mod tests {
                 needs: vec![],
                 timeout_seconds: 60,
                 retry: 1,
+                artifacts_from: vec!["test".into()],
                 action: StepAction::Build { images: vec![] },
             }],
         };
@@ -512,6 +483,7 @@ mod tests {
                 needs: vec![],
                 timeout_seconds: 60,
                 retry: 0,
+                artifacts_from: vec![],
                 action,
             };
             step.protocol_version()
@@ -549,10 +521,14 @@ mod tests {
                 needs: vec![],
                 timeout_seconds: 60,
                 retry: 1,
+                artifacts_from: vec![],
                 action: StepAction::Build {
                     images: vec![image],
                 },
             };
+            let mut gets = step.clone();
+            gets.artifacts_from = vec!["test".into()];
+            assert_eq!(gets.protocol_version(), 4);
             step.protocol_version()
         };
         assert_eq!(version(vec![]), 2, "it is tried again");

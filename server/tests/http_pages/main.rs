@@ -8,6 +8,7 @@
 
 mod artifacts;
 mod calls;
+mod fetch;
 mod jobs;
 mod logs_away;
 mod pages;
