@@ -5,6 +5,7 @@ mod artifacts;
 mod audit;
 mod init;
 mod people;
+mod rerun;
 mod run;
 mod secrets;
 mod start;
@@ -51,7 +52,9 @@ pub(crate) enum Verb {
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// Runs the commit of a finished run again.
+    /// Sends jobs of a run that ended badly back to work, in the same run.
+    Rerun(rerun::RerunArgs),
+    /// Runs the commit of a finished run again, all of it as a new run.
     Retry {
         /// The run's id.
         run: String,
@@ -159,6 +162,7 @@ pub(crate) async fn run(verb: Verb) -> anyhow::Result<()> {
                 .await?;
             show(&server, &done, |_| println!("{id}: cancelling"))
         }
+        Verb::Rerun(args) => rerun::rerun(args).await,
         Verb::Retry { run, server } => {
             let done = client(&server)?
                 .post(&format!("/runs/{run}/retry"), &json!({}))

@@ -218,6 +218,45 @@ fn jobs_run_one_after_the_other_each_with_fresh_files() {
 }
 
 #[test]
+fn a_job_gets_the_artifacts_that_an_earlier_one_left() {
+    let place = Place::new(
+        "steps:\n  build:\n    image: BASE\n    runs_on: [big]\n    artifacts: [\"dist/**\"]\n    \
+         run: mkdir -p dist/deep && echo hello > dist/deep/app && ln -s /etc/passwd dist/link\n  \
+         none: { image: BASE, runs_on: [big], artifacts: [x], run: echo }\n  \
+         told:\n    image: BASE\n    needs: [build, none]\n    artifacts_from: [build, none]\n    \
+         run: cat dist/deep/app && ls dist\n  \
+         kept: { image: BASE, artifacts: [\"*.txt\"], run: echo x > a.txt }\n",
+    );
+    let ran = place.run(&[]);
+    ran.ended(0);
+    let said = |line: &str| assert!(ran.stdout.contains(line), "{line}: {}", ran.said());
+    said("artifacts: 1 files kept, 6 bytes");
+    said("artifacts: 1 files of step build, 6 bytes");
+    said("artifacts: step none has left none");
+    said("hello");
+    said("artifacts: 1 files, which a run on this machine leaves out");
+    assert!(!ran.stdout.contains("link"), "{}", ran.said());
+    place.assert_nothing_stays();
+    assert!(!place.data.path().join("artifacts").exists());
+}
+
+#[test]
+fn an_image_is_built_with_the_artifacts_of_an_earlier_job() {
+    let place = Place::new(
+        "images:\n  app: { repository: IMAGE }\n\
+         steps:\n  make: { image: BASE, runs_on: [big], artifacts: [out], run: echo made > out }\n  \
+         image: { build: [app], needs: [make], artifacts_from: [make] }\n",
+    );
+    place.write("out", "as the commit has it");
+    place.write("Dockerfile", &format!("FROM {}\nCOPY out /out\n", base()));
+    place.run(&[]).ended(0);
+    let image = format!("{}:local", place.image);
+    let said = docker(&["run", "--rm", &image, "/bin/cat", "/out"]);
+    assert_eq!(said, "made");
+    place.assert_nothing_stays();
+}
+
+#[test]
 fn steps_get_the_working_tree_and_its_variables_and_images_stay() {
     let place = Place::new(
         "images:\n  app: { repository: IMAGE, args: { WORD: hello } }\n\

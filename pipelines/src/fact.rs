@@ -4,6 +4,7 @@
 use crate::authorship::Authorship;
 use crate::deployment::{EcsRollout, OneOff, Trigger};
 use crate::id::{CommitSha, DeploymentId, ImageName, JobName, Place, ReleaseId, RunId};
+use crate::job::Jobs;
 use crate::pull_request::BaseFile;
 use crate::release::{Release, TaskDefinitions, Variables};
 use crate::report::Failure;
@@ -123,6 +124,15 @@ pub enum RunFact {
     },
     /// The runner did not confirm a cancel in time.
     CancelExpired,
+    /// Somebody wants jobs of a run that ended badly to run again.
+    RerunRequested {
+        /// Who.
+        by: String,
+        /// These; all others stay as they ended.
+        again: BTreeSet<JobName>,
+        /// How every job had ended.
+        ended: Jobs,
+    },
     /// An effect will not succeed however often it is tried.
     Refused {
         /// Why.
@@ -145,6 +155,7 @@ impl RunFact {
             Self::ReleaseMade { .. } => "release_made",
             Self::CancelRequested { .. } => "cancel_requested",
             Self::CancelExpired => "cancel_expired",
+            Self::RerunRequested { .. } => "rerun_requested",
             Self::Refused { .. } => "refused",
         }
     }
@@ -161,6 +172,7 @@ impl RunFact {
             | Self::ReleaseMade { .. }
             | Self::CancelRequested { .. }
             | Self::CancelExpired
+            | Self::RerunRequested { .. }
             | Self::Refused { .. } => true,
         }
     }

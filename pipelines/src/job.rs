@@ -346,6 +346,15 @@ impl Jobs {
         self
     }
 
+    /// With some that wait again for what they need, whatever became of them.
+    #[must_use]
+    pub fn with_waiting(mut self, again: &BTreeSet<JobName>) -> Self {
+        for job in again {
+            self = self.with(job, JobState::Waiting);
+        }
+        self
+    }
+
     /// With another state of one job.
     #[must_use]
     pub fn with(mut self, job: &JobName, state: JobState) -> Self {

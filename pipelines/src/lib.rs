@@ -9,6 +9,7 @@
 //! values. It must not know tokio, diesel, actix, git2, bollard or AWS.
 
 pub mod action;
+pub mod artifacts_from;
 pub mod authorship;
 pub mod commit_status;
 pub mod deployment;
@@ -26,6 +27,7 @@ pub mod planner;
 pub mod pull_request;
 pub mod release;
 pub mod report;
+pub mod rerun;
 pub mod retention;
 pub mod run;
 pub mod schedule;

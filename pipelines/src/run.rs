@@ -3,7 +3,8 @@
 //!
 //! A job ([`crate::job`]) is what is claimed, retried and fenced. A lost attempt is never used again: the job
 //! goes back to the queue, and the next attempt in the run carries a higher fence. When a job fails, what needs
-//! it is skipped and the others go on to their end: whoever mends it sees all that is broken at once.
+//! it is skipped and the others go on to their end: whoever mends it sees all that is broken at once. A run that
+//! ended badly may go back to work ([`crate::rerun`]).
 
 use crate::authorship::Authorship;
 use crate::fact::{IllegalTransition, RunFact};
@@ -410,6 +411,10 @@ impl Run {
             (RunState::Cancelling { by, .. }, RunFact::CancelExpired) => {
                 RunState::Cancelled { by: by.clone(), at }
             }
+            (
+                RunState::Failed { .. } | RunState::TimedOut { .. } | RunState::Cancelled { .. },
+                RunFact::RerunRequested { again, ended, .. },
+            ) if !again.is_empty() => self.with_jobs(ended.clone().with_waiting(again), at),
             (RunState::Confirming { images }, RunFact::ImagesConfirmed { descendants }) => {
                 RunState::Confirmed {
                     images: images.clone(),

@@ -9,7 +9,8 @@ const DOCUMENTATION: &str = include_str!("../../docs/pipeline-file.md");
 
 /// Refused files whose mistake a schema cannot see: where names lead, and what two values make together, and what
 /// YAML's own readers drop.
-const ONLY_THE_READER_SEES: [&str; 14] = [
+const ONLY_THE_READER_SEES: [&str; 15] = [
+    "artifacts_from",
     "circle_of_environments",
     "circle_of_steps",
     "image_built_by_no_step",
@@ -27,7 +28,9 @@ const ONLY_THE_READER_SEES: [&str; 14] = [
 ];
 
 /// What the reader says of such mistakes.
-const ONLY_THE_READER_SAYS: [&str; 24] = [
+const ONLY_THE_READER_SAYS: [&str; 26] = [
+    "keeps no artifacts",
+    "does not need",
     "there is no ",
     "is built by no step",
     "is built by step",

@@ -45,6 +45,29 @@ pub struct ArtifactSent {
     pub sha256: String,
 }
 
+/// Most files that a step gets of earlier jobs; of bytes it gets [`MOST_ARTIFACT_BYTES`] at most.
+pub const MOST_FETCHED_ARTIFACTS: usize = 10_000;
+
+/// A file that a step of an earlier job has left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactOffered {
+    /// That step.
+    pub step: String,
+    /// Its path in the workspace, see [`check_artifact_name`].
+    pub name: String,
+    /// Its size in bytes.
+    pub length: u64,
+    /// SHA-256 of its bytes, hexadecimal in small letters.
+    pub sha256: String,
+}
+
+/// What a step gets of earlier jobs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactsOffered {
+    /// By the steps as they are named, and by name.
+    pub artifacts: Vec<ArtifactOffered>,
+}
+
 /// Whether `name` is a path that stays below the folder that it is relative to: parts between single slashes,
 /// none of them `.` or `..`, no control characters, at most [`LONGEST_ARTIFACT_NAME`] bytes.
 ///

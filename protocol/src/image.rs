@@ -1,7 +1,6 @@
 //! Images that a step builds.
 
-#[cfg(doc)]
-use crate::Secrets;
+use crate::ImageSecret;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -30,6 +29,17 @@ pub struct ImageBuild {
     pub registry: RegistryUse,
 }
 
+impl ImageBuild {
+    /// The version of the protocol that a runner has to speak.
+    pub(crate) fn protocol_version(&self) -> u32 {
+        match (self.registry, self.secrets.is_empty()) {
+            (RegistryUse::Pull | RegistryUse::None, _) => 4,
+            (RegistryUse::Push, false) => 3,
+            (RegistryUse::Push, true) => 1,
+        }
+    }
+}
+
 /// What the build of an image does with the registry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -49,13 +59,4 @@ impl RegistryUse {
     pub fn is_push(&self) -> bool {
         *self == Self::Push
     }
-}
-
-/// A secret that instructions of a Dockerfile may mount.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageSecret {
-    /// Which, as in [`Secrets`].
-    pub secret: String,
-    /// What the Dockerfile calls it: `RUN --mount=type=secret,id=…`.
-    pub id: String,
 }

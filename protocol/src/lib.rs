@@ -19,6 +19,8 @@
 //! | `PATCH /runner/v1/attempts/{attempt}/steps/{step}/log?offset=N` bytes | attempt | 204, or 416 with [`LOG_OFFSET_HEADER`] |
 //! | `POST /runner/v1/attempts/{attempt}/steps/{step}/log/seal` [`LogSeal`] | attempt | 204, or 412 with [`LOG_OFFSET_HEADER`] |
 //! | `PUT /runner/v1/attempts/{attempt}/steps/{step}/artifact?…` [`ArtifactSent`] as the query, bytes | attempt | 204, idempotent; 413 over a limit; 422 when the bytes are others than was told |
+//! | `GET /runner/v1/attempts/{attempt}/steps/{step}/artifacts` | attempt | [`ArtifactsOffered`]: what the step gets of those in [`Step::artifacts_from`] |
+//! | `GET /runner/v1/attempts/{attempt}/steps/{step}/artifacts/{from}/{name}` | attempt | the bytes of one of them |
 //! | `PUT /runner/v1/attempts/{attempt}/steps/{step}/tests` [`TestReport`] | attempt | 204; the first one stands |
 //! | `PUT /runner/v1/attempts/{attempt}/result` [`AttemptResult`] | attempt | 204, idempotent |
 //!
@@ -29,18 +31,20 @@
 mod artifact;
 mod image;
 mod report;
+mod secret;
 
 pub use artifact::{
-    ArtifactSent, LARGEST_ARTIFACT, LONGEST_ARTIFACT_NAME, MOST_ARTIFACT_BYTES, MOST_ARTIFACTS,
-    StepFiles, check_artifact_name,
+    ArtifactOffered, ArtifactSent, ArtifactsOffered, LARGEST_ARTIFACT, LONGEST_ARTIFACT_NAME,
+    MOST_ARTIFACT_BYTES, MOST_ARTIFACTS, MOST_FETCHED_ARTIFACTS, StepFiles, check_artifact_name,
 };
-pub use image::{ImageBuild, ImageSecret, RegistryUse};
+pub use image::{ImageBuild, RegistryUse};
 pub use report::{
     FailedCase, LARGEST_REPORT, LARGEST_TEST_REPORT, LONGEST_CASE_MESSAGE, LONGEST_CASE_NAME,
     MOST_FAILED_CASES, MOST_REPORTS, TestReport,
 };
+pub use secret::{ImageSecret, Secrets, StepSecret};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 /// The protocol's version; a server speaks the older ones too, so that it can be brought to a new one before its
 /// runners are.
@@ -49,8 +53,9 @@ use std::{collections::BTreeMap, fmt};
 /// |---|---|
 /// | 1 | |
 /// | 2 | secrets of steps ([`StepSecret`]), [`Step::retry`], limits of steps ([`StepLimits`]) |
-/// | 3 | secrets of image builds ([`ImageSecret`]), images that are not pushed ([`RegistryUse`]), artifacts and reports of steps ([`StepFiles`]) |
-pub const PROTOCOL_VERSION: u32 = 3;
+/// | 3 | secrets of image builds ([`ImageSecret`]), artifacts and reports of steps ([`StepFiles`]) |
+/// | 4 | artifacts of earlier jobs ([`Step::artifacts_from`]), images that are not pushed ([`RegistryUse`]) |
+pub const PROTOCOL_VERSION: u32 = 4;
 /// The oldest version that a server speaks.
 pub const OLDEST_PROTOCOL_VERSION: u32 = 1;
 /// Longest wait of one poll, in seconds.
@@ -192,6 +197,9 @@ pub struct Step {
     /// How often it is tried again after it failed.
     #[serde(default)]
     pub retry: u32,
+    /// Steps of earlier jobs whose artifacts are brought into its workspace before it begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts_from: Vec<String>,
     /// What it does.
     pub action: StepAction,
 }
@@ -206,17 +214,16 @@ impl Step {
             StepAction::Run {
                 secrets, limits, ..
             } if !secrets.is_empty() || !limits.is_silent() => 2,
-            StepAction::Build { images }
-                if images
-                    .iter()
-                    .any(|image| !image.secrets.is_empty() || !image.registry.is_push()) =>
-            {
-                3
-            }
-            StepAction::Run { .. } | StepAction::Build { .. } => 1,
+            StepAction::Build { images } => images
+                .iter()
+                .map(ImageBuild::protocol_version)
+                .max()
+                .unwrap_or(1),
+            StepAction::Run { .. } => 1,
         };
         let of_retry = if self.retry > 0 { 2 } else { 1 };
-        of_retry.max(of_action)
+        let of_artifacts = if self.artifacts_from.is_empty() { 1 } else { 4 };
+        of_artifacts.max(of_retry).max(of_action)
     }
 }
 
@@ -251,17 +258,6 @@ pub enum StepAction {
     },
 }
 
-/// A secret that a step gets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepSecret {
-    /// Which, as in [`Secrets`].
-    pub secret: String,
-    /// The name of its file.
-    pub file: String,
-    /// The variable of the step's shell that holds it, too.
-    pub variable: Option<String>,
-}
-
 /// How much of a runner's machine a step's container may use; what is not said is the runner's to say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -277,25 +273,6 @@ impl StepLimits {
     #[must_use]
     pub fn is_silent(&self) -> bool {
         *self == Self::default()
-    }
-}
-
-/// The secrets that the steps of an attempt name.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Secrets {
-    /// Values, by the secret's name.
-    pub values: BTreeMap<String, String>,
-    /// Why others are not there, by their name.
-    pub withheld: BTreeMap<String, String>,
-}
-
-impl fmt::Debug for Secrets {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Secrets")
-            .field("values", &self.values.keys())
-            .field("withheld", &self.withheld)
-            .finish()
     }
 }
 
@@ -458,6 +435,7 @@ mod tests {
                 needs: vec![],
                 timeout_seconds: 60,
                 retry: 1,
+                artifacts_from: vec!["test".into()],
                 action: StepAction::Build { images: vec![] },
             }],
         };
@@ -485,6 +463,7 @@ mod tests {
                 needs: vec![],
                 timeout_seconds: 60,
                 retry: 0,
+                artifacts_from: vec![],
                 action,
             };
             step.protocol_version()
@@ -505,8 +484,8 @@ mod tests {
     }
 
     #[test]
-    fn an_image_with_secrets_is_nothing_for_a_runner_that_would_leave_them_out() {
-        let version = |secrets| {
+    fn an_image_is_nothing_for_a_runner_that_would_leave_out_how_it_is_built() {
+        let version = |secrets, registry| {
             let image = ImageBuild {
                 name: "web".into(),
                 repository_uri: "registry/web".into(),
@@ -516,25 +495,34 @@ mod tests {
                 target: None,
                 args: BTreeMap::new(),
                 secrets,
-                registry: RegistryUse::Push,
+                registry,
             };
             let step = Step {
                 name: "build".into(),
                 needs: vec![],
                 timeout_seconds: 60,
                 retry: 1,
+                artifacts_from: vec![],
                 action: StepAction::Build {
                     images: vec![image],
                 },
             };
+            let mut gets = step.clone();
+            gets.artifacts_from = vec!["test".into()];
+            assert_eq!(gets.protocol_version(), 4);
             step.protocol_version()
         };
-        assert_eq!(version(vec![]), 2, "it is tried again");
+        let push = RegistryUse::Push;
+        assert_eq!(version(vec![], push), 2, "it is tried again");
+        // One of a fork, which an older runner would push.
+        for not_pushed in [RegistryUse::Pull, RegistryUse::None] {
+            assert_eq!(version(vec![], not_pushed), 4);
+        }
         let secret = ImageSecret {
             secret: "staging/TOKEN".into(),
             id: "staging.TOKEN".into(),
         };
-        assert_eq!(version(vec![secret]), 3);
+        assert_eq!(version(vec![secret], push), 3);
     }
 
     #[test]

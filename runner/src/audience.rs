@@ -4,6 +4,7 @@
 //! steps and builds images does not know which of the two it is.
 
 use crate::{
+    artifacts::{Keeper, fetch::Source, shelf::Shelf},
     client::{AttemptClient, CallError, RESULT_PATIENCE, retry},
     local::Terminal,
     logins::Logins,
@@ -18,7 +19,7 @@ pub(crate) enum Audience {
     /// The server that gave it out.
     Server(AttemptClient),
     /// Whoever began a run on this machine.
-    Terminal(Arc<Terminal>),
+    Terminal(Arc<Terminal>, Arc<Shelf>),
 }
 
 impl Audience {
@@ -26,7 +27,7 @@ impl Audience {
     pub(crate) fn id(&self) -> &str {
         match self {
             Self::Server(client) => client.id(),
-            Self::Terminal(terminal) => terminal.id(),
+            Self::Terminal(terminal, _) => terminal.id(),
         }
     }
 
@@ -37,7 +38,7 @@ impl Audience {
     pub(crate) async fn follow(&self, log: &StepLog, step: &str) -> Result<(), ShipError> {
         match self {
             Self::Server(client) => log.ship(client, step).await,
-            Self::Terminal(terminal) => Ok(terminal.follow(log, step).await?),
+            Self::Terminal(terminal, _) => Ok(terminal.follow(log, step).await?),
         }
     }
 
@@ -54,18 +55,34 @@ impl Audience {
                 };
                 retry(RESULT_PATIENCE, || client.report_step(step, &report)).await
             }
-            Self::Terminal(terminal) => {
+            Self::Terminal(terminal, _) => {
                 terminal.hear(step, &state);
                 Ok(())
             }
         }
     }
 
-    /// Who keeps the files that steps leave to be kept, if anybody does.
-    pub(crate) fn keeper(&self) -> Option<&AttemptClient> {
+    /// The server, if it is one.
+    pub(crate) fn server(&self) -> Option<&AttemptClient> {
         match self {
             Self::Server(client) => Some(client),
-            Self::Terminal(_) => None,
+            Self::Terminal(..) => None,
+        }
+    }
+
+    /// Who keeps the files that a step leaves to be kept, if anybody does.
+    pub(crate) fn keeper(&self, step: &str) -> Option<Keeper<'_>> {
+        match self {
+            Self::Server(client) => Some(Keeper::Server(client)),
+            Self::Terminal(_, shelf) => shelf.wants(step).then_some(Keeper::Shelf(shelf)),
+        }
+    }
+
+    /// Who has the artifacts of earlier jobs.
+    pub(crate) fn source(&self) -> Source<'_> {
+        match self {
+            Self::Server(client) => Source::Server(client),
+            Self::Terminal(_, shelf) => Source::Shelf(shelf),
         }
     }
 
@@ -73,7 +90,7 @@ impl Audience {
     pub(crate) fn logins(&self) -> Option<Logins<'_>> {
         match self {
             Self::Server(client) => Some(Logins::new(client)),
-            Self::Terminal(_) => None,
+            Self::Terminal(..) => None,
         }
     }
 }

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use rand::RngExt;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use roadstead_protocol::{
-    ArtifactSent, AttemptRef, AttemptResult, COMMIT_HEADER, Heartbeat, HeartbeatReply,
-    INDEX_BYTES_HEADER, LOG_OFFSET_HEADER, LogSeal, PACK_HEADER, POLL_SECONDS, Poll, PollReply,
-    Problem, Register, Registered, RegistryCredentials, Secrets, StepReport, TestReport,
+    ArtifactOffered, ArtifactSent, ArtifactsOffered, AttemptRef, AttemptResult, COMMIT_HEADER,
+    Heartbeat, HeartbeatReply, INDEX_BYTES_HEADER, LOG_OFFSET_HEADER, LogSeal, PACK_HEADER,
+    POLL_SECONDS, Poll, PollReply, Problem, Register, Registered, RegistryCredentials, Secrets,
+    StepReport, TestReport,
 };
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
@@ -375,6 +376,26 @@ impl AttemptClient {
             .timeout(time)
             .body(body);
         done(request).await
+    }
+
+    /// Which artifacts of earlier jobs a step gets.
+    pub(crate) async fn artifacts_for(&self, step: &str) -> Result<ArtifactsOffered, CallError> {
+        read(
+            self.request(Method::GET, &["steps", step, "artifacts"])
+                .timeout(CALL_TIMEOUT),
+        )
+        .await
+    }
+
+    /// The bytes of one of them, still streaming.
+    pub(crate) async fn artifact(
+        &self,
+        step: &str,
+        artifact: &ArtifactOffered,
+    ) -> Result<Response, CallError> {
+        let mut path = vec!["steps", step, "artifacts", &artifact.step];
+        path.extend(artifact.name.split('/'));
+        send(self.request(Method::GET, &path)).await
     }
 
     /// Tells what a step's test reports come to.

@@ -54,6 +54,7 @@ mod sweep;
 mod workspace;
 
 pub use allowance::{STEP_PROCESSES, StepMost};
+pub use artifacts::shelf::Shelf;
 pub use local::{LocalEnd, LocalRun, WorkingTree, run_local};
 pub use reqwest::Url;
 pub use secret::Secret;

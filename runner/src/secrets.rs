@@ -312,6 +312,7 @@ mod tests {
             needs: vec![],
             timeout_seconds: 1,
             retry: 0,
+            artifacts_from: vec![],
             action: StepAction::Run {
                 image: "busybox".into(),
                 run: "make".into(),

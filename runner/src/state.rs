@@ -162,7 +162,8 @@ pub(crate) fn instance(folder: &Path) -> anyhow::Result<Option<String>> {
     read(&folder.join(INSTANCE))
 }
 
-fn make_private(folder: &Path) -> anyhow::Result<()> {
+/// Makes a folder that nobody else may look into.
+pub(crate) fn make_private(folder: &Path) -> anyhow::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

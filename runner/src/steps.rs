@@ -5,7 +5,7 @@
 
 use crate::{
     allowance::Allowance,
-    artifacts,
+    artifacts::{self, fetch::Trouble},
     attempt::Job,
     audience::Audience,
     build::{BuildEnd, BuildInput, ImageBuilder},
@@ -280,15 +280,17 @@ async fn look_after_files(
     if matches!(end, StepEnd::Stopped(_) | StepEnd::Errored { .. }) || files.is_silent() {
         return Ok(());
     }
-    let (workspace, name, keeper) = (&room.workspace, &step.name, room.audience.keeper());
+    let (workspace, name) = (&room.workspace, &step.name);
     let work = async {
         if !files.junit.is_empty() {
             let secrets = job.secrets.values().map(|it| it.to_owned()).collect();
-            reports::tell(workspace, name, &files.junit, secrets, keeper, log).await;
+            let server = room.audience.server();
+            reports::tell(workspace, name, &files.junit, secrets, server, log).await;
         }
         if files.artifacts.is_empty() {
             return Ok(());
         }
+        let keeper = room.audience.keeper(name);
         artifacts::keep(workspace, name, &files.artifacts, keeper, log).await
     };
     tokio::select! {
@@ -316,6 +318,9 @@ async fn tries(
             return (StepEnd::failed(why), vec![]);
         }
     };
+    if let Err(end) = bring_artifacts(room, step, log).await {
+        return (end, vec![]);
+    }
     let most = step.retry.saturating_add(1);
     let mut number = 1;
     loop {
@@ -344,6 +349,30 @@ async fn tries(
             .await;
         reporter.report(&step.name, StepState::Retrying { number });
     }
+}
+
+/// Brings what steps of earlier jobs have left.
+///
+/// # Errors
+/// How the step ends when it cannot have that.
+async fn bring_artifacts(room: &StepRoom, step: &Step, log: &StepLog) -> Result<(), StepEnd> {
+    let from = &step.artifacts_from;
+    if from.is_empty() {
+        return Ok(());
+    }
+    let source = room.audience.source();
+    let brought = tokio::select! {
+        brought = artifacts::fetch::bring(&room.workspace, &step.name, from, source, log) => brought,
+        reason = room.stop.stopped() => return Err(StepEnd::Stopped(reason)),
+    };
+    let (reason, end): (String, fn(String) -> StepEnd) = match brought {
+        Ok(()) => return Ok(()),
+        Err(Trouble::Step(reason)) => (reason, |reason| StepEnd::failed(reason)),
+        Err(Trouble::Runner(reason)) => (reason, |reason| StepEnd::Errored { reason }),
+    };
+    // A log that cannot take this line shows in `close`.
+    let _ = log.line(&reason).await;
+    Err(end(reason))
 }
 
 /// What a step is given besides its files.
@@ -514,74 +543,4 @@ pub(crate) fn environment(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn step(name: &str, needs: &[&str]) -> Step {
-        Step {
-            name: name.into(),
-            needs: needs.iter().map(ToString::to_string).collect(),
-            timeout_seconds: 1,
-            retry: 0,
-            action: StepAction::Build { images: vec![] },
-        }
-    }
-
-    #[test]
-    fn what_needs_a_failed_step_never_runs_and_the_rest_does() {
-        let steps = [
-            step("a", &[]),
-            step("b", &["a"]),
-            step("c", &["b"]),
-            step("d", &[]),
-        ];
-        let mut places = vec![Place::Waiting; 4];
-        assert_eq!(ready(&steps, &places), [0, 3]);
-        places[0] = Place::Bad;
-        assert_eq!(settle(&steps, &mut places, false), [1, 2]);
-        assert_eq!(ready(&steps, &places), [3]);
-        assert_eq!(settle(&steps, &mut places, false), Vec::<usize>::new());
-        assert_eq!(settle(&steps, &mut places, true), [3]);
-    }
-
-    #[test]
-    fn a_step_is_ready_when_all_that_it_needs_went_well() {
-        let steps = [step("a", &[]), step("b", &[]), step("c", &["a", "b"])];
-        assert_eq!(
-            ready(&steps, &[Place::Good, Place::Running, Place::Waiting]),
-            Vec::<usize>::new()
-        );
-        assert_eq!(
-            ready(&steps, &[Place::Good, Place::Good, Place::Waiting]),
-            [2]
-        );
-    }
-
-    #[test]
-    fn the_first_failure_stands_unless_the_runner_itself_failed() {
-        let outcome = worse(None, "a", StepEnd::failed("first"));
-        let outcome = worse(outcome, "b", StepEnd::TimedOut);
-        assert_eq!(
-            outcome,
-            Some(Outcome::Failed {
-                step: "a".into(),
-                reason: "first".into()
-            })
-        );
-        let outcome = worse(
-            outcome,
-            "c",
-            StepEnd::Errored {
-                reason: "disk".into(),
-            },
-        );
-        let outcome = worse(outcome, "d", StepEnd::failed("late"));
-        assert_eq!(
-            outcome,
-            Some(Outcome::Errored {
-                reason: "step `c`: disk".into()
-            })
-        );
-        assert_eq!(worse(None, "a", StepEnd::Succeeded), None);
-    }
-}
+mod tests;

@@ -35,14 +35,18 @@ pub mod route {
     pub const SECRETS: &str = "/projects/{project}/secrets";
     /// `POST` ([`super::field::NAME`]): forgets a secret.
     pub const SECRET_REMOVE: &str = "/projects/{project}/secrets/remove";
-    /// `GET`: one run; `?step=<name>&attempt=<n>&from=<line>` chooses the log that is shown.
+    /// `GET`: one run; `?attempt=<n>` chooses the attempt that is shown of its job, `?step=<name>&attempt=<n>&from=<line>`
+    /// the log as well.
     pub const RUN: &str = "/runs/{run}";
     /// `POST`: asks for cancellation.
     pub const RUN_CANCEL: &str = "/runs/{run}/cancel";
     /// `POST`, `COMMIT`: lets untrusted code run.
     pub const RUN_APPROVE: &str = "/runs/{run}/approve";
-    /// `POST`: runs the failed jobs again as new attempts.
+    /// `POST`: starts a new run of the same commit.
     pub const RUN_RETRY: &str = "/runs/{run}/retry";
+    /// `POST` ([`super::field::JOB`], [`super::field::AFTER`]): sends one job that ended badly, or all of them,
+    /// back to work in new attempts.
+    pub const RUN_RERUN: &str = "/runs/{run}/rerun";
     /// `GET`: the raw log of a step as plain text; `?attempt=<n>`, the newest when absent.
     pub const STEP_LOG: &str = "/runs/{run}/steps/{step}/log";
     /// `GET`, server-sent events: `event: lines` with the HTML of
@@ -110,7 +114,7 @@ pub mod route {
 
     /// The patterns that take a `POST` from a form, for the test of the templates and for
     /// the server's test of route × role.
-    pub const POSTS: [&str; 25] = [
+    pub const POSTS: [&str; 26] = [
         LOGIN,
         LOGOUT,
         RUN_START,
@@ -119,6 +123,7 @@ pub mod route {
         RUN_CANCEL,
         RUN_APPROVE,
         RUN_RETRY,
+        RUN_RERUN,
         DEPLOYMENT_CANCEL,
         PROMOTE,
         ROLLBACK,
@@ -163,6 +168,10 @@ pub mod field {
     pub const GIT_REF: &str = "ref";
     /// A commit's full id; empty: where the branch or tag stands.
     pub const COMMIT: &str = "commit";
+    /// A job of a run; empty: all that did not end well.
+    pub const JOB: &str = "job";
+    /// How many attempts a run had when the form was shown, so that sending it twice does no more than once.
+    pub const AFTER: &str = "after";
     /// What a form is known by, so that sending it twice does no more than once.
     pub const KEY: &str = "key";
     /// How the names of fields begin that hold a run's inputs.
@@ -293,6 +302,18 @@ pub fn run_approve(run_id: &str) -> String {
 #[must_use]
 pub fn run_retry(run_id: &str) -> String {
     format!("{}/retry", run(run_id))
+}
+
+/// See [`route::RUN_RERUN`].
+#[must_use]
+pub fn run_rerun(run_id: &str) -> String {
+    format!("{}/rerun", run(run_id))
+}
+
+/// See [`route::RUN`], with what one attempt at its job did.
+#[must_use]
+pub fn run_attempt(run_id: &str, attempt: u32) -> String {
+    format!("{}?attempt={attempt}", run(run_id))
 }
 
 /// See [`route::STEP_LOG`].

@@ -9,7 +9,7 @@ use roadstead_pipelines::id::{JobName, StepName};
 use roadstead_pipelines::job::{jobs, needs_of};
 use roadstead_pipelines::spec::{self, Event, FILE_NAME, InputValues, LeftOut, Pipeline};
 use roadstead_protocol::{Outcome, Step, StepAction};
-use roadstead_runner::{CancellationToken, LocalEnd, LocalRun, WorkingTree, run_local};
+use roadstead_runner::{CancellationToken, LocalEnd, LocalRun, Shelf, WorkingTree, run_local};
 use roadstead_server::http::runner_api::{Decided, steps_of};
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,6 +75,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
         Some(data) => data,
         None => cache_of(&tree.root)?,
     };
+    let shelf = Shelf::take(&data, given_on(&jobs))?;
     let project = pipeline.name.to_string();
     let run = |steps| LocalRun {
         project: project.clone(),
@@ -84,11 +85,13 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
         data: data.clone(),
         side_by_side: usize::from(slots),
         colours: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        shelf: shelf.clone(),
     };
     let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
     let signals = tokio::spawn(on_signals(stop.clone(), kill.clone()));
     let end = one_after_the_other(jobs, run, &stop, &kill).await;
     signals.abort();
+    shelf.clear()?;
     tell(end?)
 }
 
@@ -97,6 +100,12 @@ struct LocalJob {
     name: JobName,
     needs: BTreeSet<JobName>,
     steps: Vec<Step>,
+}
+
+/// The steps whose artifacts others get.
+fn given_on(jobs: &[LocalJob]) -> BTreeSet<String> {
+    let steps = jobs.iter().flat_map(|job| &job.steps);
+    steps.flat_map(|step| step.artifacts_from.clone()).collect()
 }
 
 /// Runs jobs in their order, each with a fresh copy of the files, as a server's runners would: what needs one that

@@ -3,7 +3,7 @@
 use super::run::given_input;
 use super::{client, one_run, show, text};
 use crate::Exit;
-use crate::client::ServerArgs;
+use crate::client::{Client, ServerArgs};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -47,15 +47,24 @@ pub(super) async fn start(args: StartArgs) -> anyhow::Result<()> {
     if !args.wait {
         return show(&args.server, &started, |_| println!("{run}"));
     }
+    wait_for(&client, &args.server, &run).await
+}
+
+/// Says how a run goes on until it is over.
+pub(super) async fn wait_for(
+    client: &Client,
+    server: &ServerArgs,
+    run: &str,
+) -> anyhow::Result<()> {
     let mut last = String::new();
     loop {
         let found = client.get(&format!("/runs/{run}")).await?;
         let word = text(&found["run"]["state"]["state"]).to_owned();
-        if word != last && !args.server.json {
+        if word != last && !server.json {
             println!("{run}: {word}");
         }
         if found["ended_at"].is_string() {
-            show(&args.server, &found, |found| {
+            show(server, &found, |found| {
                 if word != "succeeded" {
                     one_run(found);
                 }

@@ -15,10 +15,16 @@ pub(crate) struct Runner {
 impl Runner {
     /// Starts one, which says all that it can beside its data folder.
     pub(crate) fn start(server: &str, name: &str, data: PathBuf) -> Self {
+        Self::start_with(server, name, data, &[])
+    }
+
+    /// With more arguments.
+    pub(crate) fn start_with(server: &str, name: &str, data: PathBuf, more: &[&str]) -> Self {
         let log = fs::File::create(data.with_extension("log")).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_roadstead"))
             .args(["runner", "--server", server, "--name", name, "--data"])
             .arg(&data)
+            .args(more)
             .env("ROADSTEAD_REGISTRATION_TOKEN", REGISTRATION_TOKEN)
             .env("ROADSTEAD_LOG", "debug")
             .stdout(Stdio::piped())

@@ -17,6 +17,7 @@ mod runs;
 mod superseded;
 
 pub use runs::MOST_FETCHING;
+pub(crate) use superseded::takes_place_of;
 
 use crate::deployment::{Kind, Trigger};
 use crate::effect::Effect;

@@ -36,7 +36,8 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
     }
 }
 
-fn takes_place_of(newer: &Run, older: &Run) -> bool {
+/// Whether a run that goes on is to cancel this one, as soon as it builds.
+pub(crate) fn takes_place_of(newer: &Run, older: &Run) -> bool {
     let goes_on = match newer.state {
         RunState::WaitingForApproval { .. }
         | RunState::Preparing

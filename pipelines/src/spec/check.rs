@@ -23,6 +23,7 @@ pub(super) fn pipeline(pipeline: &Pipeline, root: &Node, reporter: &mut Reporter
     check.repositories();
     check.dockerfiles();
     check.needs();
+    check.artifacts_from();
     check.secrets();
     check.variables_of_inputs();
     check.services();
@@ -139,6 +140,37 @@ impl Check<'_, '_> {
             let at = self.root.value_at(&["steps", circle[0], "needs", &index]);
             let message = format!("steps need each other in a circle: {}", arrows(&circle));
             self.reporter.error(at, message);
+        }
+    }
+
+    /// A step gets artifacts of what it needs, and of what keeps some.
+    fn artifacts_from(&mut self) {
+        let steps = &self.pipeline.steps;
+        for (name, step) in steps {
+            for (index, giver) in step.artifacts_from.iter().enumerate() {
+                let index = index.to_string();
+                let path = ["steps", name.as_str(), "artifacts_from", &index];
+                let Some(spec) = steps.get(giver) else {
+                    self.unknown(&path, "step", giver.as_str(), steps.keys());
+                    continue;
+                };
+                let at = self.root.value_at(&path);
+                if !step.needs.contains(giver) {
+                    let message = format!("step `{name}` does not need `{giver}`");
+                    let help =
+                        format!("add `{giver}` to `needs`: before it is over nothing is there");
+                    self.reporter.error_with_help(at, message, &help);
+                }
+                let keeps = match &spec.action {
+                    StepAction::Run { files, .. } => !files.artifacts.is_empty(),
+                    StepAction::Build { .. } => false,
+                };
+                if !keeps {
+                    let message = format!("step `{giver}` keeps no artifacts");
+                    let help = "say there which files are kept: `artifacts: [\"dist/**\"]`";
+                    self.reporter.error_with_help(at, message, help);
+                }
+            }
         }
     }
 

@@ -73,6 +73,7 @@ pub(super) fn pipeline(root: &Node, reporter: &mut Reporter<'_>) -> Option<(Pipe
             retry: 0,
             runs_on: Vec::new(),
             matrix: None,
+            artifacts_from: Vec::new(),
             action,
         };
         steps.insert(StepName::parse(IMPLICIT_STEP).ok()?, step);
@@ -205,6 +206,9 @@ fn step(
     let needs = fields
         .names("needs", StepName::parse, reporter)
         .unwrap_or_default();
+    let artifacts_from = fields
+        .names("artifacts_from", StepName::parse, reporter)
+        .unwrap_or_default();
     let when = fields
         .get("when", reporter)
         .and_then(|entry| when(entry, reporter));
@@ -233,6 +237,7 @@ fn step(
         retry,
         runs_on,
         matrix: None,
+        artifacts_from,
         action,
     };
     Some((step, matrix))

@@ -288,9 +288,11 @@ pub(super) fn expand(
         }
     }
     for step in all.values_mut() {
-        let needs = std::mem::take(&mut step.needs).into_iter();
         let each = |need: StepName| made.get(&need).cloned().unwrap_or_else(|| vec![need]);
-        step.needs = needs.flat_map(each).collect();
+        for names in [&mut step.needs, &mut step.artifacts_from] {
+            let all = std::mem::take(names).into_iter();
+            *names = all.flat_map(each).collect();
+        }
     }
     pipeline.steps = all;
 }

@@ -106,6 +106,9 @@ pub struct Step {
     /// Which combination of its matrix it is, if it has one: then it is a job of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matrix: Option<Combination>,
+    /// Steps of which it gets the artifacts, each one that it needs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts_from: Vec<StepName>,
     /// What it does.
     pub action: StepAction,
 }

@@ -112,7 +112,7 @@ fn value(of: &Keys, key: &str) -> Value {
         ("image", "secrets") => secrets(),
         ("step", "sidecars") => named(&keys::SIDECAR, 0),
         ("step", "build") => list(&text(pattern::NAME), 1),
-        ("step", "needs") => list(&text(pattern::NAME), 0),
+        ("step", "needs" | "artifacts_from") => list(&text(pattern::NAME), 0),
         ("step", "when") => mapping(&keys::WHEN),
         ("step", "retry") => number(&RETRIES),
         ("step", "limits") => mapping(&keys::LIMITS),

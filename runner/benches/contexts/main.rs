@@ -110,6 +110,7 @@ async fn of_roadstead(peer: &Peer, base: &BaseImage, commit: &str, port: u16) ->
         needs: vec!["unpack".into()],
         timeout_seconds: 900,
         retry: 0,
+        artifacts_from: vec![],
         action: StepAction::Build {
             images: vec![image],
         },

@@ -5,7 +5,9 @@
 //! the workspace ([`cap_std`]), a link at the end of a path is never followed, and a pipe never waited for. What
 //! is left out is told in the step's log.
 
+pub(crate) mod fetch;
 pub(crate) mod find;
+pub(crate) mod shelf;
 
 use crate::{
     client::{AttemptClient, Backoff, CallError, RESULT_PATIENCE},
@@ -17,6 +19,7 @@ use reqwest::StatusCode;
 use roadstead_protocol::{ArtifactSent, LARGEST_ARTIFACT, MOST_ARTIFACT_BYTES, MOST_ARTIFACTS};
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
+use shelf::Shelf;
 use std::{
     fs::File,
     io::{self, Read, Seek},
@@ -31,6 +34,15 @@ const PIECE: usize = 128 << 10;
 /// How often a file is read again that was written to while it was read.
 const MOST_READINGS: u32 = 3;
 
+/// Who keeps files.
+#[derive(Clone, Copy)]
+pub(crate) enum Keeper<'a> {
+    /// A server.
+    Server(&'a AttemptClient),
+    /// A folder of this machine, for later jobs.
+    Shelf(&'a Shelf),
+}
+
 /// Has the files of `workspace` kept that `patterns` name, and says in the log what became of them. Without a
 /// `keeper` it says only that nobody keeps them.
 ///
@@ -40,7 +52,7 @@ pub(crate) async fn keep(
     workspace: &Path,
     step: &str,
     patterns: &[String],
-    keeper: Option<&AttemptClient>,
+    keeper: Option<Keeper<'_>>,
     log: &StepLog,
 ) -> Result<(), String> {
     let said = async |line: String| {
@@ -75,7 +87,11 @@ pub(crate) async fn keep(
     let folder = Arc::new(found.folder);
     for name in found.files {
         let kept = Kept { files, bytes };
-        match send(keeper, step, &folder, &name, kept).await {
+        let sent = match keeper {
+            Keeper::Server(client) => send(client, step, &folder, &name, kept).await,
+            Keeper::Shelf(shelf) => put(shelf, step, &folder, &name, kept).await,
+        };
+        match sent {
             Ok(length) => {
                 files += 1;
                 bytes += length;
@@ -173,6 +189,27 @@ async fn send(
             return Err(Left::Out("was written to while it was read".into()));
         }
     }
+}
+
+/// Puts one file on the shelf; gives its length.
+async fn put(
+    shelf: &Shelf,
+    step: &str,
+    folder: &Arc<Dir>,
+    name: &str,
+    kept: Kept,
+) -> Result<u64, Left> {
+    let Some(read) = read(folder, name).await? else {
+        return Err(Left::Out("is no regular file any more".into()));
+    };
+    fits(read.length, kept)?;
+    let (shelf, step, name) = (shelf.clone(), step.to_owned(), name.to_owned());
+    let put = tokio::task::spawn_blocking(move || {
+        shelf.keep(&step, &name, read.file, read.length)?;
+        io::Result::Ok(read.length)
+    });
+    let put = put.await.map_err(io::Error::other).flatten();
+    put.map_err(|error| Left::Out(format!("is not kept: {error}")))
 }
 
 fn fits(length: u64, kept: Kept) -> Result<(), Left> {

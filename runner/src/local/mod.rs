@@ -15,6 +15,7 @@ pub use tree::WorkingTree;
 use crate::{
     CancellationToken, DISK_LEAST_BYTES, StepMost, absolute,
     allowance::Allowance,
+    artifacts::shelf::Shelf,
     attempt::Job,
     audience::Audience,
     build::ImageBuilder,
@@ -63,6 +64,8 @@ pub struct LocalRun {
     pub side_by_side: usize,
     /// Whether names of steps are coloured.
     pub colours: bool,
+    /// Where artifacts lie that steps of later jobs get.
+    pub shelf: Shelf,
 }
 
 /// What became of it.
@@ -155,7 +158,10 @@ async fn steps_of(
         engine: engine.clone(),
         builder: ImageBuilder::new(engine.clone(), EngineAddress::of(None)),
         project: run.project.clone(),
-        audience: Audience::Terminal(Arc::new(Terminal::new(LOCAL, &run.steps, run.colours))),
+        audience: Audience::Terminal(
+            Arc::new(Terminal::new(LOCAL, &run.steps, run.colours)),
+            Arc::new(run.shelf),
+        ),
         workspace,
         spool,
         stop: signal.clone(),

@@ -142,6 +142,7 @@ mod tests {
             needs: vec![],
             timeout_seconds: 1,
             retry: 0,
+            artifacts_from: vec![],
             action: StepAction::Build { images: vec![] },
         });
         let mut out = Vec::new();

@@ -30,6 +30,7 @@ fn build_step(images: Vec<ImageBuild>) -> Step {
         needs: vec![],
         timeout_seconds: 600,
         retry: 0,
+        artifacts_from: vec![],
         action: StepAction::Build { images },
     }
 }

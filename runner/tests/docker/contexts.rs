@@ -70,6 +70,7 @@ fn build_step(needs: &[&str], image: ImageBuild) -> Step {
         needs: needs.iter().map(ToString::to_string).collect(),
         timeout_seconds: 600,
         retry: 0,
+        artifacts_from: vec![],
         action: StepAction::Build {
             images: vec![image],
         },

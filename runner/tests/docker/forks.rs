@@ -37,6 +37,7 @@ fn step(repository: &str, word: &str, space: Option<&str>, registry: RegistryUse
         needs: vec![],
         timeout_seconds: 600,
         retry: 0,
+        artifacts_from: vec![],
         action: StepAction::Build {
             images: vec![image],
         },

@@ -44,6 +44,7 @@ fn step(port: u16, repository: &str, dockerfile: &str) -> Step {
         needs: vec![],
         timeout_seconds: 600,
         retry: 0,
+        artifacts_from: vec![],
         action: StepAction::Build {
             images: vec![image],
         },

@@ -188,6 +188,7 @@ pub(crate) fn run_step(name: &str, needs: &[&str], image: &BaseImage, run: &str)
         needs: needs.iter().map(ToString::to_string).collect(),
         timeout_seconds: 600,
         retry: 0,
+        artifacts_from: vec![],
         action: StepAction::Run {
             image: image.0.clone(),
             run: run.to_owned(),

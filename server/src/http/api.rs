@@ -11,6 +11,7 @@ use super::actions::{self, Verb};
 use super::auth::{Allowed, Deployer, Viewer};
 use super::error::HttpError;
 use super::jobs;
+use super::reruns;
 use super::starts::{self, Wish};
 use crate::logs::{LogError, LogKey, Whole};
 use crate::store::{Accepted, Asked, DeploymentDetail, DeploymentFilter, Recorded, RunDetail};
@@ -53,6 +54,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
             )
             .route("/runs/{run}/cancel", web::post().to(cancel_run))
             .route("/runs/{run}/retry", web::post().to(retry_run))
+            .route("/runs/{run}/rerun", web::post().to(reruns::by_api))
             .configure(pull_requests::configure)
             .route("/deployments/{deployment}", web::get().to(deployment))
             .route(

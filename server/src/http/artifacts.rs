@@ -15,7 +15,10 @@ use actix_web::http::header::{
     CACHE_CONTROL, Charset, ContentDisposition, DispositionParam, DispositionType, ExtendedValue,
     X_CONTENT_TYPE_OPTIONS,
 };
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use roadstead_pipelines::id::RunId;
+use std::io;
 
 /// The artifacts of an attempt of a run; without a number those of every job's newest one.
 ///
@@ -60,21 +63,33 @@ pub(super) async fn send(
             None => HttpError::not_found(format!("{id} has no artifact `{name}` of step `{step}`")),
         });
     };
-    let key = ArtifactKey {
-        run: id.to_string(),
-        attempt: found.attempt,
-        step: found.step.to_string(),
-        name: found.name.clone(),
-        sha256: found.sha256.clone(),
-    };
-    let bytes = app.logs.artifacts().read(&key, found.length).await;
+    let bytes = bytes_of(app, &found).await?;
     Ok(HttpResponse::Ok()
         .content_type("application/octet-stream")
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .insert_header((CACHE_CONTROL, "private, no-cache"))
         .insert_header(to_be_saved_as(&found.name))
         .insert_header(("etag", format!("\"{}\"", found.sha256)))
-        .body(SizedStream::new(found.length, bytes.map_err(not_read)?)))
+        .body(bytes))
+}
+
+/// The bytes of an artifact, as they are sent.
+///
+/// # Errors
+/// When they cannot be read.
+pub(super) async fn bytes_of(
+    app: &App,
+    artifact: &Artifact,
+) -> Result<SizedStream<BoxStream<'static, io::Result<Bytes>>>, HttpError> {
+    let key = ArtifactKey {
+        run: artifact.run.to_string(),
+        attempt: artifact.attempt,
+        step: artifact.step.to_string(),
+        name: artifact.name.clone(),
+        sha256: artifact.sha256.clone(),
+    };
+    let bytes = app.logs.artifacts().read(&key, artifact.length).await;
+    Ok(SizedStream::new(artifact.length, bytes.map_err(not_read)?))
 }
 
 fn to_be_saved_as(name: &str) -> ContentDisposition {

@@ -1,13 +1,12 @@
 //! How the jobs of a run stand, for the pages and the API alike: from its state while it is at work, from their
 //! newest attempts when it is over.
 
-use crate::store::{Attempt, RunDetail, Runner};
-use indexmap::IndexMap;
+use crate::store::{RunDetail, Runner};
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::id::{JobName, StepName};
 use roadstead_pipelines::job::{Job, JobState};
-use roadstead_pipelines::report::Failure;
-use roadstead_pipelines::run::{AttemptOutcome, RunState};
+use roadstead_pipelines::rerun;
+use roadstead_pipelines::run::RunState;
 use serde_json::{Value, json};
 
 /// A runner polls or sends a heartbeat much more often than this.
@@ -31,72 +30,14 @@ pub(super) struct JobLine {
 
 /// The jobs of a run, each behind those that it needs; none before its file is read.
 pub(super) fn of_run(detail: &RunDetail) -> Vec<JobLine> {
-    let plan = detail.run.jobs();
-    let mut told: IndexMap<JobName, JobState> = IndexMap::new();
-    for (name, job) in &plan {
-        let live = detail.run.state.jobs().and_then(|it| it.jobs.get(name));
-        let state = match (live, detail.attempts_at(name).next_back()) {
-            (Some(state), _) => state.clone(),
-            (None, Some(attempt)) => after(detail, attempt),
-            (None, None) => without_attempt(detail, job, &told),
-        };
-        told.insert(name.clone(), state);
-    }
-    plan.into_iter()
-        .zip(told.into_values())
-        .map(|((name, job), state)| JobLine { name, job, state })
-        .collect()
-}
-
-/// How a job stands after its newest attempt, when its run is over.
-fn after(detail: &RunDetail, attempt: &Attempt) -> JobState {
-    let at = attempt.ended_at.unwrap_or(attempt.claimed_at);
-    match &attempt.outcome {
-        Some(AttemptOutcome::Succeeded { images }) => JobState::Succeeded {
-            images: images.clone(),
-        },
-        Some(AttemptOutcome::Failed { failure }) => JobState::Failed {
-            failure: failure.clone(),
-            at,
-        },
-        Some(AttemptOutcome::TimedOut { step }) => JobState::TimedOut {
-            step: step.clone(),
-            at,
-        },
-        Some(AttemptOutcome::Cancelled) => JobState::Cancelled { at },
-        None if matches!(detail.run.state, RunState::Cancelled { .. }) => {
-            JobState::Cancelled { at }
-        }
-        Some(AttemptOutcome::Errored { reason }) => JobState::Failed {
-            failure: Failure::errored(reason.clone()),
-            at,
-        },
-        None => JobState::Failed {
-            failure: Failure::errored(format!("runner {} was lost", attempt.runner)),
-            at,
-        },
-    }
-}
-
-/// How a job stands that no runner has had.
-fn without_attempt(
-    detail: &RunDetail,
-    job: &Job,
-    before: &IndexMap<JobName, JobState>,
-) -> JobState {
-    let wrong = job.needs.iter().find(|need| {
-        let state = before.get(*need);
-        state.is_some_and(|it| it.is_over() && !matches!(it, JobState::Succeeded { .. }))
-    });
-    match (detail.ended_at, wrong) {
-        (None, _) => JobState::Waiting,
-        (Some(_), Some(needed)) if !matches!(detail.run.state, RunState::Cancelled { .. }) => {
-            JobState::Skipped {
-                needed: needed.clone(),
-            }
-        }
-        (Some(at), _) => JobState::Cancelled { at },
-    }
+    let states = rerun::standing(&detail.seen(false, vec![]));
+    let mut plan = detail.run.jobs();
+    let line = |(name, state): (JobName, JobState)| JobLine {
+        job: plan.swap_remove(&name).unwrap_or_default(),
+        name,
+        state,
+    };
+    states.into_iter().map(line).collect()
 }
 
 /// A run's jobs as the API tells them.

@@ -10,6 +10,7 @@ pub mod health;
 mod jobs;
 pub mod pages;
 pub mod people;
+mod reruns;
 pub mod runner_api;
 pub mod secrets;
 mod sign_in_limit;

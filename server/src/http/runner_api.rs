@@ -6,6 +6,7 @@
 
 mod artifacts;
 mod assignment;
+mod fetch;
 mod secrets;
 mod sources;
 mod test_report;
@@ -52,6 +53,11 @@ pub fn configure(config: &mut web::ServiceConfig) {
         )
         .route("/steps/{step}/log/seal", web::post().to(seal_log))
         .route("/steps/{step}/artifact", web::put().to(artifacts::take))
+        .route("/steps/{step}/artifacts", web::get().to(fetch::list))
+        .route(
+            "/steps/{step}/artifacts/{from}/{name:.+}",
+            web::get().to(fetch::send),
+        )
         .service(
             web::resource("/steps/{step}/tests")
                 .app_data(

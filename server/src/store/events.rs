@@ -35,6 +35,8 @@ pub(super) fn describe(change: &Change) -> (String, &'static str, Value) {
                     "author": read.author,
                     "skip": read.skip,
                 }),
+                // What else it holds is told by the attempts' own events.
+                RunFact::RerunRequested { by, again, .. } => json!({ "by": by, "again": again }),
                 other => json!(other),
             };
             (run.to_string(), fact.word(), detail)

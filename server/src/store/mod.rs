@@ -33,6 +33,7 @@ mod pending;
 mod projects;
 mod pull_requests;
 mod releases;
+mod reruns;
 mod retention;
 mod runners;
 mod runs;

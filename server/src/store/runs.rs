@@ -67,7 +67,7 @@ struct Decided {
 }
 
 /// When a run was over.
-fn ended_at(state: &RunState) -> Option<Timestamp> {
+pub(super) fn ended_at(state: &RunState) -> Option<Timestamp> {
     match state {
         RunState::Fetching
         | RunState::WaitingForApproval { .. }

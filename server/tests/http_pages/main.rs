@@ -8,6 +8,7 @@
 
 mod artifacts;
 mod calls;
+mod fetch;
 mod jobs;
 mod logs_away;
 mod pages;
@@ -15,6 +16,7 @@ mod people;
 mod polls;
 mod pull_requests;
 mod recorded;
+mod reruns;
 mod roles;
 mod secrets;
 mod sessions;

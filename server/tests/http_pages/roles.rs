@@ -48,11 +48,13 @@ fn table() -> Vec<(Method, String, Role)> {
         "/runs/shop.1/cancel",
         "/runs/shop.1/approve",
         "/runs/shop.1/retry",
+        "/runs/shop.1/rerun",
         "/deployments/shop.d1/cancel",
         "/deliveries/1/redeliver",
         "/api/v1/runs/shop.1/cancel",
         "/api/v1/runs/shop.1/approve",
         "/api/v1/runs/shop.1/retry",
+        "/api/v1/runs/shop.1/rerun",
         "/api/v1/deployments/shop.d1/cancel",
         "/api/v1/deliveries/1/redeliver",
     ];

@@ -18,6 +18,7 @@ mod people;
 #[path = "../support/psql.rs"]
 mod psql;
 mod pull_requests;
+mod reruns;
 mod retention;
 mod schedules;
 mod secrets;

@@ -29,8 +29,8 @@ pub use operations::{AuditEntry, AuditPage, DeliveriesPage, Delivery, Runner, Ru
 pub use people::{AccountPage, Secret, Token, User, UsersPage};
 pub use project::{ProjectPage, RunSummary, StartForm, StartInput, WebhookHelp};
 pub use run::{
-    Artifact, Artifacts, Diagnostic, FailedCase, Job, LogLine, LogPanel, Release, ReleaseImage,
-    RunInput, RunPage, Step, Tests, Untold,
+    Artifact, Artifacts, Diagnostic, Earlier, FailedCase, Job, LogLine, LogPanel, Release,
+    ReleaseImage, RunInput, RunPage, Step, Tests, Untold,
 };
 pub use secrets::{SecretsPage, StoredSecret};
 pub use service::{Candidate, RollbackTarget, ServicePage};

@@ -45,8 +45,25 @@ pub struct RunPage {
     pub approve: Permission,
     /// Whether the viewer may cancel.
     pub cancel: Permission,
-    /// Whether the viewer may run the failed jobs again.
+    /// Whether the viewer may start a new run of its commit.
     pub retry: Permission,
+    /// Whether the viewer may send the jobs that ended badly back to work.
+    pub rerun: Permission,
+    /// How many attempts it has had.
+    pub attempts: u32,
+    /// The attempt that is shown of its job, if another than the newest was chosen.
+    pub earlier: Option<Earlier>,
+}
+
+/// An attempt that was not the last one at its job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    /// Its number in the run.
+    pub attempt: u32,
+    /// The job.
+    pub job: String,
+    /// The newest attempt at that job.
+    pub newest: u32,
 }
 
 /// An input of the run.
@@ -90,9 +107,15 @@ pub struct Job {
     pub started: Option<Time>,
     /// When it ended.
     pub ended: Option<Time>,
+    /// The numbers of its attempts in the run, the first one first.
+    pub attempts: Vec<u32>,
+    /// The one that is shown; none when no runner has had it.
+    pub shown: Option<u32>,
+    /// Whether it ended badly, so that it may run again.
+    pub wrong: bool,
 }
 
-/// One step, by its newest attempt.
+/// One step, by its newest attempt, or by the one that was chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     /// Its name in the pipeline file, unique within the run.
@@ -105,6 +128,8 @@ pub struct Step {
     pub reason: String,
     /// The numbers of its job's attempts in the run, the first one first.
     pub attempts: Vec<u32>,
+    /// The one that was chosen; 0: whichever is the newest.
+    pub chosen: u32,
     /// The name of the runner that has or had the newest attempt.
     pub runner: Option<String>,
     /// When the newest attempt started.

@@ -1,9 +1,9 @@
 //! Projects and runs.
 
 use roadstead_web::view::{
-    Artifact, Artifacts, Diagnostic, FailedCase, Job, LogLine, LogPanel, Paging, Permission,
-    ProjectPage, Release, ReleaseImage, RunInput, RunPage, RunState, RunSummary, StartForm,
-    StartInput, Step, StepState, Tests, Time, Tone, Untold, Waiting, WebhookHelp,
+    Artifact, Artifacts, Diagnostic, Earlier, FailedCase, Job, LogLine, LogPanel, Paging,
+    Permission, ProjectPage, Release, ReleaseImage, RunInput, RunPage, RunState, RunSummary,
+    StartForm, StartInput, Step, StepState, Tests, Time, Tone, Untold, Waiting, WebhookHelp,
 };
 
 use super::releases::{deployments, matrix_shop};
@@ -197,6 +197,7 @@ fn step(
         state,
         reason: reason.into(),
         attempts: started.map(|_| 1).into_iter().collect(),
+        chosen: 0,
         runner: started.map(|_| "build-1".into()),
         started,
         ended: times.and_then(|(age, took)| took.map(|took| ago(age - took))),
@@ -228,6 +229,9 @@ fn job(name: &str, state: StepState, reason: &str, needs: &[&str]) -> Job {
         runner: begun.then(|| "build-1".into()),
         started: begun.then(|| ago(3_890)),
         ended: begun.then(|| ago(3_810)),
+        attempts: if begun { vec![1] } else { vec![] },
+        shown: begun.then_some(1),
+        wrong: state == StepState::Failed,
     }
 }
 
@@ -235,6 +239,8 @@ fn jobs() -> Vec<Job> {
     let test = Job {
         matrix: "rust 1.95, db <sqlite>".into(),
         labels: vec!["gpu".into(), "linux".into()],
+        attempts: vec![2, 3],
+        shown: Some(2),
         ..job(
             "test",
             StepState::Failed,
@@ -365,6 +371,13 @@ pub(crate) fn run_failed() -> RunPage {
         approve: Permission::Absent,
         cancel: Permission::Absent,
         retry: Permission::Allowed,
+        rerun: Permission::Allowed,
+        attempts: 3,
+        earlier: Some(Earlier {
+            attempt: 2,
+            job: "test".into(),
+            newest: 3,
+        }),
     }
 }
 
@@ -471,6 +484,9 @@ pub(crate) fn run_running() -> RunPage {
         approve: Permission::Absent,
         cancel: Permission::Allowed,
         retry: Permission::Absent,
+        rerun: Permission::Absent,
+        attempts: 1,
+        earlier: None,
     }
 }
 
@@ -515,6 +531,9 @@ pub(crate) fn run_broken_file() -> RunPage {
         deployments: Vec::new(),
         approve: Permission::Absent,
         cancel: Permission::Absent,
+        rerun: Permission::Absent,
+        attempts: 0,
+        earlier: None,
         retry: Permission::Denied("A retry would read the same file. Push a corrected one.".into()),
     }
 }

@@ -4,11 +4,13 @@ use super::super::App;
 use super::super::actions::{self, Verb};
 use super::super::auth::{Allowed, Deployer};
 use super::super::error::HttpError;
+use super::super::reruns;
 use super::frame::back_to;
 use super::view_of;
 use crate::store::Accepted;
 use actix_web::{HttpResponse, web};
 use roadstead_pipelines::action::Actor;
+use roadstead_pipelines::id::JobName;
 use roadstead_web::urls::{self, field};
 use roadstead_web::view::Tone;
 use std::collections::HashMap;
@@ -54,6 +56,26 @@ pub(super) async fn retry_run(
     let name = view_of::run_name(run.as_str());
     let text = format!("This run builds the commit of run {name} again.");
     Ok(back_to(&urls::run(new.as_str()), Tone::Good, &text))
+}
+
+/// # Errors
+/// 400 when the form is not the page's, 409 when its jobs cannot run again.
+pub(super) async fn rerun(app: web::Data<App>, who: Sent, path: web::Path<String>) -> Answer {
+    let run = actions::run_of(&path)?;
+    let given = |name: &str| who.sent.get(name).filter(|text| !text.is_empty());
+    let after = given(field::AFTER).map(|text| text.parse());
+    let after = after
+        .transpose()
+        .map_err(|_| HttpError::bad_request("`after` has to be a number of attempts"))?;
+    let jobs = given(field::JOB).into_iter().cloned().collect();
+    let text = match reruns::rerun(&app, &who.actor, &run, (jobs, after)).await? {
+        Some(again) => {
+            let names: Vec<_> = again.iter().map(JobName::as_str).collect();
+            format!("Back to work: {}.", names.join(", "))
+        }
+        None => "Its jobs are back at work already.".to_owned(),
+    };
+    Ok(back_to(&urls::run(run.as_str()), Tone::Good, &text))
 }
 
 /// # Errors

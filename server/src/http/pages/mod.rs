@@ -76,6 +76,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .route(route::RUN_CANCEL, web::post().to(forms::cancel_run))
             .route(route::RUN_APPROVE, web::post().to(forms::approve_run))
             .route(route::RUN_RETRY, web::post().to(forms::retry_run))
+            .route(route::RUN_RERUN, web::post().to(forms::rerun))
             .route(route::STEP_LOG, web::get().to(log::raw))
             .route(route::STEP_LOG_EVENTS, web::get().to(log::stream))
             .route(route::ARTIFACT, web::get().to(run::artifact))

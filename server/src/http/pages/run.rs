@@ -11,6 +11,7 @@ use crate::store::{self, DeploymentFilter, RunDetail};
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use roadstead_pipelines::commit_status::Standing;
+use roadstead_pipelines::rerun::{self, Wish};
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_pipelines::spec::Role;
 use roadstead_web::view::{
@@ -45,9 +46,9 @@ pub(super) async fn show(
     let project = project_of(&app, id.project().as_str()).await?;
     let world = app.store.load_world(&project.name).await?;
     let scene = Scene::new(&project, world, &who.actor, crate::clock::now());
-    let steps = view_of::steps(&detail);
-    let (release, deployments) = made(&app, &scene, &detail.run).await?;
     let chosen = who.sent.attempt.filter(|number| *number > 0);
+    let steps = view_of::steps(&detail, chosen);
+    let (release, deployments) = made(&app, &scene, &detail.run).await?;
     let shown = detail.attempts_shown(chosen);
     let kept = app.store.list_artifacts(&id, &shown).await?;
     let deployer = view_of::needs_role(&who.actor, Role::Deployer);
@@ -64,7 +65,15 @@ pub(super) async fn show(
         untold: untold(&app, &detail.run).await?,
         diagnostics: view_of::diagnostics(&detail),
         log: open_log(&app, &detail, &steps, &who.sent).await?,
-        jobs: view_of::jobs(&detail, &runners, now),
+        jobs: view_of::jobs(&detail, &runners, &shown, now),
+        rerun: may_rerun(&app, &scene, &detail, &deployer).await?,
+        attempts: detail
+            .attempts
+            .iter()
+            .map(|it| it.number)
+            .max()
+            .unwrap_or(0),
+        earlier: view_of::earlier(&detail, chosen),
         steps,
         tests: view_of::tests(&app.store.list_tests(&id, &shown).await?),
         artifacts: view_of::artifacts(&kept),
@@ -83,6 +92,26 @@ pub(super) async fn show(
         retry: if over { deployer } else { Permission::Absent },
     };
     frame::send(&request, StatusCode::OK, &page)
+}
+
+/// Whether jobs of a run that ended badly may go back to work.
+async fn may_rerun(
+    app: &App,
+    scene: &Scene,
+    detail: &RunDetail,
+    deployer: &Permission,
+) -> Result<Permission, HttpError> {
+    match &detail.run.state {
+        RunState::Failed { .. } | RunState::TimedOut { .. } | RunState::Cancelled { .. }
+            if !detail.attempts.is_empty() => {}
+        _ => return Ok(Permission::Absent),
+    }
+    let logs_removed = app.store.logs_removed_at(&detail.run.id).await?.is_some();
+    let seen = detail.seen(logs_removed, scene.world.runs.values().collect());
+    Ok(match rerun::rerun(&seen, &Wish::default()) {
+        Ok(_) => deployer.clone(),
+        Err(refusal) => Permission::Denied(refusal.to_string()),
+    })
 }
 
 /// The runners, when a job waits for one with labels: whether any has them.
@@ -219,6 +248,12 @@ async fn open_log(
     choice: &Choice,
 ) -> Result<Option<LogPanel>, HttpError> {
     let chosen = choice.step.as_deref();
+    let attempt = choice.attempt.filter(|number| *number > 0);
+    // Of an attempt that was chosen, only its own steps have a log.
+    let steps = steps
+        .iter()
+        .filter(|step| attempt.is_none_or(|it| step.chosen == it));
+    let steps: Vec<_> = steps.collect();
     let of_state = |states: &[StepState]| steps.iter().find(|step| states.contains(&step.state));
     let step = match chosen {
         Some(name) => steps.iter().find(|step| step.name == name),

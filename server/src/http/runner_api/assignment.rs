@@ -68,6 +68,13 @@ pub fn steps_of(pipeline: &Pipeline, job: &Job, decided: Decided<'_>) -> Vec<wir
                 .collect(),
             timeout_seconds: step.timeout.map_or(DEFAULT_TIMEOUT_SECONDS, |t| t.get()),
             retry: step.retry,
+            // What steps of this job left lies in the workspace already.
+            artifacts_from: step
+                .artifacts_from
+                .iter()
+                .filter(|giver| !job.steps.contains(giver))
+                .map(ToString::to_string)
+                .collect(),
             action: action_of(step, pipeline, decided),
         }
     };

@@ -8,15 +8,18 @@ use roadstead_pipelines::id::{JobName, StepName};
 use roadstead_pipelines::job::{DEFAULT_JOB, JobState};
 use roadstead_web::view::{Job, StepState};
 
-/// The jobs of a run; none when it has the one alone that every run has.
+/// The jobs of a run, each by the attempt of `shown`; none when it has the one alone that every run has, and no
+/// more than one attempt at it.
 pub(in super::super) fn jobs(
     detail: &RunDetail,
     runners: &[store::Runner],
+    shown: &[u32],
     now: Timestamp,
 ) -> Vec<Job> {
     let lines = jobs::of_run(detail);
     if let [only] = lines.as_slice()
         && only.name.as_str() == DEFAULT_JOB
+        && detail.attempts.len() < 2
     {
         return vec![];
     }
@@ -32,12 +35,12 @@ pub(in super::super) fn jobs(
     };
     lines
         .iter()
-        .map(|line| one(detail, line, served(line)))
+        .map(|line| one(detail, line, served(line), shown))
         .collect()
 }
 
 /// `served`: a runner that is heard of has its labels.
-fn one(detail: &RunDetail, line: &JobLine, served: bool) -> Job {
+fn one(detail: &RunDetail, line: &JobLine, served: bool, shown: &[u32]) -> Job {
     let newest = detail.attempts_at(&line.name).next_back();
     let (state, reason) = state_of(line, served);
     let names = |of: &StepName| of.to_string();
@@ -52,6 +55,12 @@ fn one(detail: &RunDetail, line: &JobLine, served: bool) -> Job {
         runner: newest.map(|attempt| attempt.runner.clone()),
         started: newest.map(|attempt| time(attempt.claimed_at)),
         ended: newest.and_then(|attempt| attempt.ended_at).map(time),
+        attempts: detail.attempts_at(&line.name).map(|it| it.number).collect(),
+        shown: detail
+            .attempts_at(&line.name)
+            .map(|it| it.number)
+            .find(|number| shown.contains(number)),
+        wrong: line.state.went_wrong_at().is_some() && newest.is_some(),
     }
 }
 

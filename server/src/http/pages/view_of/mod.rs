@@ -16,7 +16,7 @@ pub(super) use jobs::jobs;
 pub(super) use needs::needs;
 pub(super) use pull_requests::notes;
 pub(super) use run::{
-    artifacts, diagnostics, inputs, release, run_reason, run_state, started_by, steps,
+    artifacts, diagnostics, earlier, inputs, release, run_reason, run_state, started_by, steps,
     summary_of_line, tests,
 };
 pub(super) use scene::{Scene, confirm_word};

@@ -152,8 +152,8 @@ pub(in super::super) fn summary_of_line(line: &RunLine, commits: Option<&str>) -
     }
 }
 
-/// The steps of a run in the order of the file, by their newest attempt.
-pub(in super::super) fn steps(detail: &RunDetail) -> Vec<Step> {
+/// The steps of a run in the order of the file, by their newest attempt; those of the job of `chosen` by that one.
+pub(in super::super) fn steps(detail: &RunDetail, chosen: Option<u32>) -> Vec<Step> {
     let Some(pipeline) = &detail.run.pipeline else {
         return vec![];
     };
@@ -164,17 +164,22 @@ pub(in super::super) fn steps(detail: &RunDetail) -> Vec<Step> {
         let attempts: Vec<_> = job
             .map(|job| detail.attempts_at(job).collect())
             .unwrap_or_default();
-        let newest = attempts.last().copied();
+        let was_chosen = attempts
+            .iter()
+            .find(|it| Some(it.number) == chosen)
+            .copied();
+        let newest = was_chosen.or(attempts.last().copied());
         let row = newest.and_then(|attempt| {
             let mut rows = detail.steps.iter();
             rows.find(|row| row.attempt == attempt.id && row.name == *name)
         });
         let (state, reason) = match detail.run.left_out.get(name) {
             Some(reason) => (view::StepState::Skipped, reason.clone()),
-            None => match job.and_then(|job| before_it_begins(&detail.run, job, &jobs[job])) {
-                Some(told) => told,
-                None => step_state(&detail.run, spec, newest, row),
-            },
+            None => {
+                let waits = job.filter(|_| was_chosen.is_none());
+                let told = waits.and_then(|job| before_it_begins(&detail.run, job, &jobs[job]));
+                told.unwrap_or_else(|| step_state(&detail.run, spec, newest, row))
+            }
         };
         Step {
             name: name.to_string(),
@@ -182,6 +187,7 @@ pub(in super::super) fn steps(detail: &RunDetail) -> Vec<Step> {
             state,
             reason,
             attempts: attempts.iter().map(|attempt| attempt.number).collect(),
+            chosen: was_chosen.map_or(0, |attempt| attempt.number),
             runner: newest.map(|attempt| attempt.runner.clone()),
             started: row.and_then(|row| row.started_at).map(time),
             ended: row
@@ -193,7 +199,21 @@ pub(in super::super) fn steps(detail: &RunDetail) -> Vec<Step> {
     steps.collect()
 }
 
-/// What a step says whose job no runner has had.
+/// The attempt that is shown, when it is not the newest at its job.
+pub(in super::super) fn earlier(detail: &RunDetail, chosen: Option<u32>) -> Option<view::Earlier> {
+    let attempt = detail
+        .attempts
+        .iter()
+        .find(|it| Some(it.number) == chosen)?;
+    let newest = detail.attempts_at(&attempt.job).next_back()?.number;
+    (newest != attempt.number).then(|| view::Earlier {
+        attempt: attempt.number,
+        job: attempt.job.to_string(),
+        newest,
+    })
+}
+
+/// What a step says whose job waits for a runner, or for another job.
 fn before_it_begins(run: &Run, name: &JobName, job: &Job) -> Option<(view::StepState, String)> {
     match run.state.jobs()?.jobs.get(name)? {
         JobState::Waiting => {
@@ -202,7 +222,10 @@ fn before_it_begins(run: &Run, name: &JobName, job: &Job) -> Option<(view::StepS
             Some((view::StepState::Pending, reason))
         }
         JobState::Skipped { needed } => Some((view::StepState::Skipped, format!("needs {needed}"))),
-        JobState::Queued { lost: 0, .. } if !job.runs_on.is_empty() => {
+        JobState::Queued { lost: 0, .. } if job.runs_on.is_empty() => {
+            Some((view::StepState::Pending, "waits for a runner".to_owned()))
+        }
+        JobState::Queued { lost: 0, .. } => {
             let labels: Vec<_> = job.runs_on.iter().map(String::as_str).collect();
             let reason = format!("waits for a runner with {}", labels.join(", "));
             Some((view::StepState::Pending, reason))
