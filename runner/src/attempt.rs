@@ -98,7 +98,7 @@ async fn work(
     let prepared = match make_folders(runner, client, &assignment).await {
         Ok((workspace, spool)) => tokio::select! {
             done = check_out(runner, client, &assignment, &workspace, threads) => {
-                done.map(|()| (workspace, spool))
+                done.map(|commit_time| (workspace, spool, commit_time))
             }
             reason = stop.stopped() => {
                 return StepsEnd { outcome: stopped(reason), images: vec![] };
@@ -106,7 +106,7 @@ async fn work(
         },
         Err(error) => Err(error),
     };
-    let (workspace, spool) = match prepared {
+    let (workspace, spool, commit_time) = match prepared {
         Ok(folders) => folders,
         Err(error) => return not_begun(stop, &error.context("cannot bring the sources here")),
     };
@@ -132,6 +132,7 @@ async fn work(
         project: assignment.project,
         audience: Audience::Server(client.clone()),
         workspace,
+        commit_time: Some(commit_time),
         spool,
         stop: stop.clone(),
         disk: runner.disk.clone(),
@@ -202,7 +203,7 @@ async fn check_out(
     assignment: &Assignment,
     workspace: &Path,
     threads: &TaskTracker,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<i64> {
     let (project, commit) = (&assignment.project, &assignment.commit);
     runner
         .sources

@@ -42,12 +42,12 @@ enum EntryKind {
 }
 
 /// Writes the tree of `commit` from the repository at `store` into `folder`, which must exist and
-/// be empty.
+/// be empty. Returns when the commit was made, in seconds since 1970.
 ///
 /// # Errors
 /// An object that is missing, a name or a link that could leave the folder, or a full disk; the
 /// message names the path. The folder is then half-written.
-pub(crate) fn write_tree(store: &Path, commit: &str, folder: &Path) -> anyhow::Result<()> {
+pub(crate) fn write_tree(store: &Path, commit: &str, folder: &Path) -> anyhow::Result<i64> {
     let repository = open(store)?;
     let commit = repository
         .find_commit(Oid::from_str(commit).context("the commit is no object id")?)
@@ -81,7 +81,7 @@ pub(crate) fn write_tree(store: &Path, commit: &str, folder: &Path) -> anyhow::R
             })
             .collect::<anyhow::Result<Vec<()>>>()
     })?;
-    Ok(())
+    Ok(commit.time().seconds())
 }
 
 fn open(store: &Path) -> anyhow::Result<Repository> {

@@ -53,7 +53,8 @@ impl Sources {
         }
     }
 
-    /// Writes the files of `commit` into `tree`, an empty folder, fetching what is not here. Dropping
+    /// Writes the files of `commit` into `tree`, an empty folder, fetching what is not here. Returns when the
+    /// commit was made, in seconds since 1970. Dropping
     /// this does not stop a thread that it started: `threads` ends when all of them have, and only then
     /// nothing more is written into `tree`.
     ///
@@ -66,7 +67,7 @@ impl Sources {
         commit: &str,
         tree: &Path,
         threads: &TaskTracker,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<i64> {
         let lock = self
             .locks
             .lock()
@@ -149,7 +150,7 @@ async fn fetch_and_write(
     held: Option<String>,
     commit: &str,
     tree: &Path,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<i64> {
     if held.as_deref() != Some(commit) {
         let mut backoff = Backoff::new(PATIENCE);
         while let Err(error) = fetch(turn, client, store, held.as_deref(), commit).await {
@@ -167,13 +168,13 @@ async fn fetch_and_write(
     }
     let (store, tree, commit) = (store.to_owned(), tree.to_owned(), commit.to_owned());
     turn.blocking(move || {
-        checkout::write_tree(&store, &commit, &tree)?;
+        let commit_time = checkout::write_tree(&store, &commit, &tree)?;
         // Only now it is known that nothing of this commit is missing.
         let repository = Repository::open_bare(&store)?;
         repository
             .reference(HELD, git2::Oid::from_str(&commit)?, true, "checked out")
             .context("cannot note which commit is here")?;
-        Ok(())
+        Ok(commit_time)
     })
     .await
 }

@@ -35,6 +35,8 @@ pub(crate) struct StepRoom {
     pub(crate) project: String,
     pub(crate) audience: Audience,
     pub(crate) workspace: PathBuf,
+    /// When the commit was made, in seconds since 1970; none of files that are of no commit.
+    pub(crate) commit_time: Option<i64>,
     pub(crate) spool: PathBuf,
     pub(crate) stop: StopSignal,
     pub(crate) disk: Disk,
@@ -459,6 +461,7 @@ async fn build(
         let input = BuildInput {
             project: &room.project,
             workspace: &room.workspace,
+            commit_time: room.commit_time,
             secrets,
         };
         let built = room

@@ -62,8 +62,22 @@ pub(crate) struct ImageBuilder {
 pub(crate) struct BuildInput<'a> {
     pub(crate) project: &'a str,
     pub(crate) workspace: &'a Path,
+    /// When its commit was made, in seconds since 1970; none of files that are of no commit.
+    pub(crate) commit_time: Option<i64>,
     /// What instructions may mount, by id.
     pub(crate) secrets: &'a BTreeMap<String, Secret>,
+}
+
+/// By this argument builds are told when what they make was made (reproducible-builds.org).
+const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// The build arguments of an image, with the time of its commit unless the file says another one. An instruction depends
+/// on it only where the Dockerfile declares it.
+fn arguments(image: &ImageBuild, commit_time: Option<i64>) -> HashMap<String, String> {
+    let of_commit = commit_time.map(|time| (SOURCE_DATE_EPOCH.to_owned(), time.to_string()));
+    let mut arguments: HashMap<_, _> = of_commit.into_iter().collect();
+    arguments.extend(image.args.clone());
+    arguments
 }
 
 impl ImageBuilder {
@@ -169,7 +183,7 @@ impl ImageBuilder {
         let mut progress = Progress::default();
         let began = Instant::now();
         let solved = self
-            .solve(image, input.project, tag, offer, &mut progress, log)
+            .solve(image, input, tag, offer, &mut progress, log)
             .await;
         match solved {
             Ok(()) => {
@@ -200,7 +214,7 @@ impl ImageBuilder {
     async fn solve(
         &self,
         image: &ImageBuild,
-        project: &str,
+        input: BuildInput<'_>,
         tag: &str,
         offer: Offer,
         progress: &mut Progress,
@@ -209,7 +223,7 @@ impl ImageBuilder {
         let session = unique();
         let build = unique();
         let dockerfile = offer.context.dockerfile().to_owned();
-        let arguments: HashMap<_, _> = image.args.clone().into_iter().collect();
+        let arguments = arguments(image, input.commit_time);
         let order = Order {
             session: &session,
             build: &build,
@@ -218,7 +232,7 @@ impl ImageBuilder {
             arguments: &arguments,
             tag,
         };
-        let headers = session::headers(&session, &self.shared_key(project, &image.context));
+        let headers = session::headers(&session, &self.shared_key(input.project, &image.context));
         let answers = self.door.upgrade("/session", &headers).await;
         let serving = session::serve(answers.map_err(Unbuilt::BrokeOff)?, offer);
         let questions = self.door.upgrade("/grpc", &[]).await;

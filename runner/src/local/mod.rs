@@ -163,6 +163,7 @@ async fn steps_of(
             Arc::new(run.shelf),
         ),
         workspace,
+        commit_time: None,
         spool,
         stop: signal.clone(),
         disk,

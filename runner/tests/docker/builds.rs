@@ -40,9 +40,10 @@ COPY busybox /bin/busybox
 RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]
 FROM base
 ARG WORDS
+ARG SOURCE_DATE_EPOCH
 WORKDIR /srv
 COPY . .
-RUN test ! -e ignored.txt && test -x run.sh && echo \"built $WORDS\"
+RUN test ! -e ignored.txt && test -x run.sh && echo \"built $WORDS at $SOURCE_DATE_EPOCH\"
 CMD [\"/srv/run.sh\"]
 ";
 
@@ -85,7 +86,9 @@ async fn an_image_is_built_from_the_commit_pushed_with_a_login_and_named_by_dige
         result.images[0].repository_uri,
         format!("127.0.0.1:{}/{name}", registry.port)
     );
-    assert!(log.contains("built from an argument"), "{log}");
+    let made = repository.made(&commit);
+    let built = format!("built from an argument at {made}");
+    assert!(log.contains(&built), "{log}");
     assert!(log.contains(&digest), "{log}");
     assert!(!log.contains(REGISTRY_PASSWORD), "{log}");
 

@@ -127,6 +127,16 @@ impl Repository {
         self.folder.path().to_owned()
     }
 
+    /// When a commit was made, in seconds since 1970.
+    pub(crate) fn made(&self, commit: &str) -> i64 {
+        let commit = git2::Oid::from_str(commit).unwrap();
+        self.repository
+            .find_commit(commit)
+            .unwrap()
+            .time()
+            .seconds()
+    }
+
     /// Adds `files` (path, content, executable) to what is there and commits.
     pub(crate) fn commit(&self, files: &[(&str, &[u8], bool)]) -> String {
         let mut index = self.repository.index().unwrap();
