@@ -26,6 +26,13 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
+/// How jemalloc is set. Each thread keeps what it frees for itself, and most of a server's threads wait most of the
+/// time: blocks above 1 kB are left in the two pools that all share (docs/adr/0010).
+#[expect(unsafe_code, reason = "the name by which jemalloc finds it")]
+#[used]
+#[unsafe(export_name = "malloc_conf")]
+static MALLOC_CONF: &[u8; 26] = b"narenas:2,tcache_max:1024\0";
+
 /// A self-hosted build-and-deploy server for Amazon ECS.
 #[derive(Parser)]
 #[command(name = "roadstead", version, about)]

@@ -9,6 +9,8 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_ecs::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_ecs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use jiff::Timestamp;
 use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
@@ -183,6 +185,8 @@ pub(super) struct Clients {
 #[derive(Clone)]
 pub struct Aws {
     settings: config::Aws,
+    /// One for all: by itself each client has its own, with its own copy of the trusted certificates.
+    http: SharedHttpClient,
     by_region: Arc<tokio::sync::Mutex<BTreeMap<String, Arc<Clients>>>>,
 }
 
@@ -192,6 +196,9 @@ impl Aws {
     pub fn new(settings: &config::Aws) -> Self {
         Self {
             settings: settings.clone(),
+            http: aws_smithy_http_client::Builder::new()
+                .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc))
+                .build_https(),
             by_region: Arc::default(),
         }
     }
@@ -222,6 +229,7 @@ impl Aws {
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(region.to_owned()))
+            .http_client(self.http.clone())
             .retry_config(RetryConfig::standard().with_max_attempts(3))
             .timeout_config(timeouts);
         if let Some(endpoint) = &self.settings.endpoint_url {
