@@ -4,6 +4,7 @@
 //! stays with the run and with every run that is made of it again; nothing that the code itself says, no name, no
 //! label and no author, changes it. Must not know how forges tell of pull requests.
 
+use crate::git_ref::BRANCHES;
 use crate::id::CommitSha;
 use crate::run::{Run, RunState};
 use jiff::Timestamp;
@@ -77,6 +78,14 @@ pub struct PullRequest {
 }
 
 impl PullRequest {
+    /// The branch that it is to be merged to, `main`.
+    #[must_use]
+    pub fn base_branch(&self) -> &str {
+        self.base_ref
+            .strip_prefix(BRANCHES)
+            .unwrap_or(&self.base_ref)
+    }
+
     /// For pages: `pull request #7 from mallory/shop (fork)`, `pull request #7 from topic`.
     #[must_use]
     pub fn title(&self) -> String {
@@ -87,7 +96,7 @@ impl PullRequest {
                 format!("pull request #{number} from {fork} (fork)")
             }
             Trust::Untrusted { fork: None } => {
-                format!("pull request #{number} from a fork that is gone")
+                format!("pull request #{number} from an unknown fork")
             }
         }
     }
@@ -116,11 +125,11 @@ pub struct BaseFile {
 /// Whether a run is cancelled when its pull request is closed: it waits. What a runner has begun goes on to its end.
 #[must_use]
 pub fn ends_when_closed(run: &Run) -> bool {
-    let has_begun = match &run.state {
-        RunState::Building { jobs } => jobs.have_begun(),
+    let is_at_work = match &run.state {
+        RunState::Building { jobs } => jobs.at_work().next().is_some(),
         _ => false,
     };
-    run.pull_request().is_some() && run.state.can_be_cancelled() && !has_begun
+    run.pull_request().is_some() && run.state.can_be_cancelled() && !is_at_work
 }
 
 #[cfg(test)]
@@ -175,10 +184,7 @@ mod tests {
             "pull request #7 from mallory/shop (fork)"
         );
         pull_request.trust = Trust::Untrusted { fork: None };
-        assert_eq!(
-            pull_request.title(),
-            "pull request #7 from a fork that is gone"
-        );
+        assert_eq!(pull_request.title(), "pull request #7 from an unknown fork");
         pull_request.trust = Trust::Trusted;
         pull_request.head_branch = "topic".into();
         assert_eq!(pull_request.title(), "pull request #7 from topic");

@@ -39,6 +39,7 @@ struct Told {
 /// What became of a pull request.
 enum Moved {
     HasCommits,
+    /// Or is to be merged to another branch.
     OpenedAgain,
     Closed,
     Otherwise,
@@ -91,6 +92,26 @@ mod github {
         pub(super) number: u64,
         pub(super) pull_request: PullRequest,
         pub(super) repository: Repository,
+        /// What was edited.
+        pub(super) changes: Option<Changes>,
+    }
+
+    /// One is given when it is to be merged to another branch than before.
+    #[derive(Deserialize)]
+    pub(super) struct Changes {
+        /// By GitHub.
+        base: Option<serde::de::IgnoredAny>,
+        /// By Gitea and Forgejo.
+        #[serde(rename = "ref")]
+        branch: Option<serde::de::IgnoredAny>,
+    }
+
+    impl Body {
+        /// Whether it is to be merged to another branch than before.
+        pub(super) fn has_other_base(&self) -> bool {
+            let changes = self.changes.as_ref();
+            changes.is_some_and(|it| it.base.is_some() || it.branch.is_some())
+        }
     }
 
     #[derive(Deserialize)]
@@ -108,6 +129,19 @@ mod github {
         pub(super) sha: String,
         /// None when the fork is gone.
         pub(super) repo: Option<Repository>,
+        /// `owner:branch`. Gitea's is empty where no branch is the head.
+        pub(super) label: Option<String>,
+    }
+
+    impl End {
+        /// The repository whose branch this is. With AGit (`git push origin HEAD:refs/for/main`) people who may only
+        /// read open pull requests at Gitea and Forgejo, which then name the base repository, and no branch of it.
+        pub(super) fn repository(self) -> Option<super::Repository> {
+            let has_branch = !self.branch.starts_with("refs/") && self.label.as_deref() != Some("");
+            self.repo
+                .filter(|_| has_branch)
+                .map(super::Repository::from)
+        }
     }
 
     #[derive(Deserialize)]
@@ -136,6 +170,7 @@ pub(super) fn of_github(body: &[u8]) -> Result<Wish, BadPayload> {
     let moved = match body.action.as_str() {
         "opened" | "synchronize" | "synchronized" => Moved::HasCommits,
         "reopened" => Moved::OpenedAgain,
+        "edited" if body.has_other_base() => Moved::OpenedAgain,
         "closed" => Moved::Closed,
         _ => Moved::Otherwise,
     };
@@ -154,11 +189,11 @@ pub(super) fn of_github(body: &[u8]) -> Result<Wish, BadPayload> {
         Some(of_base) if of_base.id == body.repository.id => Told {
             git_ref,
             number,
-            commit: head.sha,
+            commit: head.sha.clone(),
             base_branch: base.branch,
             base: of_base,
-            head_branch: head.branch,
-            head: head.repo.map(Repository::from),
+            head_branch: head.branch.clone(),
+            head: head.repository(),
             occasion,
         }
         .wish(),
@@ -173,6 +208,14 @@ mod gitlab {
     pub(super) struct Body {
         pub(super) project: Project,
         pub(super) object_attributes: MergeRequest,
+        /// What was edited.
+        pub(super) changes: Option<Changes>,
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct Changes {
+        /// Given when it is to be merged to another branch than before.
+        pub(super) target_branch: Option<serde::de::IgnoredAny>,
     }
 
     #[derive(Deserialize)]
@@ -215,12 +258,14 @@ mod gitlab {
 /// [`BadPayload`].
 pub(super) fn of_gitlab(body: &[u8]) -> Result<Wish, BadPayload> {
     let body: gitlab::Body = serde_json::from_slice(body).map_err(|error| bad(&error))?;
+    let has_other_base = body.changes.is_some_and(|it| it.target_branch.is_some());
     let told = body.object_attributes;
     let number = told.iid;
     let git_ref = format!("refs/merge-requests/{number}/head");
     let occasion = match (told.action.as_str(), &told.oldrev) {
         ("open", _) | ("update", Some(_)) => None,
         ("reopen", _) => Some(clip(&told.updated_at)),
+        ("update", None) if has_other_base => Some(clip(&told.updated_at)),
         ("close" | "merge", _) => return Ok(Wish::Closed { git_ref, number }),
         (action, _) => return Ok(otherwise(&clip(action))),
     };
@@ -374,6 +419,23 @@ mod tests {
         assert!(read(&other).is_err());
     }
 
+    /// `git push origin HEAD:refs/for/main` opens one at Gitea and Forgejo for people who may only read.
+    #[test]
+    fn what_comes_of_no_branch_is_trusted_by_no_id() {
+        let mut agit = github("opened");
+        agit["pull_request"]["head"]["repo"] = agit["pull_request"]["base"]["repo"].clone();
+        assert!(head(&agit).pull_request.trust.is_trusted());
+        let with = |member: &str, value: &str| {
+            let mut body = agit.clone();
+            body["pull_request"]["head"][member] = value.into();
+            head(&body).pull_request.trust
+        };
+        let unknown = Trust::Untrusted { fork: None };
+        assert_eq!(with("ref", "refs/pull/7/head"), unknown);
+        assert_eq!(with("label", ""), unknown);
+        assert!(with("label", "ada:topic").is_trusted());
+    }
+
     #[test]
     fn what_happens_to_it_decides() {
         for (body, wanted) in [
@@ -401,6 +463,18 @@ mod tests {
             };
             assert_eq!(got, wanted, "{body}");
         }
+        // To be merged to another branch than before, with another pipeline file: once more, by that one.
+        let (mut hub, mut tea, mut lab) = (github("edited"), github("edited"), gitlab("update"));
+        hub["changes"] =
+            json!({ "base": { "ref": { "from": "easy" }, "sha": { "from": COMMIT } } });
+        tea["changes"] = json!({ "ref": { "from": "easy" } });
+        lab["changes"] = json!({ "target_branch": { "previous": "easy", "current": "main" } });
+        for body in [hub, tea, lab] {
+            assert!(head(&body).occasion.is_some(), "{body}");
+        }
+        let mut title = github("edited");
+        title["changes"] = json!({ "title": { "from": "x" } });
+        assert!(matches!(read(&title).unwrap(), Wish::Nothing(_)));
         let mut commits = gitlab("update");
         commits["object_attributes"]["oldrev"] = "1".repeat(40).into();
         assert_eq!(head(&commits).occasion, None);
