@@ -173,6 +173,7 @@ impl Teller {
         let told = Told {
             commit: &due.commit,
             git_ref: &due.git_ref,
+            base_branch: due.base_branch(),
             status: &due.telling.status,
             page: &page,
         };

@@ -25,6 +25,8 @@ use url::Url;
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of an answer that are read.
 const LARGEST_ANSWER: usize = 64 * 1024;
+/// Characters of a status's name; GitHub takes no more.
+const LONGEST_CONTEXT: usize = 255;
 /// Characters of what a forge said that are kept.
 const LONGEST_REASON: usize = 300;
 
@@ -35,6 +37,8 @@ pub struct Told<'a> {
     pub commit: &'a CommitSha,
     /// The branch, tag or pull request, `refs/heads/main`.
     pub git_ref: &'a str,
+    /// The branch that its pull request is to be merged to, where the forge shows those of all refs at the commit.
+    pub base_branch: Option<&'a str>,
     /// The status.
     pub status: &'a Status,
     /// Where people read more.
@@ -43,10 +47,14 @@ pub struct Told<'a> {
 
 impl Told<'_> {
     /// The name that the status goes by.
-    fn context(&self) -> &'static str {
-        match GitRef::of(self.git_ref) {
-            GitRef::PullRequest(_) => PULL_REQUEST_CONTEXT,
-            GitRef::Branch(_) | GitRef::Tag(_) | GitRef::Other(_) => CONTEXT,
+    fn context(&self) -> String {
+        match (GitRef::of(self.git_ref), self.base_branch) {
+            (GitRef::PullRequest(_), Some(base)) => {
+                let whole = format!("{PULL_REQUEST_CONTEXT}/{base}");
+                whole.chars().take(LONGEST_CONTEXT).collect()
+            }
+            (GitRef::PullRequest(_), None) => PULL_REQUEST_CONTEXT.to_owned(),
+            (GitRef::Branch(_) | GitRef::Tag(_) | GitRef::Other(_), _) => CONTEXT.to_owned(),
         }
     }
 }

@@ -26,12 +26,21 @@ pub struct DueStatus {
     pub git_ref: String,
     /// What is told.
     pub telling: Telling,
-    /// The row's own ref: empty or [`PULL_REQUESTS`] where the forge keeps none apart.
+    /// The row's own ref: empty or [`PULL_REQUESTS`] and a base where the forge keeps none apart.
     slot: String,
 }
 
-/// The own ref of rows of pull requests, where the forge keeps none apart.
-const PULL_REQUESTS: &str = "pull requests";
+impl DueStatus {
+    /// The branch that its pull request is to be merged to, where the forge keeps none apart.
+    #[must_use]
+    pub fn base_branch(&self) -> Option<&str> {
+        self.slot.strip_prefix(PULL_REQUESTS)
+    }
+}
+
+/// How the own refs begin of rows of pull requests, where the forge keeps none apart. Each base branch has its own: one of the
+/// same commit to another branch, with another pipeline file, says nothing of it.
+const PULL_REQUESTS: &str = "pull requests to ";
 
 /// What names a row.
 type Key<'a> = (&'a str, &'a str, &'a str);
@@ -86,15 +95,13 @@ pub(super) fn note(connection: &mut AnyConnection, run: &Run, now: Timestamp) ->
     let Some(forge) = told.flatten().as_deref().and_then(Forge::parse) else {
         return Ok(());
     };
-    let slot = if forge.keeps_refs_apart() {
-        run.git_ref.as_str()
-    } else if run.pull_request().is_some() {
+    let slot = match run.pull_request() {
+        _ if forge.keeps_refs_apart() => run.git_ref.clone(),
         // Shown beside that of the commit's branch, under a name of its own.
-        PULL_REQUESTS
-    } else {
-        ""
+        Some(it) => format!("{PULL_REQUESTS}{}", it.base_branch()),
+        None => String::new(),
     };
-    let key = (run.project.as_str(), run.commit.as_str(), slot);
+    let key = (run.project.as_str(), run.commit.as_str(), slot.as_str());
     if let Some((before, _)) = locked(connection, key)? {
         return match before.changed(&run.id, &status, now) {
             Some(next) => save(connection, key, &next),

@@ -326,10 +326,11 @@ async fn a_status_of_a_pull_request_stands_beside_that_of_its_commit(url: &str) 
         .unwrap()
     {
         assert_eq!(due.commit, commit(1));
-        refs.push(due.git_ref);
+        refs.push((due.base_branch().map(str::to_owned), due.git_ref));
     }
     refs.sort();
-    assert_eq!(refs, [MAIN, HEAD]);
+    let to_main = Some("main".to_owned());
+    assert_eq!(refs, [(None, MAIN.to_owned()), (to_main, HEAD.to_owned())]);
 }
 
 async fn what_is_old_of_a_pull_request_goes(url: &str) {

@@ -158,23 +158,26 @@ fn a_pull_request_is_told_under_a_name_of_its_own() {
         state: roadstead_pipelines::commit_status::State::Success,
         description: "succeeded".into(),
     };
-    let context = |git_ref| {
+    let context = |git_ref, base_branch| {
         let told = Told {
             commit: &commit,
             git_ref,
+            base_branch,
             status: &status,
             page: "https://roadstead.example/runs/shop.1",
         };
         github::body(told)["context"].clone()
     };
     for git_ref in ["refs/pull/7/head", "refs/merge-requests/7/head"] {
-        assert_eq!(context(git_ref), "roadstead/pull-request");
+        assert_eq!(context(git_ref, None), "roadstead/pull-request");
     }
+    let to_main = context("refs/pull/7/head", Some("main"));
+    assert_eq!(to_main, "roadstead/pull-request/main");
     for git_ref in [
         "refs/heads/main",
         "refs/heads/refs/pull/7/head",
         "refs/tags/v1",
     ] {
-        assert_eq!(context(git_ref), "roadstead/run");
+        assert_eq!(context(git_ref, None), "roadstead/run");
     }
 }
