@@ -234,6 +234,7 @@ fn wanted_jobs(
         .map(|(name, image)| (name.clone(), image.repository.clone()))
         .collect();
     let decided = Decided {
+        project: pipeline.name.as_str(),
         left_out,
         inputs,
         repositories: &repositories,

@@ -18,6 +18,7 @@ const DEFAULT_TIMEOUT_SECONDS: u64 = 3_600;
 /// The steps of a run's job that waits, or runs; none of one that the run does not have.
 pub(super) fn steps_of_job(run: &Run, job: &JobName) -> Vec<wire::Step> {
     let decided = Decided {
+        project: run.project.as_str(),
         left_out: &run.left_out,
         inputs: &run.inputs,
         repositories: &run.repositories,
@@ -41,6 +42,8 @@ pub fn version_of(run: &Run, job: &JobName) -> u32 {
 /// What was decided of a run's steps.
 #[derive(Debug, Clone, Copy)]
 pub struct Decided<'a> {
+    /// The project.
+    pub project: &'a str,
     /// Steps that it leaves out: what needs one of these needs what that one needs.
     pub left_out: &'a LeftOut,
     /// Values of the file's inputs, which steps find in variables.
@@ -160,7 +163,7 @@ fn action_of(step: &spec::Step, pipeline: &Pipeline, decided: Decided<'_>) -> wi
                     context: image.context.clone(),
                     dockerfile: image.dockerfile.clone(),
                     target: image.target.clone(),
-                    args: with_own_mounts(map(&image.args), decided.pull_request),
+                    args: with_own_mounts(&decided, map(&image.args)),
                     secrets: secrets_of(image),
                 })
                 .collect(),
@@ -180,13 +183,14 @@ fn registry_of(pull_request: Option<&PullRequest>) -> wire::RegistryUse {
 /// BuildKit keeps what `RUN --mount=type=cache` mounts under the id that the Dockerfile gives, for whoever gives the same
 /// one. Under this argument, which no Dockerfile can change, it keeps those of each pull request from a fork apart.
 fn with_own_mounts(
+    decided: &Decided<'_>,
     mut args: BTreeMap<String, String>,
-    pull_request: Option<&PullRequest>,
 ) -> BTreeMap<String, String> {
-    if let Some(pull_request) = pull_request
+    if let Some(pull_request) = decided.pull_request
         && !pull_request.trust.may_write_cache()
     {
-        let space = format!("roadstead-pull-request-{}", pull_request.number);
+        let (project, number) = (decided.project, pull_request.number);
+        let space = format!("roadstead-{project}-pull-request-{number}");
         args.insert("BUILDKIT_CACHE_MOUNT_NS".to_owned(), space);
     }
     args
@@ -241,6 +245,7 @@ environments:
         let api = ImageName::parse("api").unwrap();
         let repositories = BTreeMap::from([(api, "registry/shop/api".to_owned())]);
         let decided = Decided {
+            project: "shop",
             left_out: &LeftOut::default(),
             inputs: &InputValues::default(),
             repositories: &repositories,
@@ -262,6 +267,7 @@ environments:
     fn everything_that_a_step_says_reaches_the_runner() {
         let pipeline = spec::parse("pipeline.yml", FILE).unwrap();
         let decided = Decided {
+            project: "shop",
             left_out: &LeftOut::default(),
             inputs: &InputValues::default(),
             repositories: &BTreeMap::new(),
@@ -310,6 +316,7 @@ environments:
         };
         let told = |pull_request: &PullRequest| {
             let decided = Decided {
+                project: "shop",
                 left_out: &LeftOut::default(),
                 inputs: &InputValues::default(),
                 repositories: &BTreeMap::new(),
@@ -324,7 +331,7 @@ environments:
         };
         assert_eq!(told(&pull_request), (json!("pull"), json!({"A": "b"})));
         pull_request.trust = Trust::Untrusted { fork: None };
-        let own = json!({"A": "b", "BUILDKIT_CACHE_MOUNT_NS": "roadstead-pull-request-7"});
+        let own = json!({"A": "b", "BUILDKIT_CACHE_MOUNT_NS": "roadstead-shop-pull-request-7"});
         assert_eq!(told(&pull_request), (json!("none"), own));
     }
 }
