@@ -124,11 +124,17 @@ fn may_go_on(seen: &Seen<'_>) -> Result<(), Refusal> {
     }
     if seen.logs_removed {
         return refuse(format!(
-            "retention has removed the logs and artifacts of {id}: start a new run of its commit \
+            "retention removes the logs and artifacts of {id}: start a new run of its commit \
              (`roadstead retry {id}`)"
         ));
     }
-    let newer = seen.open.iter().find(|it| takes_place_of(it, seen.run));
+    // A newer commit of a pull request takes the place of what was built of it, also of what was over by then.
+    let is_newer =
+        |it: &&&Run| it.pull_request().is_some() && it.id.number() > seen.run.id.number();
+    let newer = seen
+        .open
+        .iter()
+        .find(|it| takes_place_of(it, seen.run) || is_newer(it));
     match newer {
         Some(newer) => refuse(format!(
             "{}, which supersedes {id}, is {}: {id} would be cancelled for it",

@@ -10,11 +10,13 @@ use proptest::prelude::*;
 use roadstead_pipelines::fact::RunFact;
 use roadstead_pipelines::id::{CommitSha, ImageDigest, ImageName, JobName, ProjectName, RunId};
 use roadstead_pipelines::job::JobState;
+use roadstead_pipelines::pull_request::{PullRequest, Trust, ends_when_closed};
 use roadstead_pipelines::release::ImageRef;
 use roadstead_pipelines::report::Failure;
 use roadstead_pipelines::rerun::{Seen, Tried, Wish, rerun, standing};
 use roadstead_pipelines::run::{AttemptOutcome, Run, RunState};
 use roadstead_pipelines::spec;
+use roadstead_pipelines::started_by::StartedBy;
 use std::collections::{BTreeMap, BTreeSet};
 
 const BEGIN: Timestamp = Timestamp::UNIX_EPOCH;
@@ -276,7 +278,7 @@ fn every_refusal_says_why() {
     let mut gone = story.seen();
     gone.logs_removed = true;
     let refused = rerun(&gone, &Wish::default()).unwrap_err().to_string();
-    assert!(refused.starts_with("retention has removed"), "{refused}");
+    assert!(refused.starts_with("retention removes"), "{refused}");
 
     let begun = Story::begin();
     assert_eq!(
@@ -325,6 +327,31 @@ fn a_run_that_a_newer_one_would_cancel_at_once_stays_over() {
     );
     newer.supersedes.clear();
     assert!(ask(&newer).is_ok(), "it came when the first was over");
+    // Not so of a pull request: its older commit is of no use to anybody.
+    newer.started_by = StartedBy::PullRequest(PullRequest {
+        number: 7,
+        base_ref: "refs/heads/main".into(),
+        head_branch: "topic".into(),
+        trust: Trust::Trusted,
+    });
+    assert!(ask(&newer).is_err());
+    newer.id = RunId::new(&newer.project, 0);
+    assert!(ask(&newer).is_ok(), "an older one");
+}
+
+#[test]
+fn what_waits_to_run_again_ends_with_its_pull_request() {
+    let mut story = two_failed();
+    story.run.started_by = StartedBy::PullRequest(PullRequest {
+        number: 7,
+        base_ref: "refs/heads/main".into(),
+        head_branch: "topic".into(),
+        trust: Trust::Trusted,
+    });
+    story.again(&[]);
+    assert!(ends_when_closed(&story.run), "no runner has anything of it");
+    story.claim("one");
+    assert!(!ends_when_closed(&story.run), "a runner has");
 }
 
 #[test]

@@ -34,7 +34,12 @@ pub(super) async fn rerun(
 ) -> Result<Option<BTreeSet<JobName>>, HttpError> {
     let by = actor.name.clone();
     let wish = Wish { by, jobs, after };
-    let again = app.store.rerun(run, wish, crate::clock::now()).await?;
+    let kept = &app.config.retention;
+    let kept = [kept.runs.policy(), kept.logs.policy()];
+    let again = app
+        .store
+        .rerun(run, wish, kept, crate::clock::now())
+        .await?;
     app.bell.ring();
     Ok(again)
 }

@@ -6,14 +6,18 @@
 use super::commit::{self, By};
 use super::conn::AnyConnection;
 use super::schema::{removed_logs, runs};
-use super::{Result, RunDetail, Store, attempts, lane, runs as run_rows};
+use super::{Result, RunDetail, Store, attempts, lane, retention, runs as run_rows};
 use diesel::prelude::*;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::fact::{Change, RunFact};
 use roadstead_pipelines::id::{JobName, RunId};
 use roadstead_pipelines::rerun::{self, Seen, Tried, Wish};
+use roadstead_pipelines::retention::Policy;
 use roadstead_pipelines::run::{FETCHING, Run};
 use std::collections::BTreeSet;
+
+/// By so much the clocks of servers may differ, one of which sweeps.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_hours(1);
 
 impl RunDetail {
     /// The run as a decision about its jobs reads it.
@@ -49,7 +53,9 @@ fn open_beside(connection: &mut AnyConnection, run: &Run) -> Result<Vec<Run>> {
 }
 
 impl Store {
-    /// Sends jobs of a run back to work: which; none when that was done since the wish was made.
+    /// Sends jobs of a run back to work: which; none when that was done since the wish was made. `kept` are the
+    /// policies of runs and of logs. What they let go is refused even while it is there: retention may have it on its
+    /// list. What it lists later is over by then, and this run is not.
     ///
     /// # Errors
     /// [`super::StoreError::Refused`] with the reason; [`super::StoreError::NotFound`] when there is no such run.
@@ -57,6 +63,7 @@ impl Store {
         &self,
         run: &RunId,
         wish: Wish,
+        kept: [Policy; 2],
         now: Timestamp,
     ) -> Result<Option<BTreeSet<JobName>>> {
         let id = run.clone();
@@ -77,7 +84,9 @@ impl Store {
                 .count()
                 .get_result(c)?;
             let open = open_beside(c, &detail.run)?;
-            let seen = detail.seen(removed > 0, open.iter().collect());
+            let age = retention::age_of(c, &detail.run, detail.ended_at)?;
+            let goes = kept.iter().any(|it| it.lets_go(age, now + CLOCKS_DIFFER));
+            let seen = detail.seen(removed > 0 || goes, open.iter().collect());
             let Some(fact) = rerun::rerun(&seen, &wish)? else {
                 return Ok(None);
             };

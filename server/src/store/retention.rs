@@ -18,6 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::git_ref::GitRef;
 use roadstead_pipelines::id::{ProjectName, ReleaseId, RunId};
 use roadstead_pipelines::retention::{self, Age, Pin, Policy};
+use roadstead_pipelines::run::Run;
 use serde_json::{Value, json};
 
 /// Rows that are looked at in one read.
@@ -90,6 +91,19 @@ fn old_runs(
         }
     }
     Ok((old, more))
+}
+
+/// How old a run is for a policy.
+pub(super) fn age_of(
+    connection: &mut AnyConnection,
+    run: &Run,
+    ended_at: Option<Timestamp>,
+) -> Result<Age> {
+    let highest = highest_run(connection, &run.project)?;
+    Ok(Age {
+        ended_at,
+        newer: highest.unsigned_abs().saturating_sub(run.id.number()),
+    })
 }
 
 /// Why a run stays, and the release that would go with it.

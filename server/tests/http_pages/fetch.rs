@@ -114,7 +114,11 @@ async fn a_step_gets_what_the_steps_left_that_it_names_and_nothing_else() {
         by: "ada".into(),
         ..Wish::default()
     };
-    let again = site.story.store.rerun(&run, wish, now()).await;
+    let again = site
+        .story
+        .store
+        .rerun(&run, wish, Default::default(), now())
+        .await;
     assert!(again.unwrap().is_some());
     let second = claim(&site, "t2").await;
     leave(&site, (&second, "t2"), "build", "hello").await;

@@ -19,6 +19,7 @@ on_both_databases!(
     pressed_twice_at_the_same_time_it_is_done_once,
     a_superseded_run_stays_over_while_the_newer_one_works,
     what_retention_has_emptied_does_not_run_again,
+    what_retention_may_have_on_its_list_does_not_run_again,
 );
 
 const FILE: &str = "\
@@ -33,6 +34,12 @@ steps:
     matrix: { db: [sqlite, postgres] }
   told: { image: busybox, run: make told, needs: [test] }
 ";
+
+/// Nothing goes by age.
+const KEPT: [Policy; 2] = [Policy {
+    days: None,
+    newest: None,
+}; 2];
 
 fn by_ada(after: Option<u32>) -> Wish {
     Wish {
@@ -94,7 +101,7 @@ async fn the_failed_job_alone_is_claimed_again_and_everybody_is_told(url: &str) 
     assert_eq!(status_of(&story, &run).await, State::Failure);
     assert_eq!(claim(&story, "4").await, None);
 
-    let again = story.store.rerun(&run, by_ada(None), story.now);
+    let again = story.store.rerun(&run, by_ada(None), KEPT, story.now);
     let again = again.await.unwrap().unwrap();
     let again: Vec<_> = again.iter().map(AsRef::as_ref).collect();
     assert_eq!(again, ["default-2", "test-postgres"]);
@@ -134,7 +141,7 @@ async fn the_failed_job_alone_is_claimed_again_and_everybody_is_told(url: &str) 
     assert_eq!(status_of(&story, &run).await, State::Success);
     let numbers: Vec<_> = found.attempts.iter().map(|it| it.number).collect();
     assert_eq!(numbers, [1, 2, 3, 4, 5], "those before are kept");
-    let refused = story.store.rerun(&run, by_ada(None), story.now).await;
+    let refused = story.store.rerun(&run, by_ada(None), KEPT, story.now).await;
     assert!(
         matches!(refused, Err(StoreError::Refused(_))),
         "{refused:?}"
@@ -144,7 +151,7 @@ async fn the_failed_job_alone_is_claimed_again_and_everybody_is_told(url: &str) 
 async fn pressed_twice_at_the_same_time_it_is_done_once(url: &str) {
     let story = Story::begin(url).await;
     let run = one_failed(&story).await;
-    let press = || story.store.rerun(&run, by_ada(Some(3)), story.now);
+    let press = || story.store.rerun(&run, by_ada(Some(3)), KEPT, story.now);
     let (one, two, three) = tokio::join!(press(), press(), press());
     let done = [one, two, three].map(|it| it.unwrap().is_some());
     assert_eq!(done.iter().filter(|done| **done).count(), 1, "{done:?}");
@@ -167,7 +174,10 @@ async fn a_superseded_run_stays_over_while_the_newer_one_works(url: &str) {
     end(&story, &attempt, AttemptOutcome::Cancelled).await;
     let found = story.store.get_run(&first).await.unwrap();
     assert_eq!(found.run.state.word(), "cancelled");
-    let refused = story.store.rerun(&first, by_ada(None), story.now).await;
+    let refused = story
+        .store
+        .rerun(&first, by_ada(None), KEPT, story.now)
+        .await;
     let refused = refused.unwrap_err().to_string();
     assert!(
         refused.contains("shop.2, which supersedes shop.1, is queued"),
@@ -181,7 +191,10 @@ async fn a_superseded_run_stays_over_while_the_newer_one_works(url: &str) {
         action::cancel_run(world, &second, &ada)
     });
     stopped.await.unwrap();
-    let again = story.store.rerun(&first, by_ada(None), story.now).await;
+    let again = story
+        .store
+        .rerun(&first, by_ada(None), KEPT, story.now)
+        .await;
     assert!(again.unwrap().is_some(), "nothing is in its way");
     story.push().await;
     let found = story.store.get_run(&first).await.unwrap();
@@ -199,10 +212,41 @@ async fn what_retention_has_emptied_does_not_run_again(url: &str) {
         .store
         .note_removed_logs(&story.shop, vec![run.clone()], policy, story.now);
     noted.await.unwrap();
-    let refused = story.store.rerun(&run, by_ada(None), story.now).await;
+    let refused = story.store.rerun(&run, by_ada(None), KEPT, story.now).await;
     let refused = refused.unwrap_err().to_string();
-    assert!(refused.contains("retention has removed"), "{refused}");
+    assert!(refused.contains("retention removes"), "{refused}");
     let unknown = RunId::new(&story.shop, 9);
-    let refused = story.store.rerun(&unknown, by_ada(None), story.now).await;
+    let refused = story
+        .store
+        .rerun(&unknown, by_ada(None), KEPT, story.now)
+        .await;
     assert!(matches!(refused, Err(StoreError::NotFound { .. })));
+}
+
+/// A sweep takes its time from the list of what goes to the last of it.
+async fn what_retention_may_have_on_its_list_does_not_run_again(url: &str) {
+    let story = Story::begin(url).await;
+    let run = one_failed(&story).await;
+    let days = |days| Policy {
+        days: Some(days),
+        newest: None,
+    };
+    let later = story.now + jiff::SignedDuration::from_hours(25);
+    let by_logs = [KEPT[0], days(1)];
+    let listed = story.store.logs_to_go(&story.shop, by_logs[1], later).await;
+    assert_eq!(listed.unwrap(), [run.clone()]);
+    for kept in [by_logs, [days(1), KEPT[1]]] {
+        let refused = story.store.rerun(&run, by_ada(None), kept, later).await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("retention removes"), "{refused}");
+    }
+    // As is what another server lists, whose clock is ahead.
+    let nearly = story.now + jiff::SignedDuration::from_mins(23 * 60 + 30);
+    let refused = story.store.rerun(&run, by_ada(None), by_logs, nearly).await;
+    assert!(refused.is_err());
+    let kept = [days(2), days(2)];
+    let again = story.store.rerun(&run, by_ada(None), kept, later).await;
+    assert!(again.unwrap().is_some());
+    let listed = story.store.logs_to_go(&story.shop, by_logs[1], later).await;
+    assert!(listed.unwrap().is_empty(), "it is not over");
 }
