@@ -234,7 +234,7 @@ async fn what_retention_may_have_on_its_list_does_not_run_again(url: &str) {
     let later = story.now + jiff::SignedDuration::from_hours(25);
     let by_logs = [KEPT[0], days(1)];
     let listed = story.store.logs_to_go(&story.shop, by_logs[1], later).await;
-    assert_eq!(listed.unwrap(), [run.clone()]);
+    assert_eq!(listed.unwrap(), std::slice::from_ref(&run));
     for kept in [by_logs, [days(1), KEPT[1]]] {
         let refused = story.store.rerun(&run, by_ada(None), kept, later).await;
         let refused = refused.unwrap_err().to_string();
