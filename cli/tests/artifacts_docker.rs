@@ -10,6 +10,8 @@
     reason = "what the tests share is more than one of them needs"
 )]
 
+#[path = "support/published.rs"]
+mod published;
 #[path = "support/runner.rs"]
 mod runner;
 #[path = "support/server.rs"]
@@ -17,9 +19,9 @@ mod server;
 #[path = "support/shop.rs"]
 mod shop;
 
-use runner::{REGISTRATION_TOKEN, Runner};
-use server::{ADMIN_PASSWORD, Server, token_of};
-use shop::{base_image, git, remove_all};
+use runner::Runner;
+use server::{ADMIN_PASSWORD, token_of};
+use shop::{base_image, remove_all};
 use std::fs;
 use std::path::Path;
 
@@ -93,24 +95,7 @@ async fn what_steps_leave_is_kept_and_what_they_point_to_is_not() {
     let project = format!("artifacts-{:08x}", rand::random::<u32>());
     let place = tempfile::tempdir().unwrap();
     let image = base_image(place.path(), &project);
-    let (origin, work) = (place.path().join("shop.git"), place.path().join("work"));
-    let at = |path: &Path| path.display().to_string();
-    git(place.path(), &["init", "--quiet", "--bare", &at(&origin)]);
-    git(place.path(), &["init", "--quiet", &at(&work)]);
-    fs::create_dir(work.join(".roadstead")).unwrap();
-    fs::write(work.join(".roadstead/pipeline.yml"), pipeline(&image)).unwrap();
-    git(&work, &["add", "."]);
-    git(&work, &["commit", "--quiet", "--message", "Leave files"]);
-    git(
-        &work,
-        &["push", "--quiet", &at(&origin), "HEAD:refs/heads/main"],
-    );
-    let configuration = format!(
-        "[runners]\nregistration_token = \"{REGISTRATION_TOKEN}\"\n[[projects]]\nname = \"shop\"\n\
-         repository = \"{}\"\nwebhook_secret = \"a webhook's key of this test\"\n",
-        at(&origin)
-    );
-    let server = Server::start_with(&configuration, tempfile::tempdir().unwrap());
+    let server = published::serve(place.path(), &pipeline(&image), |_| ());
     let token = token_of(&server.url, "admin", ADMIN_PASSWORD, "admin").await;
     let runner = Runner::start(&server.url, "keeps", place.path().join("runner"));
 
@@ -142,6 +127,7 @@ async fn what_steps_leave_is_kept_and_what_they_point_to_is_not() {
         "{}",
         log("fails")
     );
+    let at = |path: &Path| path.display().to_string();
     let saved = place.path().join("saved");
     let listed = server.text(&token, &["artifacts", "shop.1", "--save", &at(&saved)]);
     assert_eq!(

@@ -10,6 +10,8 @@
     reason = "what the tests share is more than one of them needs"
 )]
 
+#[path = "support/published.rs"]
+mod published;
 #[path = "support/runner.rs"]
 mod runner;
 #[path = "support/server.rs"]
@@ -17,11 +19,10 @@ mod server;
 #[path = "support/shop.rs"]
 mod shop;
 
-use runner::{REGISTRATION_TOKEN, Runner};
-use server::{ADMIN_PASSWORD, Server, token_of};
-use shop::{base_image, git, remove_all};
+use runner::Runner;
+use server::{ADMIN_PASSWORD, token_of};
+use shop::{base_image, remove_all};
 use std::fs;
-use std::path::Path;
 
 /// `both` gets two files of one name, `astray` has a link in the repository where a folder should be.
 fn pipeline(image: &str) -> String {
@@ -56,27 +57,11 @@ async fn what_one_job_left_lies_in_the_workspace_of_the_next() {
     let project = format!("fetch-{:08x}", rand::random::<u32>());
     let place = tempfile::tempdir().unwrap();
     let image = base_image(place.path(), &project);
-    let (origin, work) = (place.path().join("shop.git"), place.path().join("work"));
-    let at = |path: &Path| path.display().to_string();
-    git(place.path(), &["init", "--quiet", "--bare", &at(&origin)]);
-    git(place.path(), &["init", "--quiet", &at(&work)]);
-    fs::create_dir(work.join(".roadstead")).unwrap();
-    fs::write(work.join(".roadstead/pipeline.yml"), pipeline(&image)).unwrap();
-    fs::create_dir(work.join("src")).unwrap();
-    fs::write(work.join("src/keep"), "").unwrap();
-    std::os::unix::fs::symlink("src", work.join("way")).unwrap();
-    git(&work, &["add", "."]);
-    git(&work, &["commit", "--quiet", "--message", "Hand on"]);
-    git(
-        &work,
-        &["push", "--quiet", &at(&origin), "HEAD:refs/heads/main"],
-    );
-    let configuration = format!(
-        "[runners]\nregistration_token = \"{REGISTRATION_TOKEN}\"\n[[projects]]\nname = \"shop\"\n\
-         repository = \"{}\"\nwebhook_secret = \"a webhook's key of this test\"\n",
-        at(&origin)
-    );
-    let server = Server::start_with(&configuration, tempfile::tempdir().unwrap());
+    let server = published::serve(place.path(), &pipeline(&image), |work| {
+        fs::create_dir(work.join("src")).unwrap();
+        fs::write(work.join("src/keep"), "").unwrap();
+        std::os::unix::fs::symlink("src", work.join("way")).unwrap();
+    });
     let token = token_of(&server.url, "admin", ADMIN_PASSWORD, "admin").await;
     let data = place.path().join("runner");
     let runner = Runner::start_with(&server.url, "hands", data, &["--label", "one"]);

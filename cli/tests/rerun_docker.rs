@@ -10,6 +10,8 @@
     reason = "what the tests share is more than one of them needs"
 )]
 
+#[path = "support/published.rs"]
+mod published;
 #[path = "support/runner.rs"]
 mod runner;
 #[path = "support/server.rs"]
@@ -18,12 +20,10 @@ mod server;
 mod shop;
 
 use reqwest::StatusCode;
-use runner::{REGISTRATION_TOKEN, Runner};
+use runner::Runner;
 use serde_json::{Value, json};
 use server::{ADMIN_PASSWORD, Server, token_of};
-use shop::{base_image, git, remove_all};
-use std::fs;
-use std::path::Path;
+use shop::{base_image, remove_all};
 
 /// The combination `postgres` succeeds once the secret says so: something outside the commit was mended.
 fn pipeline(image: &str) -> String {
@@ -75,24 +75,7 @@ async fn the_combination_that_failed_runs_again_and_no_other() {
     let project = format!("rerun-{:08x}", rand::random::<u32>());
     let place = tempfile::tempdir().unwrap();
     let image = base_image(place.path(), &project);
-    let (origin, work) = (place.path().join("shop.git"), place.path().join("work"));
-    let at = |path: &Path| path.display().to_string();
-    git(place.path(), &["init", "--quiet", "--bare", &at(&origin)]);
-    git(place.path(), &["init", "--quiet", &at(&work)]);
-    fs::create_dir(work.join(".roadstead")).unwrap();
-    fs::write(work.join(".roadstead/pipeline.yml"), pipeline(&image)).unwrap();
-    git(&work, &["add", "."]);
-    git(&work, &["commit", "--quiet", "--message", "Test twice"]);
-    git(
-        &work,
-        &["push", "--quiet", &at(&origin), "HEAD:refs/heads/main"],
-    );
-    let configuration = format!(
-        "[runners]\nregistration_token = \"{REGISTRATION_TOKEN}\"\n[[projects]]\nname = \"shop\"\n\
-         repository = \"{}\"\nwebhook_secret = \"a webhook's key of this test\"\n",
-        at(&origin)
-    );
-    let server = Server::start_with(&configuration, tempfile::tempdir().unwrap());
+    let server = published::serve(place.path(), &pipeline(&image), |_| ());
     let token = token_of(&server.url, "admin", ADMIN_PASSWORD, "admin").await;
     set_secret(&server, &token, "it is down").await;
     let runner = Runner::start(&server.url, "twice", place.path().join("runner"));

@@ -3,11 +3,11 @@
 use crate::{
     peer::Peer,
     world::{
-        REGISTRY_PASSWORD, Registry, Repository, RunnerUnderTest, assignment, busybox, credentials,
-        docker, eventually, free_port, unique,
+        REGISTRY_PASSWORD, Registry, Repository, RunnerUnderTest, assignment, build_step, busybox,
+        credentials, docker, eventually, free_port, unique,
     },
 };
-use roadstead_protocol::{ImageBuild, Outcome, RegistryUse, Step, StepAction, StepState};
+use roadstead_protocol::{ImageBuild, Outcome, RegistryUse, StepState};
 use std::{collections::BTreeMap, fs};
 
 fn image(port: u16, repository: &str, tag: &str, dockerfile: &str) -> ImageBuild {
@@ -21,17 +21,6 @@ fn image(port: u16, repository: &str, tag: &str, dockerfile: &str) -> ImageBuild
         args: BTreeMap::from([("WORDS".into(), "from an argument".into())]),
         secrets: vec![],
         registry: RegistryUse::Push,
-    }
-}
-
-fn build_step(images: Vec<ImageBuild>) -> Step {
-    Step {
-        name: "build".into(),
-        needs: vec![],
-        timeout_seconds: 600,
-        retry: 0,
-        artifacts_from: vec![],
-        action: StepAction::Build { images },
     }
 }
 

@@ -4,11 +4,11 @@ use crate::{
     client::docker_client,
     peer::{Peer, Seen},
     world::{
-        BaseImage, Registry, Repository, RunnerUnderTest, assignment, busybox, copy_busybox,
-        credentials, run_step, unique,
+        BaseImage, Registry, Repository, RunnerUnderTest, assignment, build_step, busybox,
+        copy_busybox, credentials, run_step, unique,
     },
 };
-use roadstead_protocol::{ImageBuild, Outcome, RegistryUse, Step, StepAction};
+use roadstead_protocol::{ImageBuild, Outcome, RegistryUse, Step};
 use std::{
     collections::BTreeMap,
     fs,
@@ -64,16 +64,10 @@ fn image(port: u16, repository: &str, tag: &str, args: &[(&str, &str)]) -> Image
     }
 }
 
-fn build_step(needs: &[&str], image: ImageBuild) -> Step {
+fn build_after(needs: &[&str], image: ImageBuild) -> Step {
     Step {
-        name: "build".into(),
         needs: needs.iter().map(ToString::to_string).collect(),
-        timeout_seconds: 600,
-        retry: 0,
-        artifacts_from: vec![],
-        action: StepAction::Build {
-            images: vec![image],
-        },
+        ..build_step(vec![image])
     }
 }
 
@@ -134,7 +128,7 @@ async fn a_context_arrives_as_dockers_own_client_sends_it() {
         let image = image(registry.port, &name, &nonce, &[("NONCE", &nonce)]);
         let steps = vec![
             run_step("leave", &[], &base, LEFTOVERS),
-            build_step(&["leave"], image),
+            build_after(&["leave"], image),
         ];
         let (_, log) = built(&peer, &commit, steps).await;
         let ours = listing(&log);
@@ -206,7 +200,7 @@ async fn only_what_changed_is_sent_and_the_size_does_not_tell() {
     let runner = RunnerUnderTest::start(&peer, folder.path());
     let name = unique("shop/web");
     let build = |commit: String, tag: &'static str| {
-        let step = build_step(&[], image(registry.port, &name, tag, &[]));
+        let step = build_after(&[], image(registry.port, &name, tag, &[]));
         let peer = &peer;
         async move { built(peer, &commit, vec![step]).await }
     };
@@ -249,7 +243,7 @@ async fn layers_hold_whole_seconds_of_one_day() {
         // Each is a runner of its own, which agrees with the other on no nanosecond.
         let data = tempfile::tempdir().unwrap();
         let runner = RunnerUnderTest::start(&peer, data.path());
-        let step = build_step(&[], image(registry.port, &name, tag, &[]));
+        let step = build_after(&[], image(registry.port, &name, tag, &[]));
         built(&peer, &commit, vec![step]).await;
         runner.stop().await.unwrap();
         layers.push(registry.layers(&name, tag).await);
@@ -305,7 +299,7 @@ async fn builds_leave_no_connection_behind() {
         let mut image = image(registry.port, &name, &unique("t"), &[]);
         image.dockerfile = dockerfile.to_owned();
         let attempt = unique("shop.1.a1");
-        peer.assign(assignment(&attempt, &commit, vec![build_step(&[], image)]));
+        peer.assign(assignment(&attempt, &commit, vec![build_after(&[], image)]));
         peer.result(&attempt).await.result.unwrap().outcome
     };
     build("Dockerfile").await;
@@ -346,7 +340,7 @@ async fn a_dockerfile_outside_of_its_context_brings_its_own_ignore_file() {
     let runner = RunnerUnderTest::start(&peer, data.path());
     let mut image = image(registry.port, &unique("shop/web"), "1", &[]);
     image.dockerfile = "../docker/web.Dockerfile".to_owned();
-    let (_, log) = built(&peer, &commit, vec![build_step(&[], image)]).await;
+    let (_, log) = built(&peer, &commit, vec![build_after(&[], image)]).await;
     assert!(log.contains("as its own file says\n"), "{log}");
     runner.stop().await.unwrap();
 }

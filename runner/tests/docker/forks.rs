@@ -2,9 +2,9 @@
 
 use crate::{
     peer::{Peer, Seen},
-    world::{Repository, RunnerUnderTest, assignment, busybox, docker, unique},
+    world::{Repository, RunnerUnderTest, assignment, build_step, busybox, docker, unique},
 };
-use roadstead_protocol::{ImageBuild, Outcome, RegistryUse, Step, StepAction, StepState};
+use roadstead_protocol::{ImageBuild, Outcome, RegistryUse, Step, StepState};
 use std::collections::BTreeMap;
 
 /// Says what it finds in a cache mount, and leaves `WORD` there.
@@ -32,16 +32,7 @@ fn step(repository: &str, word: &str, space: Option<&str>, registry: RegistryUse
         secrets: vec![],
         registry,
     };
-    Step {
-        name: "build".into(),
-        needs: vec![],
-        timeout_seconds: 600,
-        retry: 0,
-        artifacts_from: vec![],
-        action: StepAction::Build {
-            images: vec![image],
-        },
-    }
+    build_step(vec![image])
 }
 
 async fn end(peer: &Peer, commit: &str, step: Step) -> Seen {

@@ -2,11 +2,11 @@
 
 use crate::{
     peer::{Peer, Seen},
-    world::{Registry, Repository, RunnerUnderTest, assignment, busybox, credentials, unique},
+    world::{
+        Registry, Repository, RunnerUnderTest, assignment, build_step, busybox, credentials, unique,
+    },
 };
-use roadstead_protocol::{
-    ImageBuild, ImageSecret, Outcome, RegistryUse, Secrets, Step, StepAction, StepState,
-};
+use roadstead_protocol::{ImageBuild, ImageSecret, Outcome, RegistryUse, Secrets, Step, StepState};
 use std::{
     collections::BTreeMap,
     io::{Cursor, Read},
@@ -39,16 +39,7 @@ fn step(port: u16, repository: &str, dockerfile: &str) -> Step {
         secrets: vec![secret("TOKEN"), secret("staging/KEY")],
         registry: RegistryUse::Push,
     };
-    Step {
-        name: "build".into(),
-        needs: vec![],
-        timeout_seconds: 600,
-        retry: 0,
-        artifacts_from: vec![],
-        action: StepAction::Build {
-            images: vec![image],
-        },
-    }
+    build_step(vec![image])
 }
 
 async fn end(peer: &Peer, commit: &str, step: Step) -> Seen {

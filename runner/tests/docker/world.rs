@@ -192,6 +192,18 @@ pub(crate) fn assignment(attempt: &str, commit: &str, steps: Vec<Step>) -> Assig
     }
 }
 
+/// Step `build`, which builds `images`.
+pub(crate) fn build_step(images: Vec<ImageBuild>) -> Step {
+    Step {
+        name: "build".into(),
+        needs: vec![],
+        timeout_seconds: 600,
+        retry: 0,
+        artifacts_from: vec![],
+        action: StepAction::Build { images },
+    }
+}
+
 pub(crate) fn run_step(name: &str, needs: &[&str], image: &BaseImage, run: &str) -> Step {
     Step {
         name: name.to_owned(),
