@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 const FAST: Duration = Duration::from_secs(1);
 /// Between two looks at a place where nothing does.
 const SLOW: Duration = Duration::from_secs(30);
+/// Between two readings of what there is to look at, however often something happens.
+const PACE: Duration = Duration::from_millis(200);
 /// A soaking place is looked at so many times within its gate's time.
 const LOOKS_PER_SOAK: u32 = 10;
 
@@ -92,11 +94,14 @@ impl Observer {
         let mut looking: JoinSet<Vec<Key>> = JoinSet::new();
         let mut turn = Turn::default();
         let mut due = Instant::now();
+        let mut rested = due;
         loop {
             let rest = if turn.is_ours(&self.store).await {
+                due = due.max(rested);
                 if Instant::now() >= due {
                     let next = self.begin(&mut looked, &mut under_way, &mut looking).await;
-                    due = Instant::now() + next;
+                    let now = Instant::now();
+                    (due, rested) = (now + next, now + PACE);
                 }
                 due.saturating_duration_since(Instant::now())
                     .min(TURN_PROLONGED)
@@ -176,7 +181,7 @@ impl Observer {
     async fn places(&self) -> Result<Vec<(Look, Duration)>, StoreError> {
         let mut all = vec![];
         for project in self.store.list_projects().await? {
-            let world = self.store.load_movable_world(&project.name).await?;
+            let world = self.store.load_world_of_places(&project.name).await?;
             for (place, environment) in world.places_in_order() {
                 let state = world.place(&place);
                 let Some(every) = interval(&world, &place, &state) else {

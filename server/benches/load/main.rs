@@ -21,6 +21,16 @@ mod tail;
 mod webhooks;
 
 use std::time::Duration;
+use tikv_jemallocator::Jemalloc;
+
+/// The program's own, set as there: cli/src/main.rs.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
+
+#[expect(unsafe_code, reason = "the name by which jemalloc finds it")]
+#[used]
+#[unsafe(export_name = "malloc_conf")]
+static MALLOC_CONF: &[u8; 26] = b"narenas:2,tcache_max:1024\0";
 
 /// What is measured.
 #[derive(Clone, Copy, PartialEq)]

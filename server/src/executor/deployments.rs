@@ -32,7 +32,7 @@ impl Executor {
     ) -> Result<Result<Target, Failure>, Interrupted> {
         let world = self
             .store
-            .load_movable_world(&deployment.id.project())
+            .load_world_of_places(&deployment.id.project())
             .await?;
         let place = &deployment.place;
         let (Some(environment), Some(pipeline)) = (world.environment(place), &world.pipeline)

@@ -99,7 +99,7 @@ impl Executor {
         run: &Run,
         remote: &Remote,
     ) -> Result<BTreeSet<CommitSha>, super::Interrupted> {
-        let world = self.store.load_movable_world(&run.project).await?;
+        let world = self.store.load_world_of_places(&run.project).await?;
         let released = world.releases.into_values();
         // By the branch of this one: that of a run that is over may not be known any more.
         let mut others: BTreeMap<CommitSha, String> = released

@@ -121,7 +121,7 @@ impl Executor {
     /// Who made the commit, and what is new beside what was released last and what runs somewhere:
     /// a gate with `not_author` will ask for one of these.
     async fn authorship(&self, run: &Run) -> Result<Authorship, super::Interrupted> {
-        let world = self.store.load_movable_world(&run.project).await?;
+        let world = self.store.load_world_of_places(&run.project).await?;
         let deployed = world
             .places
             .values()

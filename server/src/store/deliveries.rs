@@ -279,6 +279,23 @@ impl Store {
         .await
     }
 
+    /// The deliveries of all projects, newest first, without the `offset` first ones.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn list_all_deliveries(&self, offset: u32, limit: u32) -> Result<Vec<Delivery>> {
+        self.read(move |c| {
+            let found: Vec<Record> = deliveries::table
+                .order(deliveries::id.desc())
+                .offset(i64::from(offset))
+                .limit(i64::from(limit))
+                .select(COLUMNS)
+                .load(c)?;
+            found.into_iter().map(read).collect()
+        })
+        .await
+    }
+
     /// A delivery and its body. To deliver it again: decide on the body again, and
     /// [`Store::accept_delivery`] with `redelivery` set and a new `delivery_id`.
     ///

@@ -161,4 +161,21 @@ impl Store {
         })
         .await
     }
+
+    /// The history of everything, newest first, without the `offset` first entries.
+    ///
+    /// # Errors
+    /// [`super::StoreError::Unavailable`].
+    pub async fn list_all_events(&self, offset: u32, limit: u32) -> Result<Vec<Event>> {
+        self.read(move |c| {
+            let found: Vec<Record> = events::table
+                .order(events::sequence.desc())
+                .offset(i64::from(offset))
+                .limit(i64::from(limit))
+                .select(COLUMNS)
+                .load(c)?;
+            found.into_iter().map(read).collect()
+        })
+        .await
+    }
 }

@@ -33,6 +33,8 @@ pub(super) enum OpenRuns {
     /// unless one that was just read takes their place, nor those that wait until older ones have had their sources read. Neither a flood of
     /// pushes nor thousands of jobs under way cost a plan rows then.
     Movable,
+    /// None: whoever looks at places has nothing to do with runs.
+    Unread,
 }
 
 fn open_runs(
@@ -44,6 +46,7 @@ fn open_runs(
         .filter(runs::project.eq(project.as_str()))
         .filter(runs::ended_at.is_null());
     let records: Vec<run_rows::Record> = match which {
+        OpenRuns::Unread => return Ok(BTreeMap::new()),
         OpenRuns::All => open.load(connection)?,
         OpenRuns::Movable => {
             let waiting = [FETCHING, QUEUED, BUILDING, WAITING_FOR_APPROVAL];
@@ -443,6 +446,16 @@ impl Store {
     pub async fn load_movable_world(&self, project: &ProjectName) -> Result<World> {
         let project = project.clone();
         self.read(move |c| load(c, &project, OpenRuns::Movable))
+            .await
+    }
+
+    /// As [`Self::load_world`], without any run: places, deployments and releases alone.
+    ///
+    /// # Errors
+    /// [`super::StoreError::NotFound`]; [`super::StoreError::Data`].
+    pub async fn load_world_of_places(&self, project: &ProjectName) -> Result<World> {
+        let project = project.clone();
+        self.read(move |c| load(c, &project, OpenRuns::Unread))
             .await
     }
 

@@ -67,6 +67,8 @@ async fn a_push_makes_one_run(url: &str) {
         .await
         .unwrap();
     assert_eq!(older, [listed[2].clone()]);
+    let all = store.list_all_deliveries(1, 1).await.unwrap();
+    assert_eq!(all, [listed[1].clone()]);
 
     // A person wants it again.
     let (found, body) = store.get_delivery(listed[2].id).await.unwrap();

@@ -23,8 +23,8 @@ pub(super) async fn show(
     request: HttpRequest,
 ) -> Result<HttpResponse, HttpError> {
     let page = who.sent.number();
-    let wanted = page * PAGE_SIZE + 1;
-    let found = app.store.list_events(None, None, None, wanted).await?;
+    let (offset, limit) = who.sent.rows();
+    let found = app.store.list_all_events(offset, limit).await?;
     let (shown, paging) = cut_page(found, page, PAGE_SIZE);
     let page = AuditPage {
         frame: frame::of(&app, &who.actor, &request).await?,

@@ -26,16 +26,8 @@ pub(super) async fn show(
     request: HttpRequest,
 ) -> Result<HttpResponse, HttpError> {
     let page = who.sent.number();
-    let mut found = vec![];
-    for project in app.store.list_projects().await? {
-        let wanted = page * PAGE_SIZE + 1;
-        found.extend(
-            app.store
-                .list_deliveries(&project.name, None, wanted)
-                .await?,
-        );
-    }
-    found.sort_by_key(|delivery| std::cmp::Reverse(delivery.id));
+    let (offset, limit) = who.sent.rows();
+    let found = app.store.list_all_deliveries(offset, limit).await?;
     let (shown, paging) = cut_page(found, page, PAGE_SIZE);
     let subjects = subjects(&app, &shown).await?;
     let page = DeliveriesPage {

@@ -127,23 +127,23 @@ struct PageQuery {
 }
 
 impl PageQuery {
+    /// Where its rows begin, from the newest on, and how many to read: one more tells whether there are older ones.
+    fn rows(&self) -> (u32, u32) {
+        ((self.number() - 1) * PAGE_SIZE, PAGE_SIZE + 1)
+    }
+
     /// From 1 to [`LAST_PAGE`].
     fn number(&self) -> u32 {
         self.page.unwrap_or(1).clamp(1, LAST_PAGE)
     }
 }
 
-/// One page out of rows that were read from the newest on, and whether there are older ones.
-/// `rows` holds the `page` first pages and, when there is one, at least one row more.
-fn cut_page<T>(rows: Vec<T>, page: u32, size: u32) -> (Vec<T>, roadstead_web::view::Paging) {
-    let (page, size) = (page as usize, size as usize);
-    let more = rows.len() > page * size && page < LAST_PAGE as usize;
-    let shown = rows.into_iter().skip((page - 1) * size).take(size);
-    let paging = roadstead_web::view::Paging {
-        page: page as u64,
-        more,
-    };
-    (shown.collect(), paging)
+/// One page out of the rows from its first one on, of which `rows` holds one more than the page when there is one.
+fn cut_page<T>(mut rows: Vec<T>, page: u32, size: u32) -> (Vec<T>, roadstead_web::view::Paging) {
+    let more = rows.len() > size as usize && page < LAST_PAGE;
+    rows.truncate(size as usize);
+    let page = u64::from(page);
+    (rows, roadstead_web::view::Paging { page, more })
 }
 
 /// A project of this server.
@@ -165,8 +165,10 @@ mod tests {
         let rows = |count: u32| (0..count).collect::<Vec<_>>();
         let (shown, paging) = cut_page(rows(3), 1, 2);
         assert_eq!((shown, paging.page, paging.more), (vec![0, 1], 1, true));
-        let (shown, paging) = cut_page(rows(3), 2, 2);
-        assert_eq!((shown, paging.page, paging.more), (vec![2], 2, false));
+        let (shown, paging) = cut_page(rows(1), 2, 2);
+        assert_eq!((shown, paging.page, paging.more), (vec![0], 2, false));
+        let (_, paging) = cut_page(rows(3), LAST_PAGE, 2);
+        assert!(!paging.more, "the last page leads no further");
         let (shown, paging) = cut_page(rows(2), 1, 2);
         assert_eq!((shown.len(), paging.more), (2, false));
         assert_eq!(PageQuery { page: Some(0) }.number(), 1);
