@@ -26,7 +26,7 @@ pub fn scopes(run: &Run, default_branch: Option<&str>) -> Scopes {
         None => default_branch.map(|branch| format!("{BRANCHES}{branch}")),
     };
     let mut reads: Vec<String> = writes.iter().cloned().collect();
-    reads.extend(other.filter(|other| !writes.as_ref().is_some_and(|own| own == other)));
+    reads.extend(other.filter(|other| writes.as_ref() != Some(other)));
     Scopes { reads, writes }
 }
 
