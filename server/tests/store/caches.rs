@@ -42,7 +42,7 @@ impl Scene {
         Self { story, attempt }
     }
 
-    fn new(&self, id: &str, key: &str) -> NewCache {
+    fn cache(&self, id: &str, key: &str) -> NewCache {
         NewCache {
             id: id.into(),
             key: key.into(),
@@ -68,7 +68,7 @@ impl Scene {
     }
 
     async fn keep(&self, id: &str, most: u64, at: Timestamp) -> Place {
-        let new = self.new(id, id);
+        let new = self.cache(id, id);
         let begun = self.store().begin_cache(&new, at).await.unwrap();
         assert_eq!(begun, Place::Free);
         self.store().record_cache(&new, most, at).await.unwrap()
@@ -90,7 +90,7 @@ async fn of_two_that_store_one_key_at_once_the_first_stays(url: &str) {
     let scene = Scene::begin(url).await;
     let (store, now) = (scene.store(), scene.story.now);
     let ids = ["one", "two", "three", "four"];
-    let news: Vec<_> = ids.iter().map(|id| scene.new(id, "a")).collect();
+    let news: Vec<_> = ids.iter().map(|id| scene.cache(id, "a")).collect();
     for new in &news {
         assert_eq!(store.begin_cache(new, now).await.unwrap(), Place::Free);
     }
@@ -101,9 +101,9 @@ async fn of_two_that_store_one_key_at_once_the_first_stays(url: &str) {
     let free = places.iter().filter(|place| **place == Place::Free);
     assert_eq!(free.count(), 1, "{places:?}");
     assert!(places.iter().all(|place| *place != Place::Lost));
-    let late = scene.new("five", "a");
+    let late = scene.cache("five", "a");
     assert_eq!(store.begin_cache(&late, now).await.unwrap(), Place::Taken);
-    let mut other = scene.new("six", "b");
+    let mut other = scene.cache("six", "b");
     other.fence = 2;
     assert_eq!(store.begin_cache(&other, now).await.unwrap(), Place::Lost);
 }
@@ -138,7 +138,7 @@ async fn what_was_used_least_lately_goes_until_the_rest_fits(url: &str) {
 
 async fn what_never_came_whole_or_is_not_used_goes(url: &str) {
     let scene = Scene::begin(url).await;
-    let torn = scene.new("torn", "torn");
+    let torn = scene.cache("torn", "torn");
     let begun = scene.store().begin_cache(&torn, scene.after(0)).await;
     assert_eq!(begun.unwrap(), Place::Free);
     scene.keep("old", 100, scene.after(0)).await;
