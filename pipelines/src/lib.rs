@@ -11,6 +11,7 @@
 pub mod action;
 pub mod artifacts_from;
 pub mod authorship;
+pub mod cache;
 pub mod commit_status;
 pub mod deployment;
 pub mod durations;

@@ -1,5 +1,6 @@
 //! Files of a step's workspace that outlive it.
 
+use crate::StepCache;
 use serde::{Deserialize, Serialize};
 
 /// Most files that one attempt at a step keeps.
@@ -11,7 +12,7 @@ pub const MOST_ARTIFACT_BYTES: u64 = 4 << 30;
 /// Longest name of an artifact, in bytes.
 pub const LONGEST_ARTIFACT_NAME: usize = 1_024;
 
-/// What becomes of files in a step's workspace after its container has ended.
+/// What becomes of files in a step's workspace after its container has ended, and what it finds there before.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StepFiles {
@@ -21,6 +22,9 @@ pub struct StepFiles {
     /// Patterns of JUnit reports that are read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub junit: Vec<String>,
+    /// What later runs find in their workspace.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub caches: Vec<StepCache>,
 }
 
 impl StepFiles {

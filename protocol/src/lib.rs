@@ -21,6 +21,9 @@
 //! | `PUT /runner/v1/attempts/{attempt}/steps/{step}/artifact?…` [`ArtifactSent`] as the query, bytes | attempt | 204, idempotent; 413 over a limit; 422 when the bytes are others than was told |
 //! | `GET /runner/v1/attempts/{attempt}/steps/{step}/artifacts` | attempt | [`ArtifactsOffered`]: what the step gets of those in [`Step::artifacts_from`] |
 //! | `GET /runner/v1/attempts/{attempt}/steps/{step}/artifacts/{from}/{name}` | attempt | the bytes of one of them |
+//! | `GET /runner/v1/attempts/{attempt}/steps/{step}/caches/{cache}?…` [`CacheWanted`] as the query | attempt | [`CacheAnswer`] |
+//! | `GET /runner/v1/attempts/{attempt}/steps/{step}/caches/{cache}/{id}` | attempt | its bytes; 404 when it is gone by now |
+//! | `PUT /runner/v1/attempts/{attempt}/steps/{step}/caches/{cache}?…` [`CacheSent`] as the query, bytes | attempt | [`CacheKept`]; 403 when the run stores none; 413 over a limit; 422 when the bytes are others than was told |
 //! | `PUT /runner/v1/attempts/{attempt}/steps/{step}/tests` [`TestReport`] | attempt | 204; the first one stands |
 //! | `PUT /runner/v1/attempts/{attempt}/result` [`AttemptResult`] | attempt | 204, idempotent |
 //!
@@ -29,6 +32,7 @@
 //! [`Problem`] with the fitting status.
 
 mod artifact;
+mod cache;
 mod image;
 mod report;
 mod secret;
@@ -36,6 +40,11 @@ mod secret;
 pub use artifact::{
     ArtifactOffered, ArtifactSent, ArtifactsOffered, LARGEST_ARTIFACT, LONGEST_ARTIFACT_NAME,
     MOST_ARTIFACT_BYTES, MOST_ARTIFACTS, MOST_FETCHED_ARTIFACTS, StepFiles, check_artifact_name,
+};
+pub use cache::{
+    CacheAnswer, CacheFound, CacheKept, CacheSent, CacheWanted, LARGEST_CACHE,
+    LARGEST_UNPACKED_CACHE, LONGEST_ARCHITECTURE, MOST_CACHE_ENTRIES, StepCache, is_architecture,
+    is_sha256,
 };
 pub use image::{ImageBuild, RegistryUse};
 pub use report::{
@@ -55,7 +64,8 @@ use std::collections::BTreeMap;
 /// | 2 | secrets of steps ([`StepSecret`]), [`Step::retry`], limits of steps ([`StepLimits`]) |
 /// | 3 | secrets of image builds ([`ImageSecret`]), artifacts and reports of steps ([`StepFiles`]) |
 /// | 4 | artifacts of earlier jobs ([`Step::artifacts_from`]), images that are not pushed ([`RegistryUse`]) |
-pub const PROTOCOL_VERSION: u32 = 4;
+/// | 5 | caches of steps ([`StepCache`]) |
+pub const PROTOCOL_VERSION: u32 = 5;
 /// The oldest version that a server speaks.
 pub const OLDEST_PROTOCOL_VERSION: u32 = 1;
 /// Longest wait of one poll, in seconds.
@@ -210,6 +220,7 @@ impl Step {
     #[must_use]
     pub fn protocol_version(&self) -> u32 {
         let of_action = match &self.action {
+            StepAction::Run { files, .. } if !files.caches.is_empty() => 5,
             StepAction::Run { files, .. } if !files.is_silent() => 3,
             StepAction::Run {
                 secrets, limits, ..
@@ -481,6 +492,13 @@ mod tests {
         let junit = vec!["*.xml".to_owned()];
         let read = StepFiles { junit, ..none() };
         assert_eq!(version(StepLimits::default(), read), 3);
+        let caches = vec![StepCache {
+            name: "cargo".into(),
+            paths: vec!["target".into()],
+            key: vec!["Cargo.lock".into()],
+        }];
+        let found = StepFiles { caches, ..none() };
+        assert_eq!(version(StepLimits::default(), found), 5);
     }
 
     #[test]

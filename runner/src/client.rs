@@ -10,11 +10,11 @@ use rand::RngExt;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use roadstead_protocol::{
     ArtifactOffered, ArtifactSent, ArtifactsOffered, AttemptRef, AttemptResult, COMMIT_HEADER,
-    Heartbeat, HeartbeatReply, INDEX_BYTES_HEADER, LOG_OFFSET_HEADER, LogSeal, PACK_HEADER,
-    POLL_SECONDS, Poll, PollReply, Problem, Register, Registered, RegistryCredentials, Secrets,
-    StepReport, TestReport,
+    CacheAnswer, CacheKept, CacheSent, CacheWanted, Heartbeat, HeartbeatReply, INDEX_BYTES_HEADER,
+    LOG_OFFSET_HEADER, LogSeal, PACK_HEADER, POLL_SECONDS, Poll, PollReply, Problem, Register,
+    Registered, RegistryCredentials, Secrets, StepReport, TestReport,
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use std::time::{Duration, Instant};
 
 /// How long one short call may take.
@@ -361,21 +361,7 @@ impl AttemptClient {
         sent: &ArtifactSent,
         body: reqwest::Body,
     ) -> Result<(), CallError> {
-        let path = ["attempts", self.id(), "steps", step, "artifact"];
-        let url = self.client.url(&path);
-        let time = CALL_TIMEOUT + Duration::from_secs(sent.length / SLOWEST_UPLOAD);
-        let request = self
-            .client
-            .uploads
-            .put(url)
-            .bearer_auth(self.token.expose());
-        let request = request
-            .query(sent)
-            .header("content-type", "application/octet-stream")
-            .header("content-length", sent.length)
-            .timeout(time)
-            .body(body);
-        done(request).await
+        done(self.upload(&["steps", step, "artifact"], sent, sent.length, body)).await
     }
 
     /// Which artifacts of earlier jobs a step gets.
@@ -396,6 +382,65 @@ impl AttemptClient {
         let mut path = vec!["steps", step, "artifacts", &artifact.step];
         path.extend(artifact.name.split('/'));
         send(self.request(Method::GET, &path)).await
+    }
+
+    /// Which cache there is for a step.
+    pub(crate) async fn cache_for(
+        &self,
+        step: &str,
+        cache: &str,
+        wanted: &CacheWanted,
+    ) -> Result<CacheAnswer, CallError> {
+        read(
+            self.request(Method::GET, &["steps", step, "caches", cache])
+                .query(wanted)
+                .timeout(CALL_TIMEOUT),
+        )
+        .await
+    }
+
+    /// The bytes of one, still streaming.
+    pub(crate) async fn cache(
+        &self,
+        step: &str,
+        cache: &str,
+        id: &str,
+        wanted: &CacheWanted,
+    ) -> Result<Response, CallError> {
+        let path = ["steps", step, "caches", cache, id];
+        send(self.request(Method::GET, &path).query(wanted)).await
+    }
+
+    /// Sends what a step left to be found by later runs.
+    pub(crate) async fn put_cache(
+        &self,
+        step: &str,
+        cache: &str,
+        sent: &CacheSent,
+        body: reqwest::Body,
+    ) -> Result<CacheKept, CallError> {
+        let path = ["steps", step, "caches", cache];
+        read(self.upload(&path, sent, sent.length, body)).await
+    }
+
+    /// A large body.
+    fn upload(
+        &self,
+        segments: &[&str],
+        told: &impl Serialize,
+        length: u64,
+        body: reqwest::Body,
+    ) -> RequestBuilder {
+        let mut path = vec!["attempts", self.id()];
+        path.extend(segments);
+        let request = self.client.uploads.put(self.client.url(&path));
+        request
+            .bearer_auth(self.token.expose())
+            .query(told)
+            .header("content-type", "application/octet-stream")
+            .header("content-length", length)
+            .timeout(CALL_TIMEOUT + Duration::from_secs(length / SLOWEST_UPLOAD))
+            .body(body)
     }
 
     /// Tells what a step's test reports come to.

@@ -29,6 +29,7 @@ mod attempt;
 mod audience;
 mod board;
 mod build;
+mod caches;
 mod checkout;
 mod client;
 mod disk;

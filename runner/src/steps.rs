@@ -9,6 +9,7 @@ use crate::{
     attempt::Job,
     audience::Audience,
     build::{BuildEnd, BuildInput, ImageBuilder},
+    caches::Caches,
     client::CallError,
     disk::Disk,
     engine::{Engine, StepContainer},
@@ -224,8 +225,12 @@ async fn run_one(room: Arc<StepRoom>, job: Arc<Job>, index: usize, reporter: Rep
         let (log, room, name) = (log.clone(), Arc::clone(&room), step.name.clone());
         async move { ship(&log, &room, &name).await }
     });
+    let mut caches = Caches::of(&room, step, &log);
     let (mut end, images) = match hidden {
-        Ok(()) => tries(&room, &job, index, &log, &reporter).await,
+        Ok(()) => {
+            caches.restore().await;
+            tries(&room, &job, index, &log, &reporter).await
+        }
         // What cannot be masked must not be there to be printed.
         Err(error) => {
             let reason = error.to_string();
@@ -244,6 +249,9 @@ async fn run_one(room: Arc<StepRoom>, job: Arc<Job>, index: usize, reporter: Rep
         && end == StepEnd::Succeeded
     {
         end = StepEnd::failed(reason);
+    }
+    if end == StepEnd::Succeeded {
+        caches.store().await;
     }
     if let Err(error) = log.close().await {
         end = StepEnd::Errored {

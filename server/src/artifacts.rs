@@ -90,7 +90,11 @@ impl ArtifactStore {
     /// # Errors
     /// When no file can be made, or run or step cannot be names of folders.
     pub async fn take(&self, key: ArtifactKey) -> Result<Incoming, ArtifactError> {
-        let path = path_of(&key)?;
+        self.take_at(path_of(&key)?).await
+    }
+
+    /// The same, of what has this name in the folder or bucket.
+    pub(crate) async fn take_at(&self, path: String) -> Result<Incoming, ArtifactError> {
         let form = self.0.clone();
         let file = blocking(move || {
             Ok(match form {
@@ -133,7 +137,53 @@ impl ArtifactStore {
         key: &ArtifactKey,
         length: u64,
     ) -> Result<BoxStream<'static, io::Result<Bytes>>, ArtifactError> {
-        let path = path_of(key)?;
+        self.read_at(path_of(key)?, length).await
+    }
+
+    /// Whether there is something of this name.
+    pub(crate) async fn has_at(&self, path: &str) -> Result<bool, ArtifactError> {
+        Ok(match &self.0 {
+            Form::Folder(root) => {
+                let path = root.join(path);
+                blocking(move || path.try_exists()).await?
+            }
+            Form::Bucket(bucket, _) => bucket.has(path).await?,
+        })
+    }
+
+    /// Removes what has these names. Of some that are not there nothing is said.
+    pub(crate) async fn remove_at(&self, paths: Vec<String>) -> Result<(), ArtifactError> {
+        match &self.0 {
+            Form::Folder(root) => {
+                let root = root.clone();
+                let removed = blocking(move || {
+                    for path in paths {
+                        match std::fs::remove_file(root.join(path)) {
+                            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                                return Err(error);
+                            }
+                            _ => {}
+                        }
+                    }
+                    Ok(())
+                });
+                Ok(removed.await?)
+            }
+            Form::Bucket(bucket, _) => {
+                if !paths.is_empty() {
+                    bucket.remove(paths).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The bytes of what has this name.
+    pub(crate) async fn read_at(
+        &self,
+        path: String,
+        length: u64,
+    ) -> Result<BoxStream<'static, io::Result<Bytes>>, ArtifactError> {
         Ok(match &self.0 {
             Form::Folder(root) => {
                 let path = root.join(path);
@@ -299,7 +349,7 @@ fn path_of(key: &ArtifactKey) -> Result<String, ArtifactError> {
 }
 
 /// Nothing that leads out of the artifacts' folder.
-fn names_a_folder(part: &str) -> Result<(), ArtifactError> {
+pub(crate) fn names_a_folder(part: &str) -> Result<(), ArtifactError> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if part.is_empty() || part.starts_with('.') || !part.bytes().all(plain) {
         return Err(ArtifactError::Name(part.to_owned()));

@@ -12,6 +12,7 @@
 //! Mirrors are not copied: they are fetched again. Nor are logs in a bucket, which has copies of its own, as a
 //! PostgreSQL database has; a backup names the bucket. Knows nothing of HTTP, runs or the planner.
 
+use crate::caches;
 use crate::config::Config;
 use crate::logs::{self, Lock};
 use crate::private;
@@ -196,7 +197,8 @@ fn fill(config: &Config, folder: &Path, begun_at: Timestamp) -> anyhow::Result<A
             None => files_below(&all_logs)?,
         };
         for file in files {
-            if is_seal(&file) != seals || is_unfinished(&file) || logs::is_lock(&file) {
+            let is_left_out = is_unfinished(&file) || logs::is_lock(&file) || is_cache(&file);
+            if is_seal(&file) != seals || is_left_out {
                 continue;
             }
             let (length, sum) = copy_file(&all_logs.join(&file), &folder.join(FOLDER).join(&file))?;
@@ -229,6 +231,11 @@ fn fill(config: &Config, folder: &Path, begun_at: Timestamp) -> anyhow::Result<A
 fn is_seal(path: &Path) -> bool {
     path.extension()
         .is_some_and(|extension| extension == "seal")
+}
+
+/// What is missing of them is made again.
+fn is_cache(path: &Path) -> bool {
+    path.starts_with(caches::FOLDER)
 }
 
 /// Whoever writes it will give it another name.

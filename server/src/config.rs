@@ -6,8 +6,10 @@
 mod logs;
 mod statuses;
 
+use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::retention::Policy;
 use serde::Deserialize;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -50,6 +52,56 @@ pub struct Retention {
     pub logs: Kept,
     /// Webhook calls with their bodies.
     pub deliveries: Kept,
+    /// Caches of steps.
+    pub caches: KeptCaches,
+}
+
+/// For how long caches are kept, and how many bytes of them, in each project. Unlike the rest they have an end without a
+/// word: they can be made again.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeptCaches {
+    /// One that no run used within so many days goes.
+    #[serde(deserialize_with = "number")]
+    pub days: u32,
+    /// Above so many gigabytes (10⁹ bytes) those that were used least lately go; 0: nothing is stored.
+    #[serde(deserialize_with = "number")]
+    pub gigabytes: u32,
+}
+
+impl Default for KeptCaches {
+    fn default() -> Self {
+        Self {
+            days: 14,
+            gigabytes: 10,
+        }
+    }
+}
+
+impl KeptCaches {
+    /// The most bytes of a project's.
+    #[must_use]
+    pub fn most_bytes(&self) -> u64 {
+        u64::from(self.gigabytes) * 1_000_000_000
+    }
+
+    /// Since when one has to have been used to stay.
+    #[must_use]
+    pub fn used_since(&self, now: Timestamp) -> Option<Timestamp> {
+        let kept = SignedDuration::from_hours(24 * i64::from(self.days));
+        now.checked_sub(kept).ok()
+    }
+}
+
+/// For `roadstead check`.
+impl fmt::Display for KeptCaches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { days, gigabytes } = self;
+        write!(
+            f,
+            "{days} days after their last use, {gigabytes} GB of each project"
+        )
+    }
 }
 
 /// For how long one kind of thing is kept, in each project.
@@ -91,6 +143,11 @@ fn count<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32
     given
         .map(Some)
         .ok_or_else(|| serde::de::Error::custom("expected a number that is not below zero"))
+}
+
+/// The same, where there has to be one.
+fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    Ok(count(deserializer)?.unwrap_or_default())
 }
 
 /// Where and how the server answers.
@@ -431,11 +488,17 @@ mod tests {
         for kept in [silent.runs, silent.logs, silent.deliveries] {
             assert!(kept.policy().keeps_all());
         }
-        let text = "[retention.runs]\ndays = 90\nnewest = 100\n[retention.logs]\ndays = 30\n";
+        assert_eq!((silent.caches.days, silent.caches.gigabytes), (14, 10));
+        let text = "[retention.runs]\ndays = 90\nnewest = 100\n[retention.logs]\ndays = 30\n\
+                    [retention.caches]\ngigabytes = 2\n";
         let variable = [("ROADSTEAD__RETENTION__LOGS__DAYS", "7")];
         let told = parse(text, &variable).unwrap().retention;
         assert_eq!((told.runs.days, told.runs.newest), (Some(90), Some(100)));
         assert_eq!((told.logs.days, told.logs.newest), (Some(7), None));
+        assert_eq!(
+            (told.caches.days, told.caches.most_bytes()),
+            (14, 2_000_000_000)
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod artifacts;
 pub mod audit;
 mod background;
 pub mod backup;
+pub mod caches;
 pub mod clock;
 pub mod config;
 pub mod dispatcher;

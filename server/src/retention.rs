@@ -1,5 +1,7 @@
 //! Takes away what the configuration's policies let go, at the start and every hour.
 //!
+//! Caches go by their use and their size, also without a policy.
+//!
 //! Logs and artifacts first, rows after: a run's bytes are gone before a row says so, so a server that is killed in
 //! between finds the row again and goes on. Batches are small and rest between each other, so webhooks
 //! and runners do not notice. While somebody backs the logs up nothing goes.
@@ -15,7 +17,6 @@ use crate::logs::{LogError, LogStore, Removing};
 use crate::store::{Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::id::{ProjectName, RunId};
-use roadstead_pipelines::retention::Policy;
 use std::io;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +63,8 @@ pub struct Swept {
     pub logs: usize,
     /// Deliveries.
     pub deliveries: usize,
+    /// Caches.
+    pub caches: usize,
 }
 
 /// What is swept, and by which policies.
@@ -77,14 +80,6 @@ pub struct Retention {
 impl Retention {
     /// Sweeps until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
-        let policies = [
-            self.policies.runs.policy(),
-            self.policies.logs.policy(),
-            self.policies.deliveries.policy(),
-        ];
-        if policies.iter().all(Policy::keeps_all) {
-            return;
-        }
         loop {
             let swept = stop.run_until_cancelled(self.in_turn());
             let wait = match swept.await {
@@ -132,6 +127,7 @@ impl Retention {
             self.sweep_runs(&name, &mut swept, now).await?;
             self.sweep_logs(&name, &mut swept, now).await?;
             self.sweep_deliveries(&name, &mut swept, now).await?;
+            self.sweep_caches(&name, &mut swept, now).await?;
         }
         Ok(swept)
     }
@@ -217,6 +213,28 @@ impl Retention {
                 return Ok(());
             }
             swept.deliveries += gone;
+            tokio::time::sleep(REST).await;
+        }
+    }
+
+    /// Rows last: a server that is killed in between finds them again.
+    async fn sweep_caches(
+        &self,
+        project: &ProjectName,
+        swept: &mut Swept,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let kept = &self.policies.caches;
+        loop {
+            let (since, most) = (kept.used_since(now), kept.most_bytes());
+            let ids = self.store.caches_to_go(project, since, most, now).await?;
+            if ids.is_empty() {
+                return Ok(());
+            }
+            let caches = self.logs.caches();
+            caches.remove(project.as_str(), &ids).await?;
+            swept.caches += ids.len();
+            self.store.forget_caches(ids).await?;
             tokio::time::sleep(REST).await;
         }
     }

@@ -351,7 +351,8 @@ pub async fn check(config: &Config) -> Vec<Finding> {
         ("deliveries", &kept.deliveries),
     ];
     let told = policies.map(|(what, kept)| format!("{what}: {}", kept.policy()));
-    find("retention".into(), Ok(told.join("; ")));
+    let told = format!("{}; caches: {}", told.join("; "), kept.caches);
+    find("retention".into(), Ok(told));
     if config.projects.is_empty() {
         find(
             "projects".into(),

@@ -117,6 +117,7 @@ pub(super) const STEP: Keys = Keys {
         "artifacts",
         "artifacts_from",
         "reports",
+        "caches",
     ],
     later: &["concurrency", "include"],
     elsewhere: &[
@@ -139,6 +140,7 @@ pub(super) const STEP: Keys = Keys {
         ("labels", "runs_on"),
         ("agents", "runs_on"),
         ("runs-on", "runs_on"),
+        ("cache", "caches"),
         ("dependencies", "artifacts_from"),
         ("download", "artifacts_from"),
         ("strategy", "matrix"),
@@ -147,7 +149,7 @@ pub(super) const STEP: Keys = Keys {
 };
 
 /// Those of a step that runs a script, and not of one that builds images.
-pub(super) const OF_RUN: [&str; 9] = [
+pub(super) const OF_RUN: [&str; 10] = [
     "image",
     "run",
     "env",
@@ -157,6 +159,7 @@ pub(super) const OF_RUN: [&str; 9] = [
     "matrix",
     "artifacts",
     "reports",
+    "caches",
 ];
 
 pub(super) const REPORTS: Keys = Keys {
@@ -164,6 +167,20 @@ pub(super) const REPORTS: Keys = Keys {
     known: &["junit"],
     later: &["coverage"],
     elsewhere: &[("xunit", "junit"), ("tests", "junit")],
+};
+
+/// Of one cache, below `caches` of a step.
+pub(super) const CACHE: Keys = Keys {
+    what: "cache",
+    known: &["paths", "key"],
+    later: &[],
+    elsewhere: &[
+        ("path", "paths"),
+        ("folders", "paths"),
+        ("keys", "key"),
+        ("key_files", "key"),
+        ("files", "key"),
+    ],
 };
 
 pub(super) const LIMITS: Keys = Keys {
@@ -394,7 +411,7 @@ pub(super) mod tests {
 
     const DOCUMENTATION: &str = include_str!("../../../docs/pipeline-file.md");
 
-    const ALL: [&Keys; 29] = [
+    const ALL: [&Keys; 30] = [
         &FILE,
         &TRIGGER,
         &PUSH,
@@ -405,6 +422,7 @@ pub(super) mod tests {
         &STEP,
         &LIMITS,
         &REPORTS,
+        &CACHE,
         &WHEN,
         &SIDECAR,
         &SERVICE,

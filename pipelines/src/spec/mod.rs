@@ -7,6 +7,7 @@
 //! megabytes. The module knows nothing of repositories or servers, so the same text always gives the
 //! same answer.
 
+mod caches;
 mod check;
 mod create;
 mod cron;
@@ -31,6 +32,7 @@ mod trigger;
 mod values;
 mod when;
 
+pub use caches::Cache;
 pub use create::{Create, LaunchType, PortOf, ServiceConnect};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use env_file::{EnvFiles, missing_keys, parse_env_file};

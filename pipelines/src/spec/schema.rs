@@ -8,6 +8,7 @@
 
 mod pattern;
 
+use super::caches::{MOST_CACHE_PATHS, MOST_CACHES};
 use super::create::{LAUNCH_TYPES, MOST_SECURITY_GROUPS, MOST_SUBNETS, PORT};
 use super::decode::{MOST_LABELS, RETRIES, STEP_CPU, STEP_MEMORY};
 use super::environments::{
@@ -119,6 +120,13 @@ fn value(of: &Keys, key: &str) -> Value {
         ("step", "runs_on") => at_most(list(&text(pattern::LABEL), 1), MOST_LABELS),
         ("step", "matrix") => matrix(),
         ("step", "reports") => mapping(&keys::REPORTS),
+        ("step", "caches") => {
+            let mut caches = named(&keys::CACHE, 1);
+            caches["maxProperties"] = MOST_CACHES.into();
+            caches
+        }
+        ("cache", "paths") => at_most(list(&text(pattern::CACHE_PATH), 1), MOST_CACHE_PATHS),
+        ("cache", "key") => at_most(list(&text(pattern::GLOB), 1), MOST_PATTERNS),
         ("reports", "junit") => {
             let pattern = text(pattern::GLOB);
             json!({"anyOf": [pattern, list(&pattern, 1)]})

@@ -1,11 +1,13 @@
-//! What becomes of files in a step's workspace after it.
+//! What becomes of files in a step's workspace after it, and which of them it finds again.
 
+use super::caches::{self, Cache};
 use super::decode::some_globs;
 use super::diagnostic::Reporter;
 use super::fields::{self, Fields};
 use super::keys;
 use super::tree::{Entry, Value};
 use super::trigger::{check_pattern, matches_patterns};
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 /// Most patterns of one step's artifacts.
@@ -21,6 +23,9 @@ pub struct StepFiles {
     /// Globs over JUnit reports, those with `!` taking away. Empty: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub junit: Vec<String>,
+    /// What the next runs find in their workspace, by name. Empty: nothing.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub caches: IndexMap<String, Cache>,
 }
 
 impl StepFiles {
@@ -55,6 +60,7 @@ pub(super) fn of_step(fields: &Fields<'_>, reporter: &mut Reporter<'_>) -> StepF
     StepFiles {
         artifacts,
         junit: junit.unwrap_or_default(),
+        caches: caches::of_step(fields, reporter),
     }
 }
 

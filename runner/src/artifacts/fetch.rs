@@ -278,22 +278,27 @@ fn not_placed(name: &str, error: &io::Error) -> Trouble {
 }
 
 /// The folder at `path`, made where it is missing; through no link.
-fn walk(root: &Dir, path: Option<&str>) -> io::Result<Dir> {
+pub(crate) fn walk(root: &Dir, path: Option<&str>) -> io::Result<Dir> {
     let mut folder = root.try_clone()?;
     for part in path.into_iter().flat_map(|path| path.split('/')) {
         match folder.create_dir(part) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        let mut options = OpenOptions::new();
-        let flags = OFlags::NOFOLLOW | OFlags::DIRECTORY;
-        options.read(true).custom_flags(flags.bits().cast_signed());
-        let opened = folder.open_with(part, &options).map_err(|error| {
+        folder = folder_in(&folder, part).map_err(|error| {
             io::Error::new(error.kind(), format!("`{part}` on its way is no folder"))
         })?;
-        folder = Dir::from_std_file(opened.into_std());
     }
     Ok(folder)
+}
+
+/// The folder of that name in another one; not what a link leads to.
+pub(crate) fn folder_in(folder: &Dir, name: impl AsRef<Path>) -> io::Result<Dir> {
+    let mut options = OpenOptions::new();
+    let flags = OFlags::NOFOLLOW | OFlags::DIRECTORY;
+    options.read(true).custom_flags(flags.bits().cast_signed());
+    let opened = folder.open_with(name, &options)?;
+    Ok(Dir::from_std_file(opened.into_std()))
 }
 
 impl Arriving {

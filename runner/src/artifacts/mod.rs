@@ -258,7 +258,7 @@ async fn read(folder: &Arc<Dir>, name: &str) -> Result<Option<AsItWas>, Left> {
 }
 
 /// Length and SHA-256 of the first `most` bytes of a file, which stands at its beginning again.
-fn sum_of(file: &mut File, most: u64) -> io::Result<(u64, String)> {
+pub(crate) fn sum_of(file: &mut File, most: u64) -> io::Result<(u64, String)> {
     let mut sum = Sha256::new();
     let mut length = 0;
     let mut piece = vec![0; PIECE];

@@ -6,6 +6,7 @@
 
 mod artifacts;
 mod assignment;
+mod caches;
 mod fetch;
 mod secrets;
 mod sources;
@@ -57,6 +58,12 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .route(
             "/steps/{step}/artifacts/{from}/{name:.+}",
             web::get().to(fetch::send),
+        )
+        .route("/steps/{step}/caches/{cache}", web::get().to(caches::find))
+        .route("/steps/{step}/caches/{cache}", web::put().to(caches::take))
+        .route(
+            "/steps/{step}/caches/{cache}/{id}",
+            web::get().to(caches::send),
         )
         .service(
             web::resource("/steps/{step}/tests")

@@ -21,6 +21,7 @@ mod text;
 
 use crate::adapters::bucket::{Bucket, BucketError};
 use crate::artifacts::ArtifactStore;
+use crate::caches::CacheStore;
 use bucket::BucketLogs;
 use bytes::Bytes;
 use files::Files;
@@ -156,6 +157,12 @@ impl LogStore {
             Form::Folder(logs) => ArtifactStore::in_folder(logs.folder()),
             Form::Bucket(logs) => ArtifactStore::in_bucket(logs.bucket(), logs.folder()),
         }
+    }
+
+    /// What steps find again: beside the artifacts, in the same folder or bucket.
+    #[must_use]
+    pub fn caches(&self) -> CacheStore {
+        CacheStore::beside(self.artifacts())
     }
 
     /// Keeps backups from reading logs while some are taken away; `None` while one reads them. Backups do

@@ -16,6 +16,7 @@ mod artifacts;
 mod attempts;
 mod audit;
 pub mod backup;
+mod caches;
 mod checkpoint;
 mod claims;
 mod codec;
@@ -60,6 +61,7 @@ use tokio::sync::Semaphore;
 use writer::Writer;
 
 pub use artifacts::{Artifact, NewArtifact, Space};
+pub use caches::{Cache, CacheSearch, NewCache, Place};
 pub use conn::AnyConnection;
 pub use effects::Wanted;
 pub use error::StoreError;

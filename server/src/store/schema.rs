@@ -338,6 +338,23 @@ diesel::table! {
 }
 
 diesel::table! {
+    caches (id) {
+        id -> Text,
+        project -> Text,
+        scope -> Text,
+        name -> Text,
+        kind -> Text,
+        key -> Text,
+        length -> BigInt,
+        sha256 -> Text,
+        state -> Text,
+        run -> Text,
+        stored_at -> BigInt,
+        used_at -> BigInt,
+    }
+}
+
+diesel::table! {
     test_reports (run, attempt, step) {
         run -> Text,
         attempt -> BigInt,
@@ -378,6 +395,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     events,
     audit_heads,
     artifacts,
+    caches,
     test_reports,
     removed_logs,
     secrets,

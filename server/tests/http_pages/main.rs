@@ -7,6 +7,7 @@
 )]
 
 mod artifacts;
+mod caches;
 mod calls;
 mod fetch;
 mod jobs;

@@ -134,6 +134,8 @@ async fn poll_as(site: &Site, version: u32) -> reqwest::Response {
 async fn a_runner_of_an_older_version_gets_the_jobs_that_it_knows_how_to_do() {
     let site = Site::start().await;
     let run = async |number, step| queued(&site, number, step).await.to_string();
+    let caches = "{ image: busybox, run: make, caches: { a: { paths: [a], key: [b] } } }";
+    let cached = run(80, caches).await;
     let secret = run(81, "{ image: busybox, run: make, secrets: [TOKEN] }").await;
     let tried_again = run(82, "{ image: busybox, run: make, retry: 2 }").await;
     let plain = run(83, "{ image: busybox, run: make }").await;
@@ -144,7 +146,8 @@ async fn a_runner_of_an_older_version_gets_the_jobs_that_it_knows_how_to_do() {
     };
     // The oldest that it can do, though others wait for longer.
     assert_eq!(assigned(OLDEST_PROTOCOL_VERSION).await, Some(plain));
-    assert_eq!(assigned(PROTOCOL_VERSION).await, Some(secret));
+    assert_eq!(assigned(4).await, Some(secret));
+    assert_eq!(assigned(PROTOCOL_VERSION).await, Some(cached));
     assert_eq!(assigned(PROTOCOL_VERSION).await, Some(tried_again));
     for stranger in [OLDEST_PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1] {
         let refused = poll_as(&site, stranger).await;

@@ -29,11 +29,11 @@ steps:
   test: { image: busybox, run: from-the-base, secrets: [TOKEN] }
   build: { build: [app] }
 ";
-const BASE_ID: u64 = 1;
+pub(crate) const BASE_ID: u64 = 1;
 const FORK_ID: u64 = 2;
 
 /// The rooms that read repositories and decide, beside the site's HTTP.
-fn act(site: &Site) -> Vec<JoinHandle<()>> {
+pub(crate) fn act(site: &Site) -> Vec<JoinHandle<()>> {
     let aws = Aws::new(&site.app.config.aws);
     let store = site.story.store.clone();
     let executor = Executor::new(
@@ -57,7 +57,7 @@ fn act(site: &Site) -> Vec<JoinHandle<()>> {
 }
 
 /// A commit with a pipeline file and a Dockerfile, at `git_ref`, on top of where main is.
-fn commit(site: &Site, git_ref: &str, file: &str, dockerfile: &str) -> String {
+pub(crate) fn commit(site: &Site, git_ref: &str, file: &str, dockerfile: &str) -> String {
     let origin = &site.origin;
     let blob = |text: &str| origin.blob(text.as_bytes()).unwrap();
     let mut folder = origin.treebuilder(None).unwrap();
@@ -80,7 +80,7 @@ fn commit(site: &Site, git_ref: &str, file: &str, dockerfile: &str) -> String {
 }
 
 /// As GitHub tells of it; what a fork is called, its owner says.
-fn told(action: &str, number: u64, sha: &str, head_id: u64) -> String {
+pub(crate) fn told(action: &str, number: u64, sha: &str, head_id: u64) -> String {
     let name = if head_id == BASE_ID {
         "ada/shop"
     } else {
@@ -98,7 +98,7 @@ fn told(action: &str, number: u64, sha: &str, head_id: u64) -> String {
     .to_string()
 }
 
-async fn opened(site: &Site, action: &str, body: &str) -> RunId {
+pub(crate) async fn opened(site: &Site, action: &str, body: &str) -> RunId {
     let id = format!("{action} {}", body.len());
     let answer = signed(site, body, "pull_request", &id).await;
     let (word, answer) = decision(answer, StatusCode::ACCEPTED).await;
@@ -106,7 +106,12 @@ async fn opened(site: &Site, action: &str, body: &str) -> RunId {
     RunId::parse(answer["run"].as_str().unwrap()).unwrap()
 }
 
-async fn until(site: &Site, run: &RunId, what: &str, holds: impl Fn(&RunState) -> bool) -> Run {
+pub(crate) async fn until(
+    site: &Site,
+    run: &RunId,
+    what: &str,
+    holds: impl Fn(&RunState) -> bool,
+) -> Run {
     let began = Instant::now();
     loop {
         let found = site.story.store.get_run(run).await.unwrap().run;
@@ -122,11 +127,16 @@ async fn until(site: &Site, run: &RunId, what: &str, holds: impl Fn(&RunState) -
     }
 }
 
-fn waits(state: &RunState) -> bool {
+pub(crate) fn waits(state: &RunState) -> bool {
     matches!(state, RunState::WaitingForApproval { .. })
 }
 
-async fn approve(site: &Site, who: Who, run: &RunId, body: &Value) -> (StatusCode, String) {
+pub(crate) async fn approve(
+    site: &Site,
+    who: Who,
+    run: &RunId,
+    body: &Value,
+) -> (StatusCode, String) {
     let path = format!("/api/v1/runs/{run}/approve");
     let request = site.request(who, Method::POST, &path);
     let request = request
@@ -137,7 +147,7 @@ async fn approve(site: &Site, who: Who, run: &RunId, body: &Value) -> (StatusCod
 }
 
 /// The attempt at the run's next job, by a runner whose token is `token`.
-async fn claim(site: &Site, run: &RunId, token: &str) -> String {
+pub(crate) async fn claim(site: &Site, run: &RunId, token: &str) -> String {
     let store = &site.story.store;
     let claimed = store
         .claim_job("harbour", hash_secret(token), crate::site::now())

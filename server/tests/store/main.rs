@@ -8,6 +8,7 @@
 mod artifacts;
 mod audit;
 mod backup;
+mod caches;
 #[expect(dead_code, reason = "tests of servers use more of it")]
 #[path = "../support/databases.rs"]
 mod databases;

@@ -11,6 +11,7 @@ pub(super) const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 pub(super) const TEXT: &str = "[^\\s\\u0085]";
 pub(super) const PATH: &str =
     "^(?!/)(?!(.*/)?\\.\\.(/|$))(?=.*\\S)[^\\\\\\u0000-\\u001f\\u007f-\\u009f]+$";
+pub(super) const CACHE_PATH: &str = "^(?!/)(?!(.*/)?\\.\\.(/|$))(?!(\\.?/)*\\.?$)(?=.*\\S)[^\\\\*?\\[\\]{}\\u0000-\\u001f\\u007f-\\u009f]+$";
 pub(super) const FILE_PATH: &str = "^(?!/)(?!(.*/)?\\.\\.(/|$))(?!(\\.?/)*\\.?$)(?=.*\\S)[^\\\\\\u0000-\\u001f\\u007f-\\u009f]*[^/\\\\\\u0000-\\u001f\\u007f-\\u009f]$";
 pub(super) const FILE_PATH_FROM_FOLDER: &str = "^(\\.\\./)*(?!/)(?!(.*/)?\\.\\.(/|$))(?!(\\.?/)*\\.?$)(?=.*\\S)[^\\\\\\u0000-\\u001f\\u007f-\\u009f]*[^/\\\\\\u0000-\\u001f\\u007f-\\u009f]$";
 pub(super) const REPOSITORY: &str =

@@ -85,8 +85,7 @@ fn checked(own: &OwnAttempt, step: &str, sent: &wire::ArtifactSent) -> Result<St
     if !keeps {
         return bad(format!("step `{step}` keeps no file `{name}`"));
     }
-    let is_hex = |b: u8| b.is_ascii_digit() || matches!(b, b'a'..=b'f');
-    if sent.sha256.len() != 64 || !sent.sha256.bytes().all(is_hex) {
+    if !wire::is_sha256(&sent.sha256) {
         return bad("`sha256` has to be 64 hexadecimal digits".to_owned());
     }
     if sent.length > wire::LARGEST_ARTIFACT {
@@ -133,7 +132,7 @@ async fn next(body: &mut web::Payload) -> Result<Option<web::Bytes>, HttpError> 
 }
 
 /// Takes the bytes, and no more than were told.
-async fn receive(
+pub(super) async fn receive(
     mut incoming: Incoming,
     body: &mut web::Payload,
     length: u64,
@@ -150,7 +149,8 @@ async fn receive(
     Ok(incoming)
 }
 
-async fn drain(body: &mut web::Payload, length: u64) -> Result<(), HttpError> {
+/// Takes them and throws them away, so that an answer is heard.
+pub(super) async fn drain(body: &mut web::Payload, length: u64) -> Result<(), HttpError> {
     let mut seen = 0;
     while let Some(bytes) = next(body).await? {
         seen += bytes.len() as u64;

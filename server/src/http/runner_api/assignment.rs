@@ -142,6 +142,15 @@ fn action_of(step: &spec::Step, pipeline: &Pipeline, decided: Decided<'_>) -> wi
             files: wire::StepFiles {
                 artifacts: files.artifacts.clone(),
                 junit: files.junit.clone(),
+                caches: files
+                    .caches
+                    .iter()
+                    .map(|(name, cache)| wire::StepCache {
+                        name: name.clone(),
+                        paths: cache.paths.clone(),
+                        key: cache.key.clone(),
+                    })
+                    .collect(),
             },
         },
         spec::StepAction::Build { images } => wire::StepAction::Build {
@@ -225,6 +234,7 @@ steps:
     limits: { cpu: 512, memory: 256 }
     artifacts: [dist/**, '!dist/*.map']
     reports: { junit: '*.xml' }
+    caches: { cargo: { paths: [target], key: [Cargo.lock] } }
     sidecars:
       db: { image: postgres:17, env: { POSTGRES_PASSWORD: x }, command: [postgres] }
 ";
@@ -297,7 +307,9 @@ environments:
                 } },
                 "secrets": [],
                 "limits": { "cpu": 512, "memory": 256 },
-                "files": { "artifacts": ["dist/**", "!dist/*.map"], "junit": ["*.xml"] },
+                "files": { "artifacts": ["dist/**", "!dist/*.map"], "junit": ["*.xml"], "caches": [
+                    { "name": "cargo", "paths": ["target"], "key": ["Cargo.lock"] },
+                ] },
             },
         });
         assert_eq!(told, expected);
