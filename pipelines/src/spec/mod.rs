@@ -29,6 +29,7 @@ mod task_definition_file;
 mod tree;
 mod trigger;
 mod values;
+mod variants;
 mod when;
 
 pub use create::{Create, LaunchType, PortOf, ServiceConnect};
@@ -55,6 +56,7 @@ pub use trigger::{
     PullRequestTrigger, Triggered, check_pattern, pull_request_is_unwanted, tag_is_unwanted,
     triggered_by,
 };
+pub use variants::Variants;
 pub use when::{Event, LeftOut, left_out, wanted_steps};
 
 use diagnostic::{At, Reporter};
