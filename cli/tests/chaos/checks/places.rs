@@ -231,7 +231,7 @@ async fn at_ecs(world: &World, checks: &mut Checks, history: &History) -> anyhow
         let images = json(last, "images");
         let pinned = image
             .as_str()
-            .is_some_and(|image| image.ends_with(digest(&images)));
+            .is_some_and(|image| image.ends_with(digest(&images, place)));
         checks.case(I10, pinned, || {
             format!("{place} runs {image}, the release is {images}")
         });
