@@ -141,9 +141,11 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let _ = Command::new("docker")
-            .args(["image", "rm", "--force", &format!("{}:local", self.image)])
-            .output();
+        for tag in ["local", "local-staging", "local-production"] {
+            let _ = Command::new("docker")
+                .args(["image", "rm", "--force", &format!("{}:{tag}", self.image)])
+                .output();
+        }
     }
 }
 
@@ -253,6 +255,40 @@ fn an_image_is_built_with_the_artifacts_of_an_earlier_job() {
     let image = format!("{}:local", place.image);
     let said = docker(&["run", "--rm", &image, "/bin/cat", "/out"]);
     assert_eq!(said, "made");
+    place.assert_nothing_stays();
+}
+
+#[test]
+fn every_variant_of_an_image_is_built_with_what_is_its_own() {
+    let place = Place::new(
+        "images:\n  web:\n    repository: IMAGE\n    args: { API: none, MODE: fast }\n    args_by_environment: { \
+         staging: { API: a }, production: { API: b } }\n    dockerfile_by_environment: { production: \
+         Dockerfile.production }\nservices:\n  web: { image: web, variants: trusted }\nenvironments:\n  \
+         staging: { ecs: { cluster: staging, service: web } }\n  production: { after: staging, ecs: { \
+         cluster: production, service: web } }\n",
+    );
+    let dockerfile = |word: &str| {
+        format!(
+            "FROM {}\nARG API\nARG MODE\nRUN echo {word} $API $MODE > /out\n",
+            base()
+        )
+    };
+    place.write("Dockerfile", &dockerfile("common"));
+    place.write("Dockerfile.production", &dockerfile("own"));
+    let ran = place.run(&[]);
+    ran.ended(0);
+    for (environment, said) in [("staging", "common a fast"), ("production", "own b fast")] {
+        let image = format!("{}:local-{environment}", place.image);
+        let id = docker(&["image", "inspect", "--format", "{{.Id}}", &image]);
+        ran.shows(&format!("image {environment}/web: {image} ({id})"));
+        assert_eq!(docker(&["run", "--rm", &image, "/bin/cat", "/out"]), said);
+    }
+    let plain = format!("{}:local", place.image);
+    let found = docker(&["images", "--quiet", &plain]);
+    assert_eq!(found, "", "no environment gets the plain image");
+    let ran = place.run(&["--environment", "staging"]);
+    ran.ended(0);
+    assert!(!ran.stdout.contains("production/web"), "{}", ran.said());
     place.assert_nothing_stays();
 }
 

@@ -72,7 +72,7 @@ pub fn promote(
         .and_then(|p| p.services.get(&place.service))
         .map(|s| &s.image);
     if let Some(image) = image
-        && !found.images.contains_key(image)
+        && found.image(&place.environment, image).is_none()
     {
         return refuse(format!(
             "{release} holds no image `{image}`, which {place} runs"

@@ -5,7 +5,7 @@ use crate::durations::{self, in_words};
 use crate::id::{Place, ReleaseId};
 use crate::observation::{Health, LONGEST_GAP};
 use crate::report::WhoActs;
-use crate::spec::{Environment, Gate, Role};
+use crate::spec::{Environment, Gate, Role, Variants};
 use crate::world::World;
 use jiff::{SignedDuration, Timestamp};
 
@@ -67,6 +67,43 @@ pub fn proved_before(
 fn unproved(upstream: &Place, release: &ReleaseId) -> GateVerdict {
     let reason = format!("{release} to be verified in {upstream}");
     GateVerdict::closed(reason, WhoActs::Role(Role::Deployer))
+}
+
+/// The gates of a place for a release: the file's, and one for somebody's yes where none of these asks for it and the
+/// release brings a variant that the environment before does not prove, to a service that does not trust such. A file
+/// with variants has that gate itself; what it was built under may not be the file that holds now.
+#[must_use]
+pub fn gates(world: &World, place: &Place, release: &ReleaseId) -> Vec<Gate> {
+    let Some(environment) = world.environment(place) else {
+        return vec![];
+    };
+    let mut gates = environment.gates.clone();
+    let asks = |gate: &Gate| matches!(gate, Gate::Approval { .. });
+    if is_untrusted_sibling(world, environment, place, release) && !gates.iter().any(asks) {
+        gates.push(Gate::Approval {
+            from: vec![Role::Deployer],
+            count: 1,
+            not_author: false,
+        });
+    }
+    gates
+}
+
+fn is_untrusted_sibling(
+    world: &World,
+    environment: &Environment,
+    place: &Place,
+    release: &ReleaseId,
+) -> bool {
+    let pipeline = world.pipeline.as_ref();
+    let service = pipeline.and_then(|pipeline| pipeline.services.get(&place.service));
+    let (Some(before), Some(service), Some(release)) =
+        (&environment.after, service, world.releases.get(release))
+    else {
+        return false;
+    };
+    service.variants == Variants::Approved
+        && release.brings_a_sibling(place, &service.image, before)
 }
 
 /// Evaluates one gate of `place` for `release`.

@@ -7,8 +7,8 @@
 //!
 //! Pure. The names given here are in stored rows: they stay as they are for the life of a run.
 
-use crate::id::{ImageName, JobName, StepName};
-use crate::release::ImageRef;
+use crate::id::{JobName, StepName};
+use crate::release::Images;
 use crate::report::Failure;
 use crate::spec::{LeftOut, Pipeline, Step};
 use indexmap::IndexMap;
@@ -133,7 +133,7 @@ pub enum JobState {
     /// Over, well.
     Succeeded {
         /// What the runner says it pushed.
-        images: BTreeMap<ImageName, ImageRef>,
+        images: Images,
     },
     /// Over, badly.
     Failed {
@@ -309,8 +309,8 @@ impl Jobs {
 
     /// All that was pushed.
     #[must_use]
-    pub fn images(&self) -> BTreeMap<ImageName, ImageRef> {
-        let mut all = BTreeMap::new();
+    pub fn images(&self) -> Images {
+        let mut all = Images::new();
         for state in self.jobs.values() {
             if let JobState::Succeeded { images } = state {
                 all.extend(images.clone());

@@ -36,6 +36,7 @@ pub mod secret;
 pub mod spec;
 pub mod started_by;
 pub mod task_definition;
+pub mod variant;
 pub mod world;
 
 pub use jiff::Timestamp;

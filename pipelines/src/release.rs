@@ -1,10 +1,9 @@
 //! A release: one commit with the digests of its images, made once and never changed.
 
 use crate::authorship::Authorship;
-use crate::id::{
-    CommitSha, EnvironmentName, ImageDigest, ImageName, Place, ReleaseId, RunId, ServiceName,
-};
+use crate::id::{CommitSha, EnvironmentName, ImageDigest, Place, ReleaseId, RunId, ServiceName};
 use crate::spec::{Diagnostics, parse_task_definition};
+use crate::variant::ImageVariant;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -26,6 +25,9 @@ impl ImageRef {
         format!("{}@{}", self.repository_uri, self.digest)
     }
 }
+
+/// What a run built, by name: of an image with variants each one.
+pub type Images = BTreeMap<ImageVariant, ImageRef>;
 
 /// Environment variables per environment, read at the release's commit.
 pub type Variables = BTreeMap<EnvironmentName, BTreeMap<String, String>>;
@@ -90,8 +92,8 @@ pub struct Release {
     pub message: String,
     /// Who wrote the commit, as the forge or git tells it.
     pub author: String,
-    /// The images, by name in the pipeline file.
-    pub images: BTreeMap<ImageName, ImageRef>,
+    /// The images, all built in its run; [`Release::image`] tells which of them a place gets.
+    pub images: Images,
     /// Who made its commits; none when it was made before that was noted.
     pub authorship: Option<Authorship>,
     /// Variables per environment.

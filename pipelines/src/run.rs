@@ -11,7 +11,7 @@ use crate::fact::{IllegalTransition, RunFact};
 use crate::id::{CommitSha, ImageName, JobName, ProjectName, ReleaseId, RunId, StepName};
 use crate::job::{self, AtWork, Job, JobState, Jobs};
 use crate::pull_request::{BaseFile, PullRequest, RunApproval, Trust};
-use crate::release::{ImageRef, TaskDefinitions, Variables};
+use crate::release::{Images, TaskDefinitions, Variables};
 use crate::report::Failure;
 use crate::spec::{InputValues, LeftOut, Pipeline, StepAction};
 use crate::started_by::StartedBy;
@@ -120,12 +120,12 @@ pub enum RunState {
     /// The images are looked up in the registry.
     Confirming {
         /// What the runner says it pushed.
-        images: BTreeMap<ImageName, ImageRef>,
+        images: Images,
     },
     /// The registry holds the images; the planner makes the release.
     Confirmed {
         /// The images.
-        images: BTreeMap<ImageName, ImageRef>,
+        images: Images,
         /// See [`crate::release::Release::descendants`].
         #[serde(default)]
         descendants: BTreeSet<CommitSha>,
@@ -267,7 +267,7 @@ pub enum AttemptOutcome {
     /// Every step succeeded.
     Succeeded {
         /// The images that were pushed.
-        images: BTreeMap<ImageName, ImageRef>,
+        images: Images,
     },
     /// The user's code failed.
     Failed {
@@ -525,7 +525,7 @@ impl Run {
         }
     }
 
-    fn all_succeeded(&self, images: BTreeMap<ImageName, ImageRef>, at: Timestamp) -> RunState {
+    fn all_succeeded(&self, images: Images, at: Timestamp) -> RunState {
         // What a pull request builds is for nobody, whatever its runner says of it.
         let for_nobody = self.pull_request().is_some() || self.build_left_out().is_some();
         if images.is_empty() || for_nobody {

@@ -89,7 +89,7 @@ fn pushed(name: &str) -> AttemptOutcome {
         digest: ImageDigest::parse(&format!("sha256:{}", "1".repeat(64))).unwrap(),
     };
     AttemptOutcome::Succeeded {
-        images: [(ImageName::parse(name).unwrap(), image)].into(),
+        images: [(ImageName::parse(name).unwrap().into(), image)].into(),
     }
 }
 
@@ -176,7 +176,7 @@ fn a_job_waits_for_those_that_it_needs_and_attempts_are_numbered_in_the_run() {
     let RunState::Confirming { images } = &run.state else {
         panic!("{:?}", run.state);
     };
-    let images: Vec<_> = images.keys().map(AsRef::as_ref).collect();
+    let images: Vec<_> = images.keys().map(ToString::to_string).collect();
     assert_eq!(images, ["a", "b"], "of all jobs");
 }
 

@@ -77,7 +77,7 @@ fn build(stage: &mut Stage, id: &RunId) {
         repository_uri: "registry.test/shop/app".into(),
         digest: ImageDigest::parse(&format!("sha256:{}", "1".repeat(64))).unwrap(),
     };
-    let images = [(ImageName::parse("app").unwrap(), image)].into();
+    let images = [(ImageName::parse("app").unwrap().into(), image)].into();
     let ended = RunFact::AttemptEnded {
         attempt: 1,
         outcome: AttemptOutcome::Succeeded { images },

@@ -64,7 +64,7 @@ fn pushed(name: &str) -> AttemptOutcome {
         digest: ImageDigest::parse(&format!("sha256:{}", "1".repeat(64))).unwrap(),
     };
     AttemptOutcome::Succeeded {
-        images: [(ImageName::parse(name).unwrap(), image)].into(),
+        images: [(ImageName::parse(name).unwrap().into(), image)].into(),
     }
 }
 
@@ -201,7 +201,7 @@ fn what_failed_and_what_was_skipped_for_it_runs_again_under_new_numbers() {
     let RunState::Confirming { images } = &story.run.state else {
         panic!("{:?}", story.run.state);
     };
-    let images: Vec<_> = images.keys().map(AsRef::as_ref).collect();
+    let images: Vec<_> = images.keys().map(ToString::to_string).collect();
     let all = ["a", "after-both", "after-one", "b", "c", "last"];
     assert_eq!(images, all, "those of the job that was not run again, too");
 }

@@ -9,7 +9,8 @@ const DOCUMENTATION: &str = include_str!("../../docs/pipeline-file.md");
 
 /// Refused files whose mistake a schema cannot see: where names lead, and what two values make together, and what
 /// YAML's own readers drop.
-const ONLY_THE_READER_SEES: [&str; 15] = [
+const ONLY_THE_READER_SEES: [&str; 16] = [
+    "variants_of_no_environment",
     "artifacts_from",
     "circle_of_environments",
     "circle_of_steps",
@@ -28,7 +29,8 @@ const ONLY_THE_READER_SEES: [&str; 15] = [
 ];
 
 /// What the reader says of such mistakes.
-const ONLY_THE_READER_SAYS: [&str; 26] = [
+const ONLY_THE_READER_SAYS: [&str; 27] = [
+    "gets another variant of image",
     "keeps no artifacts",
     "does not need",
     "there is no ",

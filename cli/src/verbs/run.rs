@@ -8,7 +8,8 @@ use clap::Args;
 use roadstead_pipelines::id::{JobName, StepName};
 use roadstead_pipelines::job::{jobs, needs_of};
 use roadstead_pipelines::spec::{self, Event, FILE_NAME, InputValues, LeftOut, Pipeline};
-use roadstead_protocol::{Outcome, Step, StepAction};
+use roadstead_pipelines::variant::ImageVariant;
+use roadstead_protocol::{Outcome, Step};
 use roadstead_runner::{CancellationToken, LocalEnd, LocalRun, Shelf, WorkingTree, run_local};
 use roadstead_server::http::runner_api::{Decided, steps_of};
 use std::collections::hash_map::DefaultHasher;
@@ -39,6 +40,9 @@ pub(crate) struct RunArgs {
     /// A value for an input of the file.
     #[arg(long = "input", value_name = "NAME=VALUE", value_parser = given_input)]
     inputs: Vec<(String, String)>,
+    /// Only this environment's variant of each image; without it, all are built.
+    #[arg(long)]
+    environment: Option<String>,
     /// How many steps run at once, as with a runner's.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     slots: u16,
@@ -55,12 +59,13 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
         file,
         env_files,
         inputs,
+        environment: variant,
         slots,
         data,
     } = args;
     crate::serve::logs("warn");
     let tree = WorkingTree::around(&std::env::current_dir()?)?;
-    let pipeline = read_pipeline(&tree.root, &file)?;
+    let pipeline = only_for(variant.as_deref(), read_pipeline(&tree.root, &file)?)?;
     let environment = read_environment(&tree.root, &env_files)?;
     let inputs = spec::told_inputs(&pipeline.trigger.inputs, &inputs.into_iter().collect())
         .map_err(|wrong| anyhow!(wrong.join("\n")))?;
@@ -165,8 +170,10 @@ async fn on_signals(stop: CancellationToken, kill: CancellationToken) {
 
 fn tell(end: LocalEnd) -> anyhow::Result<()> {
     for image in &end.images {
+        let tag =
+            ImageVariant::parse(&image.name).map_or_else(|_| TAG.to_owned(), |it| it.tag(TAG));
         println!(
-            "image {}: {}:{TAG} ({})",
+            "image {}: {}:{tag} ({})",
             image.name, image.repository_uri, image.digest
         );
     }
@@ -195,6 +202,26 @@ fn read_pipeline(root: &Path, file: &Path) -> anyhow::Result<Pipeline> {
         let message = format!("the file has errors\n{diagnostics}");
         Exit { status: 1, message }.into()
     })
+}
+
+/// The file without the other environments, if one is named: then there is one variant of each image.
+fn only_for(environment: Option<&str>, mut pipeline: Pipeline) -> anyhow::Result<Pipeline> {
+    let Some(name) = environment else {
+        return Ok(pipeline);
+    };
+    let known: Vec<&str> = pipeline.environments.keys().map(AsRef::as_ref).collect();
+    if !known.contains(&name) {
+        let help = match spec::nearest(name, known.iter().copied()) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None if known.is_empty() => "the file has none".to_owned(),
+            None => format!("the file has `{}`", known.join("`, `")),
+        };
+        bail!("there is no environment `{name}`; {help}");
+    }
+    pipeline
+        .environments
+        .retain(|known, _| known.as_str() == name);
+    Ok(pipeline)
 }
 
 /// The variables of `files`, or of `env/local.env` where there is one.
@@ -238,7 +265,7 @@ fn wanted_jobs(
         left_out,
         inputs,
         repositories: &repositories,
-        commit: TAG,
+        tag: TAG,
         pull_request: None,
     };
     let needed = needed_steps(pipeline, left_out, wanted)?;
@@ -246,13 +273,6 @@ fn wanted_jobs(
     for (name, job) in jobs(pipeline, left_out) {
         let mut steps = steps_of(pipeline, &job, decided);
         steps.retain(|step| needed.contains(step.name.as_str()));
-        for step in &mut steps {
-            if let StepAction::Build { images } = &mut step.action {
-                for image in images {
-                    TAG.clone_into(&mut image.tag);
-                }
-            }
-        }
         if !steps.is_empty() {
             let needs = job.needs;
             wanted.push(LocalJob { name, needs, steps });
@@ -329,6 +349,7 @@ fn cache_of(root: &Path) -> anyhow::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use roadstead_protocol::StepAction;
 
     fn names(wanted: &[&str]) -> Result<Vec<String>, String> {
         let steps = steps(wanted, &[])?;
@@ -361,6 +382,33 @@ mod tests {
         let first: Vec<_> = all.iter().map(|step| step.name.as_str()).collect();
         let place = |name| first.iter().position(|step| *step == name);
         assert!(place("lint") < place("image"), "{first:?}");
+    }
+
+    #[test]
+    fn one_environments_variant_is_built_alone() {
+        let text = "version: 1\nname: shop\nimages:\n  web: { repository: shop/web, args_by_environment: { \
+                    production: { A: b } } }\nservices: { web: { image: web, variants: trusted } }\n\
+                    environments:\n  staging: { ecs: { cluster: a, service: web } }\n  production: { after: \
+                    staging, ecs: { cluster: b, service: web } }\n";
+        let built = |environment: Option<&str>| {
+            let pipeline = spec::parse("f", text).unwrap_or_else(|e| panic!("{e}"));
+            let pipeline = only_for(environment, pipeline).map_err(|error| error.to_string())?;
+            let (left_out, inputs) = (LeftOut::default(), InputValues::default());
+            let jobs = wanted_jobs(&pipeline, &left_out, &inputs, &[]).unwrap();
+            let StepAction::Build { images } = &jobs[0].steps[0].action else {
+                panic!("it builds");
+            };
+            let named = images.iter().map(|it| format!("{} {}", it.name, it.tag));
+            Ok::<_, String>(named.collect::<Vec<_>>())
+        };
+        let both = ["web local", "production/web local-production"];
+        assert_eq!(built(None).unwrap(), both);
+        assert_eq!(built(Some("production")).unwrap(), both[1..]);
+        assert_eq!(built(Some("staging")).unwrap(), both[..1]);
+        assert_eq!(
+            built(Some("stagnig")).unwrap_err(),
+            "there is no environment `stagnig`; did you mean `staging`?"
+        );
     }
 
     #[test]

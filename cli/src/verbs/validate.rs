@@ -175,7 +175,9 @@ fn print_plan(file: &Path, pipeline: &Pipeline) {
     }
     println!("{}: ok", file.display());
     println!("  project       {}", pipeline.name);
-    println!("  images        {}", join(pipeline.images.keys(), ", "));
+    let images = pipeline.images.keys();
+    let built = images.flat_map(|image| pipeline.variants_of(image));
+    println!("  images        {}", join(built, ", "));
     println!("  steps         {}", join(pipeline.steps.keys(), ", "));
     println!("  services      {}", join(pipeline.services.keys(), ", "));
     println!(

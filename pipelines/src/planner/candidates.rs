@@ -96,7 +96,7 @@ fn next(
     };
     let release = |id: &ReleaseId| {
         let found = world.releases.get(id);
-        found.filter(|release| release.images.contains_key(image))
+        found.filter(|release| release.image(&place.environment, image).is_some())
     };
     let come_here: Vec<&Release> = ready
         .iter()

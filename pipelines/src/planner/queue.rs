@@ -165,8 +165,9 @@ fn start_forward(draft: &mut Draft<'_>, forward: &Deployment, occupant: Option<&
     };
     let (world, now) = (draft.world, draft.now);
     let proved = gate::proved_before(environment, world, &place, &forward.release);
-    let gates = environment.gates.iter();
+    let gates = gate::gates(world, &place, &forward.release);
     let mut verdicts: Vec<_> = gates
+        .iter()
         .map(|gate| gate::evaluate(gate, world, &place, &forward.release, now))
         .collect();
     // A gate that asks for the same says it already.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::id::ImageDigest;
+use crate::release::ImageRef;
 use crate::spec;
 
 const FILE: &str = "\
@@ -33,7 +34,7 @@ fn built(left_out: &str) -> RunState {
         repository_uri: "registry.test/shop/api".into(),
         digest: ImageDigest::parse(&format!("sha256:{}", "1".repeat(64))).unwrap(),
     };
-    let images = [(ImageName::parse("api").unwrap(), api)].into();
+    let images = [(ImageName::parse("api").unwrap().into(), api)].into();
     let outcome = AttemptOutcome::Succeeded { images };
     let fact = RunFact::AttemptEnded {
         attempt: 1,

@@ -2,12 +2,13 @@
 //! fight over. Finds every mistake; a place is looked up in the tree only when there is one.
 
 use super::create;
-use super::diagnostic::Reporter;
+use super::diagnostic::{At, Reporter};
 use super::fields::{list, nearest};
 use super::input::input_variable;
 use super::model::{Gate, Pipeline, StepAction, StepSecret};
 use super::task_definition;
 use super::tree::Node;
+use super::variants;
 use crate::id::EnvironmentName;
 use crate::secret::SecretRef;
 use indexmap::IndexMap;
@@ -32,6 +33,7 @@ pub(super) fn pipeline(pipeline: &Pipeline, root: &Node, reporter: &mut Reporter
     check.overrides();
     check.percents();
     check.targets();
+    variants::check(pipeline, root, reporter);
     task_definition::check(pipeline, root, reporter);
     create::check(pipeline, root, reporter);
 }
@@ -99,21 +101,10 @@ impl Check<'_, '_> {
         }
     }
 
-    /// A Dockerfile may lie outside of its context, not outside of the repository.
     fn dockerfiles(&mut self) {
         for (name, image) in &self.pipeline.images {
-            let parts = |path: &str, is_wanted: fn(&&str) -> bool| {
-                path.split('/').filter(is_wanted).count()
-            };
-            let above = parts(&image.dockerfile, |part| *part == "..");
-            if above > parts(&image.context, |part| *part != ".") {
-                let at = self.root.value_at(&["images", name.as_str(), "dockerfile"]);
-                let message = format!(
-                    "`{}` leaves the repository: it is relative to `context`, which is `{}`",
-                    image.dockerfile, image.context
-                );
-                self.reporter.error(at, message);
-            }
+            let path = ["images", name.as_str(), "dockerfile"];
+            variants::refuse_outside(image, &image.dockerfile, &path, self.root, self.reporter);
         }
     }
 
@@ -442,20 +433,30 @@ impl Check<'_, '_> {
 
     fn unknown_at<'w, W: AsRef<str> + 'w>(
         &mut self,
-        at: super::diagnostic::At,
+        at: At,
         what: &str,
         name: &str,
         known: impl Iterator<Item = &'w W>,
     ) {
-        let known: Vec<&str> = known.map(AsRef::as_ref).collect();
-        let help = match nearest(name, known.iter().copied()) {
-            Some(word) => format!("did you mean `{word}`?"),
-            None if known.is_empty() => format!("the file names no {what}"),
-            None => format!("the file has {}", list(&known, "and")),
-        };
-        self.reporter
-            .error_with_help(at, format!("there is no {what} `{name}`"), help);
+        unknown_name(at, what, name, known, self.reporter);
     }
+}
+
+/// Reports a name that leads nowhere, with the nearest of those that would.
+pub(super) fn unknown_name<'w, W: AsRef<str> + 'w>(
+    at: At,
+    what: &str,
+    name: &str,
+    known: impl Iterator<Item = &'w W>,
+    reporter: &mut Reporter<'_>,
+) {
+    let known: Vec<&str> = known.map(AsRef::as_ref).collect();
+    let help = match nearest(name, known.iter().copied()) {
+        Some(word) => format!("did you mean `{word}`?"),
+        None if known.is_empty() => format!("the file names no {what}"),
+        None => format!("the file has {}", list(&known, "and")),
+    };
+    reporter.error_with_help(at, format!("there is no {what} `{name}`"), help);
 }
 
 /// `a → b → a`.

@@ -12,9 +12,11 @@ use super::model::{
 };
 use super::tree::{Entry, Node, Value};
 use super::trigger::PullRequestTrigger;
+use super::variants::VARIANTS;
 use super::when::Event;
 use super::{
     environments, input, keys, schedule, secrets, step_files, task_definition, trigger, values,
+    variants,
 };
 use crate::id::{ImageName, InvalidName, ProjectName, ServiceName, StepName};
 use indexmap::IndexMap;
@@ -185,6 +187,8 @@ fn image(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Image
     );
     let target = optional(&fields, "target", values::stage, reporter);
     let args = fields.variables("args", reporter).unwrap_or_default();
+    let args_by_environment = variants::args(&fields, reporter);
+    let dockerfile_by_environment = variants::dockerfiles(&fields, reporter);
     let secrets = secrets::of_image(&fields, reporter);
     Some(Image {
         repository: repository.unwrap_or_default(),
@@ -192,6 +196,8 @@ fn image(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Image
         dockerfile: dockerfile.unwrap_or_else(|| "Dockerfile".to_owned()),
         target,
         args,
+        args_by_environment,
+        dockerfile_by_environment,
         secrets,
     })
 }
@@ -400,6 +406,7 @@ fn service(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Ser
     let task_definition = fields
         .get("task_definition", reporter)
         .and_then(|entry| task_definition::read(entry, reporter));
+    let variants = fields.choice("variants", &VARIANTS, reporter);
     let image = fields.require("image", reporter)?;
     let image = name_of(image, ImageName::parse, reporter)?;
     Some(Service {
@@ -408,6 +415,7 @@ fn service(name: &str, entry: &Entry, reporter: &mut Reporter<'_>) -> Option<Ser
         health_path,
         before_deploy,
         task_definition,
+        variants: variants.unwrap_or_default(),
     })
 }
 

@@ -225,26 +225,33 @@ impl<'n> Fields<'n> {
         key: &str,
         reporter: &mut Reporter<'_>,
     ) -> Option<IndexMap<String, String>> {
-        let entry = self.get(key, reporter)?;
-        let mut variables = IndexMap::new();
-        for variable in named(entry, reporter)? {
-            let Some(value) = scalar(&variable.value, &variable.key, reporter) else {
-                continue;
-            };
-            if !is_variable_name(&variable.key) {
-                reporter.error_with_help(
-                    variable.at,
-                    format!("`{}` cannot be the name of a variable", variable.key),
-                    "use letters, digits and `_`, not a digit first",
-                );
-            } else if value.text.contains('\0') {
-                reporter.error(variable.value.at, "a variable cannot hold a NUL character");
-            } else {
-                variables.insert(variable.key.clone(), value.text.clone());
-            }
-        }
-        Some(variables)
+        variables_of(self.get(key, reporter)?, reporter)
     }
+}
+
+/// What [`Fields::variables`] reads.
+pub(super) fn variables_of(
+    entry: &Entry,
+    reporter: &mut Reporter<'_>,
+) -> Option<IndexMap<String, String>> {
+    let mut variables = IndexMap::new();
+    for variable in named(entry, reporter)? {
+        let Some(value) = scalar(&variable.value, &variable.key, reporter) else {
+            continue;
+        };
+        if !is_variable_name(&variable.key) {
+            reporter.error_with_help(
+                variable.at,
+                format!("`{}` cannot be the name of a variable", variable.key),
+                "use letters, digits and `_`, not a digit first",
+            );
+        } else if value.text.contains('\0') {
+            reporter.error(variable.value.at, "a variable cannot hold a NUL character");
+        } else {
+            variables.insert(variable.key.clone(), value.text.clone());
+        }
+    }
+    Some(variables)
 }
 
 /// The entries of a mapping whose keys are free, each with a value and no key twice.

@@ -30,6 +30,7 @@ mod task_definition_file;
 mod tree;
 mod trigger;
 mod values;
+mod variants;
 mod when;
 
 pub use caches::Cache;
@@ -57,6 +58,7 @@ pub use trigger::{
     PullRequestTrigger, Triggered, check_pattern, pull_request_is_unwanted, tag_is_unwanted,
     triggered_by,
 };
+pub use variants::Variants;
 pub use when::{Event, LeftOut, left_out, wanted_steps};
 
 use diagnostic::{At, Reporter};

@@ -11,6 +11,7 @@ use super::input::Input;
 use super::schedule::Schedule;
 use super::step_files::StepFiles;
 use super::trigger::PullRequestTrigger;
+use super::variants::Variants;
 use super::when::Event;
 use crate::durations::Seconds;
 use crate::id::{EnvironmentName, ImageName, ProjectName, ServiceName, StepName};
@@ -82,6 +83,12 @@ pub struct Image {
     pub target: Option<String>,
     /// Build arguments.
     pub args: IndexMap<String, String>,
+    /// Those of single environments, laid over `args`: each makes a variant.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub args_by_environment: IndexMap<EnvironmentName, IndexMap<String, String>>,
+    /// Dockerfiles of single environments: each makes a variant.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub dockerfile_by_environment: IndexMap<EnvironmentName, String>,
     /// The secrets that instructions of its Dockerfile may mount.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretRef>,
@@ -215,6 +222,9 @@ pub struct Service {
     /// What its next revision is made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_definition: Option<TaskDefinition>,
+    /// Which variants of its image it takes.
+    #[serde(default, skip_serializing_if = "Variants::is_default")]
+    pub variants: Variants,
 }
 
 /// A command that one task of the new image runs before a deployment touches the service, such as a

@@ -23,6 +23,7 @@ use super::schedule::MOST_SCHEDULES;
 use super::secrets::MOST_SECRETS;
 use super::step_files::MOST_PATTERNS;
 use super::task_definition::{BASES, BUILT_IN_VARIABLES};
+use super::variants::VARIANTS;
 use super::when::Event;
 use serde_json::{Value, json};
 use std::ops::RangeInclusive;
@@ -90,6 +91,9 @@ fn value(of: &Keys, key: &str) -> Value {
         ("image", "repository") => text(pattern::REPOSITORY),
         ("image", "context") => text(pattern::PATH),
         ("image", "dockerfile") => text(pattern::FILE_PATH_FROM_FOLDER),
+        ("image", "args_by_environment") => by_name(&at_least_one(variables()), 1),
+        ("image", "dockerfile_by_environment") => by_name(&text(pattern::FILE_PATH_FROM_FOLDER), 1),
+        ("service", "variants") => words(&VARIANTS.map(|(word, _)| word)),
         ("environment", "env_file") => {
             let file = text(pattern::FILE_PATH);
             json!({"anyOf": [file, list(&file, 1)]})
@@ -298,10 +302,14 @@ fn mapping(of: &Keys) -> Value {
 
 /// A mapping from names to things of one kind.
 fn named(of: &Keys, least: u32) -> Value {
+    by_name(&mapping(of), least)
+}
+
+fn by_name(value: &Value, least: u32) -> Value {
     json!({
         "type": "object",
         "propertyNames": {"pattern": pattern::NAME},
-        "additionalProperties": mapping(of),
+        "additionalProperties": value,
         "minProperties": least,
     })
 }
@@ -331,6 +339,12 @@ fn list(items: &Value, least: u32) -> Value {
 /// A text. The reader takes `7` and `true` for one, too; an editor that proposed these would mislead.
 fn text(pattern: &str) -> Value {
     json!({"type": "string", "pattern": pattern})
+}
+
+/// The same mapping, not empty.
+fn at_least_one(mut mapping: Value) -> Value {
+    mapping["minProperties"] = 1.into();
+    mapping
 }
 
 /// The same list of so many.

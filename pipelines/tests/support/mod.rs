@@ -3,6 +3,7 @@
 
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     clippy::allow_attributes,
     clippy::unwrap_used,
@@ -199,14 +200,19 @@ impl Stage {
             fact: claimed,
         }]);
         let images = (0_u64..)
-            .zip(self.pipeline.images.keys())
+            .zip(
+                self.pipeline
+                    .images
+                    .keys()
+                    .flat_map(|it| self.pipeline.variants_of(it)),
+            )
             .map(|(place, image)| {
                 let number = (place << 32) + run.number();
                 let built = ImageRef {
                     repository_uri: "registry/shop".into(),
                     digest: ImageDigest::parse(&format!("sha256:{number:064x}")).unwrap(),
                 };
-                (image.clone(), built)
+                (image, built)
             })
             .collect();
         let outcome = AttemptOutcome::Succeeded { images };

@@ -86,7 +86,7 @@ impl Executor {
             );
             return fail(Failure::failed(message));
         };
-        let Some(image) = release.images.get(&service.image) else {
+        let Some((_, image)) = release.image(&place.environment, &service.image) else {
             let message = format!(
                 "{} holds no image `{}`, which {place} runs",
                 release.id, service.image

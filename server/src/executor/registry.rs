@@ -7,6 +7,7 @@ use roadstead_pipelines::fact::RunFact;
 use roadstead_pipelines::id::{CommitSha, RunId};
 use roadstead_pipelines::report::Failure;
 use roadstead_pipelines::run::{Run, RunState};
+use roadstead_pipelines::variant::ImageVariant;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Looks for an image that the registry does not show yet, before it counts as never pushed.
@@ -46,18 +47,25 @@ impl Executor {
             return Ok(Outcome::moved_on());
         };
         let refuse = |message: String| Ok(Outcome::run_refused(&run.id, Failure::errored(message)));
-        let wanted = run
+        let wanted: BTreeSet<ImageVariant> = run
             .pipeline
             .iter()
-            .flat_map(|pipeline| pipeline.images.keys());
-        if let Some(missing) = wanted.into_iter().find(|name| !images.contains_key(*name)) {
+            .flat_map(|pipeline| pipeline.images.keys().map(|it| pipeline.variants_of(it)))
+            .flatten()
+            .collect();
+        if let Some(missing) = wanted.iter().find(|name| !images.contains_key(*name)) {
             return refuse(format!(
                 "the runner did not say which image it pushed for `{missing}`"
             ));
         }
         for (name, image) in images {
+            if !wanted.contains(name) {
+                return refuse(format!(
+                    "the runner says that it pushed `{name}`, which the pipeline file does not build"
+                ));
+            }
             // A runner is believed only about what can be looked up where it was told to push.
-            if run.repositories.get(name) != Some(&image.repository_uri) {
+            if run.repositories.get(&name.image) != Some(&image.repository_uri) {
                 return refuse(format!(
                     "the runner says that image `{name}` is in {}, which is not its repository",
                     image.repository_uri

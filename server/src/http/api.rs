@@ -20,9 +20,11 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use roadstead_pipelines::deployment::Deployment;
 use roadstead_pipelines::gate::{self, GateVerdict};
-use roadstead_pipelines::id::ProjectName;
+use roadstead_pipelines::id::{Place, ProjectName};
 use roadstead_pipelines::planner;
 use roadstead_pipelines::pull_request::PullRequest;
+use roadstead_pipelines::release::Release;
+use roadstead_pipelines::world::World;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -404,10 +406,8 @@ async fn deployment(
         .map(|w| json!(w))
         .filter(|w| w["subject"]["deployment"] == json!(id))
         .collect();
-    let gates: Vec<Value> = world
-        .environment(&deployment.place)
+    let gates: Vec<Value> = gate::gates(&world, &deployment.place, &deployment.release)
         .iter()
-        .flat_map(|environment| &environment.gates)
         .map(|gate| {
             match gate::evaluate(gate, &world, &deployment.place, &deployment.release, now) {
                 GateVerdict::Open { because } => {
@@ -425,8 +425,26 @@ async fn deployment(
         .collect();
     Ok(HttpResponse::Ok().json(json!({
         "deployment": deployment, "ended_at": ended_at, "release": release, "gates": gates,
+        "image": image_in(&world, &deployment.place, &release),
         "waiting_on": waiting, "troubles": troubles,
     })))
+}
+
+/// Which image of a release a place gets, and what is to be said of it; null when it holds none for it.
+fn image_in(world: &World, place: &Place, release: &Release) -> Value {
+    let service = world
+        .pipeline
+        .as_ref()
+        .and_then(|it| it.services.get(&place.service));
+    let found = service.and_then(|it| release.image(&place.environment, &it.image));
+    let (Some(service), Some((name, image))) = (service, found) else {
+        return Value::Null;
+    };
+    let before = world.environment(place).and_then(|it| it.after.as_ref());
+    let note = before.and_then(|before| release.sibling_note(place, &service.image, before));
+    json!({
+        "name": name, "repository_uri": image.repository_uri, "digest": image.digest, "note": note,
+    })
 }
 
 async fn events(

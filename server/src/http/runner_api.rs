@@ -22,12 +22,13 @@ use crate::logs::{LogError, LogKey};
 use crate::store::{Attempt, Offer, Report, hash_secret};
 use actix_web::http::StatusCode;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev, web};
-use roadstead_pipelines::id::{ImageDigest, ImageName, JobName, StepName};
+use roadstead_pipelines::id::{ImageDigest, JobName, StepName};
 use roadstead_pipelines::job::Job;
 use roadstead_pipelines::release::ImageRef;
 use roadstead_pipelines::report::Failure;
 use roadstead_pipelines::run::{AttemptOutcome, Run};
 use roadstead_pipelines::spec::StepAction;
+use roadstead_pipelines::variant::ImageVariant;
 use roadstead_protocol as wire;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -181,18 +182,23 @@ impl OwnAttempt {
 
 impl OwnAttempt {
     /// Where the images go that its job builds.
-    fn repositories(&self) -> BTreeMap<ImageName, String> {
+    fn repositories(&self) -> BTreeMap<ImageVariant, String> {
         let job = self.job();
-        let steps = self.run.pipeline.iter().flat_map(|it| &it.steps);
+        let Some(pipeline) = &self.run.pipeline else {
+            return BTreeMap::new();
+        };
+        let steps = pipeline.steps.iter();
         let builds = steps.filter(|(name, _)| job.steps.contains(name));
         let images = builds.flat_map(|(_, step)| match &step.action {
             StepAction::Build { images } => images.as_slice(),
             StepAction::Run { .. } => &[],
         });
-        let found = images.filter_map(|name| self.run.repositories.get_key_value(name));
-        found
-            .map(|(name, uri)| (name.clone(), uri.clone()))
-            .collect()
+        let variants = images.flat_map(|name| pipeline.variants_of(name));
+        let found = variants.filter_map(|variant| {
+            let uri = self.run.repositories.get(&variant.image)?.clone();
+            Some((variant, uri))
+        });
+        found.collect()
     }
 }
 
@@ -466,14 +472,14 @@ async fn result(
 fn outcome_of(
     outcome: wire::Outcome,
     images: Vec<wire::BuiltImage>,
-    repositories: &BTreeMap<ImageName, String>,
+    repositories: &BTreeMap<ImageVariant, String>,
 ) -> Result<AttemptOutcome, HttpError> {
     let bad = HttpError::bad_request;
     Ok(match outcome {
         wire::Outcome::Succeeded => {
             let mut pushed = BTreeMap::new();
             for image in images {
-                let name = ImageName::parse(&image.name).map_err(|e| bad(e.to_string()))?;
+                let name = ImageVariant::parse(&image.name).map_err(|e| bad(e.to_string()))?;
                 if repositories.get(&name) != Some(&image.repository_uri) {
                     return Err(bad(format!("`{}` is no image of this job", image.name)));
                 }

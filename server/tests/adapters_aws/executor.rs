@@ -202,7 +202,7 @@ impl Server {
             message: "Change".into(),
             author: "Ada Lovelace".into(),
             authorship: None,
-            images: BTreeMap::from([(ImageName::parse("app").unwrap(), image)]),
+            images: BTreeMap::from([(ImageName::parse("app").unwrap().into(), image)]),
             variables: Variables::from([(EnvironmentName::parse("staging").unwrap(), variables)]),
             task_definitions: TaskDefinitions::default(),
             created_at: clock::now(),

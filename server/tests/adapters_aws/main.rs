@@ -12,3 +12,4 @@ mod starts;
 mod support;
 mod task_definition;
 mod turns;
+mod variants;

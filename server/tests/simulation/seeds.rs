@@ -146,7 +146,7 @@ impl Story {
             message: "Change".into(),
             author: "Maya".into(),
             authorship: None,
-            images: BTreeMap::from([(ImageName::parse("app").unwrap(), image)]),
+            images: BTreeMap::from([(ImageName::parse("app").unwrap().into(), image)]),
             variables: Variables::new(),
             task_definitions: TaskDefinitions::default(),
             created_at: self.stage.now(),

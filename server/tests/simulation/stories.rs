@@ -82,7 +82,7 @@ fn release(stage: &Stage, number: u64, image: &str) -> Release {
         message: "Change".into(),
         author: "Ada Lovelace".into(),
         authorship: None,
-        images: BTreeMap::from([(ImageName::parse("app").unwrap(), image)]),
+        images: BTreeMap::from([(ImageName::parse("app").unwrap().into(), image)]),
         variables: Variables::new(),
         task_definitions: TaskDefinitions::default(),
         created_at: stage.now(),
@@ -296,7 +296,7 @@ async fn pushed(stage: &mut Stage, sources: Option<Moment>) {
         .accept_attempt(&claim.attempt, stage.now())
         .await
         .unwrap();
-    let images = BTreeMap::from([(ImageName::parse("app").unwrap(), image.clone())]);
+    let images = BTreeMap::from([(ImageName::parse("app").unwrap().into(), image.clone())]);
     let outcome = AttemptOutcome::Succeeded { images };
     let fence = u64::from(claim.number);
     store

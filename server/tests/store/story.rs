@@ -10,7 +10,7 @@ use roadstead_pipelines::id::{
     ServiceName,
 };
 use roadstead_pipelines::observation::{EcsDeployment, PlaceStatus, ServiceSeen};
-use roadstead_pipelines::release::{FromFile, ImageRef, TaskDefinitions, Variables};
+use roadstead_pipelines::release::{FromFile, ImageRef, Images, TaskDefinitions, Variables};
 use roadstead_pipelines::run::AttemptOutcome;
 use roadstead_pipelines::spec::{self, InputValues, LeftOut, Pipeline};
 use roadstead_server::reconciler::Reconciler;
@@ -72,12 +72,12 @@ pub(crate) fn pipeline() -> Pipeline {
     spec::parse("pipeline.yml", PIPELINE).unwrap()
 }
 
-fn image_of(run: &RunId) -> BTreeMap<ImageName, ImageRef> {
+fn image_of(run: &RunId) -> Images {
     let image = ImageRef {
         repository_uri: "registry.test/shop-web".into(),
         digest: ImageDigest::parse(&format!("sha256:{:064x}", run.number())).unwrap(),
     };
-    BTreeMap::from([(ImageName::parse("web").unwrap(), image)])
+    Images::from([(ImageName::parse("web").unwrap().into(), image)])
 }
 
 /// A service whose newest rollout is over, with two tasks, or one that runs none.

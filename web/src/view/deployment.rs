@@ -52,6 +52,8 @@ pub struct DeploymentPage {
     pub release_id: String,
     /// The image that it brings, `repository@sha256:…`.
     pub image: String,
+    /// What to know of it: `same commit, production variant: staging proves its sibling, built in the same run`.
+    pub image_note: Option<String>,
     /// What was live before: the release's name.
     pub previous_release: Option<String>,
     /// The run that built the release, for the link.

@@ -60,7 +60,7 @@ pub struct Candidate {
     pub built: Time,
     /// How many commits it adds to what is live, if known.
     pub commits_added: Option<u64>,
-    /// What is special: `production variant of the digest that staging proved`. May be empty.
+    /// What is special: `same commit, production variant: staging proves its sibling, built in the same run`. May be empty.
     pub note: String,
     /// What stands before it.
     pub gates: Vec<Gate>,

@@ -448,6 +448,7 @@ pub(crate) fn deployment_rolled_back() -> DeploymentPage {
         },
         release_id: "r13".into(),
         image: format!("registry.example.com/shop/web@{}", digest("b7704f0")),
+        image_note: None,
         previous_release: Some("r12".into()),
         run: Some("38".into()),
         counterpart: Some(("d-30".into(), "d30, the automatic rollback to r12".into())),

@@ -54,7 +54,9 @@ pub(crate) fn service() -> ServicePage {
             digest: digest("9c1d2e3"),
             built: ago(600),
             commits_added: Some(2),
-            note: "production variant of the digest that staging proved".into(),
+            note:
+                "same commit, production variant: staging proves its sibling, built in the same run"
+                    .into(),
             gates: gates(),
             needs_approval: true,
         }],

@@ -118,8 +118,17 @@ fn goes_forward(checks: &mut Checks, history: &History, commits: &[String]) {
     }
 }
 
-fn digest(images: &Value) -> &str {
-    images["app"]["digest"].as_str().unwrap_or_default()
+/// The digest that a release brings to an environment: that of its variant, or of the plain image.
+fn digest<'i>(images: &'i Value, environment: &str) -> &'i str {
+    let own = &images[format!("{environment}/app")];
+    let found = if own.is_null() { &images["app"] } else { own };
+    found["digest"].as_str().unwrap_or_default()
+}
+
+/// All digests of a release: siblings of one run.
+fn digests(images: &Value) -> impl Iterator<Item = String> {
+    let images = images.as_object().into_iter().flatten();
+    images.filter_map(|(_, image)| Some(image["digest"].as_str()?.to_owned()))
 }
 
 fn proved(checks: &mut Checks, history: &History) {
@@ -130,13 +139,12 @@ fn proved(checks: &mut Checks, history: &History) {
         };
         let images = json(row, "images");
         match (text(row, "environment"), text(event, "what")) {
-            ("staging", "verified") => {
-                proved.insert(digest(&images).to_owned());
-            }
+            ("staging", "verified") => proved.extend(digests(&images)),
             ("production", "started") => {
-                checks.case(I12, proved.contains(digest(&images)), || {
+                let brought = digest(&images, "production");
+                checks.case(I12, proved.contains(brought), || {
                     format!(
-                        "{} brings a digest that staging had not proved",
+                        "{} brings a digest of which staging had proved no sibling",
                         text(row, "id")
                     )
                 });
@@ -223,7 +231,7 @@ async fn at_ecs(world: &World, checks: &mut Checks, history: &History) -> anyhow
         let images = json(last, "images");
         let pinned = image
             .as_str()
-            .is_some_and(|image| image.ends_with(digest(&images)));
+            .is_some_and(|image| image.ends_with(digest(&images, place)));
         checks.case(I10, pinned, || {
             format!("{place} runs {image}, the release is {images}")
         });
@@ -278,7 +286,9 @@ fn calls(world: &World, checks: &mut Checks, history: &History) -> anyhow::Resul
             .map(|row| json(row, "images"))
             .unwrap_or_default();
         let image = &proved[id];
-        let right = !digest(&images).is_empty() && image.ends_with(digest(&images));
+        let place = history.row(id).map(|row| text(row, "environment"));
+        let own = digest(&images, place.unwrap_or_default());
+        let right = !own.is_empty() && image.ends_with(own);
         checks.case(I12, right, || {
             format!("{id} registered {image}, its release is {images}")
         });

@@ -74,6 +74,7 @@ pub(super) async fn show(
         ),
         release_id: release.id.to_string(),
         image: pinned.map_or(image, |image| image.pinned()),
+        image_note: scene.sibling_note(place, &release),
         previous_release: before.map(|v| view_of::short(v.release.as_str()).to_owned()),
         run: release.run.as_ref().map(ToString::to_string),
         counterpart: view_of::counterpart(&deployment, &others),

@@ -9,6 +9,7 @@ use roadstead_pipelines::run::Run;
 use roadstead_pipelines::spec::{
     self, Combination, InputValues, LeftOut, Pipeline, input_variable, matrix_variable,
 };
+use roadstead_pipelines::variant::ImageVariant;
 use roadstead_protocol as wire;
 use std::collections::BTreeMap;
 
@@ -17,12 +18,13 @@ const DEFAULT_TIMEOUT_SECONDS: u64 = 3_600;
 
 /// The steps of a run's job that waits, or runs; none of one that the run does not have.
 pub(super) fn steps_of_job(run: &Run, job: &JobName) -> Vec<wire::Step> {
+    let tag = format!("git-{}", run.commit);
     let decided = Decided {
         project: run.project.as_str(),
         left_out: &run.left_out,
         inputs: &run.inputs,
         repositories: &run.repositories,
-        commit: run.commit.as_str(),
+        tag: &tag,
         pull_request: run.pull_request(),
     };
     match (&run.pipeline, run.jobs().get(job)) {
@@ -50,8 +52,8 @@ pub struct Decided<'a> {
     pub inputs: &'a InputValues,
     /// Where images are pushed to; one without a repository is not built.
     pub repositories: &'a BTreeMap<ImageName, String>,
-    /// What they are tagged with.
-    pub commit: &'a str,
+    /// What they are tagged with; variants, with their environment behind it.
+    pub tag: &'a str,
     /// Whose images are for nobody.
     pub pull_request: Option<&'a PullRequest>,
 }
@@ -162,21 +164,36 @@ fn action_of(step: &spec::Step, pipeline: &Pipeline, decided: Decided<'_>) -> wi
                         Some(_) => &image.repository,
                         None => decided.repositories.get(name)?,
                     };
-                    Some((name, image, uri))
+                    Some((pipeline.variants_of(name), image, uri))
                 })
-                .map(|(name, image, uri)| wire::ImageBuild {
-                    name: name.to_string(),
-                    repository_uri: uri.clone(),
-                    registry: registry_of(decided.pull_request),
-                    tag: format!("git-{}", decided.commit),
-                    context: image.context.clone(),
-                    dockerfile: image.dockerfile.clone(),
-                    target: image.target.clone(),
-                    args: with_own_mounts(&decided, map(&image.args)),
-                    secrets: secrets_of(image),
+                .flat_map(|(variants, image, uri)| {
+                    let build = move |variant| build_of(&variant, image, uri, &decided);
+                    variants.into_iter().map(build)
                 })
                 .collect(),
         },
+    }
+}
+
+/// One build of an image. To a runner each variant is an image of its own.
+fn build_of(
+    variant: &ImageVariant,
+    image: &spec::Image,
+    uri: &str,
+    decided: &Decided<'_>,
+) -> wire::ImageBuild {
+    let environment = variant.environment.as_ref();
+    let args = image.args_for(environment).into_iter().collect();
+    wire::ImageBuild {
+        name: variant.to_string(),
+        repository_uri: uri.to_owned(),
+        registry: registry_of(decided.pull_request),
+        tag: variant.tag(decided.tag),
+        context: image.context.clone(),
+        dockerfile: image.dockerfile_for(environment).to_owned(),
+        target: image.target.clone(),
+        args: with_own_mounts(decided, args),
+        secrets: secrets_of(image),
     }
 }
 
@@ -259,7 +276,7 @@ environments:
             left_out: &LeftOut::default(),
             inputs: &InputValues::default(),
             repositories: &repositories,
-            commit: "c0ffee",
+            tag: "git-c0ffee",
             pull_request: None,
         };
         let jobs = jobs(&pipeline, decided.left_out);
@@ -274,6 +291,75 @@ environments:
     }
 
     #[test]
+    fn every_variant_is_a_build_of_its_own() {
+        let file = "\
+version: 1
+name: shop
+images:
+  web:
+    repository: shop/web
+    args: { MODE: fast, API: none }
+    args_by_environment: { staging: { API: a }, production: { API: b } }
+    dockerfile_by_environment: { production: Dockerfile.production }
+services:
+  web: { image: web, variants: trusted }
+environments:
+  preview: { ecs: { cluster: preview, service: web } }
+  staging: { ecs: { cluster: staging, service: web } }
+  production: { after: staging, ecs: { cluster: production, service: web } }
+";
+        let pipeline = spec::parse("pipeline.yml", file).unwrap_or_else(|e| panic!("{e}"));
+        let web = ImageName::parse("web").unwrap();
+        let repositories = BTreeMap::from([(web, "registry/shop/web".to_owned())]);
+        let decided = Decided {
+            project: "shop",
+            left_out: &LeftOut::default(),
+            inputs: &InputValues::default(),
+            repositories: &repositories,
+            tag: "git-c0ffee",
+            pull_request: None,
+        };
+        let jobs = jobs(&pipeline, decided.left_out);
+        let steps = steps_of(&pipeline, &jobs[0], decided);
+        // An older runner builds them like any image.
+        assert_eq!(steps[0].protocol_version(), 1);
+        let wire::StepAction::Build { images } = &steps[0].action else {
+            panic!("{steps:?}");
+        };
+        let told = images.iter().map(|it| {
+            let told = [
+                &it.name,
+                &it.tag,
+                &it.dockerfile,
+                &it.args["MODE"],
+                &it.args["API"],
+            ];
+            told.map(String::as_str)
+        });
+        let told: Vec<_> = told.collect();
+        assert_eq!(
+            told,
+            [
+                ["web", "git-c0ffee", "Dockerfile", "fast", "none"],
+                [
+                    "staging/web",
+                    "git-c0ffee-staging",
+                    "Dockerfile",
+                    "fast",
+                    "a"
+                ],
+                [
+                    "production/web",
+                    "git-c0ffee-production",
+                    "Dockerfile.production",
+                    "fast",
+                    "b"
+                ],
+            ]
+        );
+    }
+
+    #[test]
     fn everything_that_a_step_says_reaches_the_runner() {
         let pipeline = spec::parse("pipeline.yml", FILE).unwrap();
         let decided = Decided {
@@ -281,7 +367,7 @@ environments:
             left_out: &LeftOut::default(),
             inputs: &InputValues::default(),
             repositories: &BTreeMap::new(),
-            commit: "c0ffee",
+            tag: "git-c0ffee",
             pull_request: None,
         };
         let jobs = jobs(&pipeline, decided.left_out);
@@ -332,7 +418,7 @@ environments:
                 left_out: &LeftOut::default(),
                 inputs: &InputValues::default(),
                 repositories: &BTreeMap::new(),
-                commit: "c0ffee",
+                tag: "git-c0ffee",
                 pull_request: Some(pull_request),
             };
             let jobs = jobs(&pipeline, decided.left_out);

@@ -137,8 +137,8 @@ fn approvals(scene: &Scene) -> Vec<Need> {
         if deployment.state != DeploymentState::Queued || deployment.is_rollback() {
             continue;
         }
-        let gates = scene.world.environment(place).map(|e| e.gates.as_slice());
-        let asked = gates.unwrap_or_default().iter().find_map(|gate| {
+        let gates = gate::gates(&scene.world, place, &deployment.release);
+        let asked = gates.iter().find_map(|gate| {
             if !matches!(gate, Gate::Approval { .. }) {
                 return None;
             }

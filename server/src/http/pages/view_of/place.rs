@@ -85,9 +85,20 @@ impl Scene {
     /// The digest that a release brings to a place; empty when it holds no such image.
     pub(in super::super) fn digest(&self, place: &Place, release: &Release) -> String {
         self.image_of(place)
-            .and_then(|image| release.images.get(image))
-            .map(|image| image.digest.to_string())
+            .and_then(|image| release.image(&place.environment, image))
+            .map(|(_, image)| image.digest.to_string())
             .unwrap_or_default()
+    }
+
+    /// What is to be said of the image that a release brings to a place, if the environment before does not prove
+    /// that very one.
+    pub(in super::super) fn sibling_note(
+        &self,
+        place: &Place,
+        release: &Release,
+    ) -> Option<String> {
+        let before = self.world.environment(place)?.after.as_ref()?;
+        release.sibling_note(place, self.image_of(place)?, before)
     }
 
     fn live(&self, place: &Place, state: &PlaceState) -> Option<LiveRelease> {
@@ -207,7 +218,7 @@ impl Scene {
             .filter(|release| release.id.number() > live && proved(&release.id))
             .filter(|release| {
                 let image = self.image_of(place);
-                image.is_some_and(|image| release.images.contains_key(image))
+                image.is_some_and(|it| release.image(&place.environment, it).is_some())
             })
             .collect();
         found.sort_by_key(|release| std::cmp::Reverse(release.id.number()));
@@ -216,7 +227,7 @@ impl Scene {
         let come_here: Vec<&Release> = found.iter().copied().chain(tried).collect();
         let candidates = found.into_iter().take(MOST_CANDIDATES).map(|release| {
             let overtaken = |other: &&&Release| release.is_overtaken_by(other);
-            let note = if on_its_way.contains(&release.id) {
+            let special = if on_its_way.contains(&release.id) {
                 "on its way here already".to_owned()
             } else if let Some(later) = come_here.iter().find(overtaken) {
                 format!(
@@ -230,6 +241,9 @@ impl Scene {
             } else {
                 String::new()
             };
+            let notes = self.sibling_note(place, release).into_iter();
+            let notes = notes.chain(Some(special).filter(|it| !it.is_empty()));
+            let note = notes.collect::<Vec<_>>().join("; ");
             Candidate {
                 release_id: release.id.to_string(),
                 release: short(release.id.as_str()).to_owned(),

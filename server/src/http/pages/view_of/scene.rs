@@ -92,9 +92,8 @@ impl Scene {
 
     /// The gates of a place for a release.
     pub(in super::super) fn gates(&self, place: &Place, release: &ReleaseId) -> Vec<Gate> {
-        let gates = self.world.environment(place).map(|e| e.gates.as_slice());
+        let gates = gate::gates(&self.world, place, release);
         gates
-            .unwrap_or_default()
             .iter()
             .map(|gate| self.gate(gate, place, release))
             .collect()
@@ -124,8 +123,7 @@ impl Scene {
 
     /// Whether the viewer may say yes to a release: absent when no closed gate asks for it.
     pub(in super::super) fn approve(&self, place: &Place, release: &ReleaseId) -> Permission {
-        let gates = self.world.environment(place).map(|e| e.gates.as_slice());
-        for gate in gates.unwrap_or_default() {
+        for gate in &gate::gates(&self.world, place, release) {
             let spec::Gate::Approval {
                 from, not_author, ..
             } = gate
