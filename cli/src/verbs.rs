@@ -3,6 +3,7 @@
 mod approve_run;
 mod artifacts;
 mod audit;
+mod included;
 mod init;
 mod people;
 mod rerun;

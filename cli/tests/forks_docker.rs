@@ -31,14 +31,19 @@ const WEBHOOK_SECRET: &str = "a webhook's key of this test";
 const SECRET: &str = "what only the project's own code may see";
 const KEPT_AT: &str = "refs/merge-requests/1/head";
 
-fn pipeline(image: &str, project: &str, words: &str) -> String {
+/// The file that the pipeline file includes.
+fn included(image: &str, words: &str) -> String {
+    format!("steps:\n  test: {{ image: \"{image}\", run: \"echo {words}; sh test.sh\" }}\n")
+}
+
+fn pipeline(image: &str, project: &str) -> String {
     format!(
         r#"version: 1
 name: shop
+include: [.roadstead/steps.yml]
 trigger: {{ pull_request: {{ branches: [main] }} }}
 images: {{ app: {{ repository: {project}/app }} }}
 steps:
-  test: {{ image: "{image}", run: "echo {words}; sh test.sh" }}
   asks: {{ image: "{image}", secrets: {{ TOKEN: TOKEN }}, run: echo it began }}
   build: {{ build: [app] }}
 "#
@@ -119,11 +124,13 @@ async fn a_fork_waits_runs_with_nothing_and_waits_anew() {
     let place = tempfile::tempdir().unwrap();
     let image = base_image(place.path(), &project);
     let dockerfile = format!("FROM scratch\nLABEL {LABEL}={project}\nCOPY test.sh /\n");
-    let file = pipeline(&image, &project, "the file of the base");
+    let file = pipeline(&image, &project);
+    let steps = included(&image, "the file of the base");
     let fork = Fork::new(
         place.path(),
         &[
             (".roadstead/pipeline.yml", &file),
+            (".roadstead/steps.yml", &steps),
             ("test.sh", "echo the script of the base\n"),
             ("Dockerfile", &dockerfile),
         ],
@@ -144,13 +151,15 @@ async fn a_fork_waits_runs_with_nothing_and_waits_anew() {
     );
     let runner = Runner::start(&server.url, "forks", place.path().join("runner"));
 
-    let evil = pipeline(&image, &project, "the file of the fork");
+    let evil = included(&image, "the file of the fork");
     let script = "echo the script of the fork; env; cat /run/secrets/* 2>&1; true\n";
-    let own = [(".roadstead/pipeline.yml", &*evil), ("test.sh", script)];
+    let own = [(".roadstead/steps.yml", &*evil), ("test.sh", script)];
     let first = fork.push(&own, KEPT_AT);
     assert_eq!(tell(&server, "open", &first).await["run"], "shop.1");
     let waits = in_state(&server, &token, "shop.1", "waiting_for_approval").await;
     assert_eq!(waits["run"]["commit"], *first);
+    let differs = &waits["run"]["base_file"]["head_differs"];
+    assert_eq!(*differs, true, "what it includes is another: {waits}");
     let shown = server.text(&token, &["runs", "shop.1"]);
     let title = "[pull request #1 from mallory/shop (fork)]";
     assert!(shown.contains(title), "{shown}");

@@ -44,6 +44,50 @@ fn validated(files: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String
 }
 
 #[test]
+fn what_a_file_includes_is_read_out_of_its_repository_and_no_link_is_followed() {
+    let file = "version: 1\nname: shop\ninclude: [ci/steps.yml]\n";
+    let main = (".roadstead/pipeline.yml", file);
+    let (status, said, _) = validated(
+        &[
+            main,
+            ("ci/steps.yml", "steps: { test: { image: a, run: b } }\n"),
+        ],
+        &[],
+    );
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("steps         test\n"), "{said}");
+    let (status, _, said) = validated(
+        &[main, ("ci/steps.yml", "steps: { test: { image: a } }\n")],
+        &[],
+    );
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("\nci/steps.yml:1:10: "), "{said}");
+    let (_, _, said) = validated(&[main], &[]);
+    assert!(
+        said.contains("pipeline.yml:3:11: `include`: ci/steps.yml does not exist"),
+        "{said}"
+    );
+    let linked = &[
+        main,
+        (
+            "elsewhere/steps.yml",
+            "steps: { test: { image: a, run: b } }\n",
+        ),
+    ];
+    let place = tempfile::tempdir().expect("a folder");
+    for (path, text) in linked {
+        let path = place.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        std::fs::write(path, text).expect("a file");
+    }
+    std::os::unix::fs::symlink("elsewhere", place.path().join("ci")).expect("a link");
+    let output = roadstead(place.path(), &["validate"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("`ci` is a symbolic link"), "{said}");
+}
+
+#[test]
 fn a_key_that_one_environment_lacks_is_a_warning_and_strictly_an_error() {
     let files = [
         ("env/common.env", "COMMON=1\n"),

@@ -2,6 +2,7 @@
 //!
 //! Owns what stands in files: which steps are wanted, and which variables they get. The runner runs them.
 
+use super::included;
 use crate::Exit;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
@@ -198,7 +199,7 @@ fn read_pipeline(root: &Path, file: &Path) -> anyhow::Result<Pipeline> {
             path.display()
         )
     })?;
-    spec::parse(&file.display().to_string(), &text).map_err(|diagnostics| {
+    included::parse(&file.display().to_string(), &text, Some(root)).map_err(|diagnostics| {
         let message = format!("the file has errors\n{diagnostics}");
         Exit { status: 1, message }.into()
     })

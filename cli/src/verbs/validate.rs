@@ -3,6 +3,7 @@
 //!
 //! An error is what the server would refuse. A warning is what it takes and somebody may have forgotten.
 
+use super::included;
 use crate::Exit;
 use anyhow::Context;
 use clap::Args;
@@ -22,7 +23,7 @@ pub(crate) struct ValidateArgs {
     /// The file.
     #[arg(default_value = FILE_NAME)]
     file: PathBuf,
-    /// Where its environment files and task definitions lie [default: the repository of a file `.roadstead/pipeline.yml`; those of
+    /// Where the files that it includes, its environment files and task definitions lie [default: the repository of a file `.roadstead/pipeline.yml`; those of
     /// other files are not read].
     #[arg(long)]
     root: Option<PathBuf>,
@@ -36,9 +37,9 @@ pub(crate) fn validate(args: &ValidateArgs) -> anyhow::Result<()> {
     let file = &args.file;
     let text =
         fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let pipeline = spec::parse(&file.display().to_string(), &text)
-        .map_err(|diagnostics| errors("the file has errors", diagnostics))?;
     let root = args.root.clone().or_else(|| root_of(file));
+    let pipeline = included::parse(&file.display().to_string(), &text, root.as_deref())
+        .map_err(|diagnostics| errors("the file has errors", diagnostics))?;
     let environments = match &root {
         Some(root) => {
             task_definitions(root, &pipeline)?;

@@ -86,6 +86,8 @@ impl std::error::Error for Diagnostics {}
 /// A place in a file: where a key or value begins, and how much of its line it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct At {
+    /// Which file, as [`Reporter::add`] counted it; 0 is the first.
+    pub(super) file: u16,
     /// From 1.
     pub(super) line: u32,
     /// In characters, from 1.
@@ -97,29 +99,56 @@ pub(super) struct At {
 impl At {
     /// Where a file begins.
     pub(super) const START: Self = Self {
+        file: 0,
         line: 1,
         column: 1,
         width: 1,
     };
 }
 
-/// Collects what is wrong with one file.
+/// Collects what is wrong with one file, and with those that it includes.
 pub(super) struct Reporter<'a> {
-    file: &'a str,
-    lines: Vec<&'a str>,
-    list: Vec<Diagnostic>,
+    files: Vec<Text<'a>>,
+    list: Vec<(u16, Diagnostic)>,
     omitted: usize,
+}
+
+struct Text<'a> {
+    name: &'a str,
+    lines: Vec<&'a str>,
 }
 
 impl<'a> Reporter<'a> {
     /// For the file `file` with the text `text`.
     pub(super) fn new(file: &'a str, text: &'a str) -> Self {
-        Self {
-            file,
-            lines: text.lines().collect(),
+        let mut reporter = Self {
+            files: Vec::new(),
             list: Vec::new(),
             omitted: 0,
-        }
+        };
+        reporter.add(file, text);
+        reporter
+    }
+
+    /// Knows another file from now on; the number is for [`At::file`].
+    pub(super) fn add(&mut self, name: &'a str, text: &'a str) -> u16 {
+        let lines = text.lines().collect();
+        self.files.push(Text { name, lines });
+        u16::try_from(self.files.len() - 1).unwrap_or(u16::MAX)
+    }
+
+    /// The name of the file that a place is in.
+    pub(super) fn name_of(&self, at: At) -> &'a str {
+        self.files
+            .get(usize::from(at.file))
+            .map_or("", |it| it.name)
+    }
+
+    /// A line of a file, from 1.
+    fn line(&self, at: At) -> Option<&'a str> {
+        let index = usize::try_from(at.line).ok()?.checked_sub(1)?;
+        let file = self.files.get(usize::from(at.file))?;
+        file.lines.get(index).copied()
     }
 
     /// Nothing is wrong so far.
@@ -145,9 +174,7 @@ impl<'a> Reporter<'a> {
     /// A part of the text of a value that stands at `at`: so many characters on, and so wide.
     pub(super) fn within(&self, at: At, offset: usize, width: usize) -> At {
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let line = usize::try_from(at.line)
-            .ok()
-            .and_then(|line| self.lines.get(line.checked_sub(1)?));
+        let line = self.line(at);
         let begins = usize::try_from(at.column)
             .ok()
             .and_then(|column| column.checked_sub(1));
@@ -156,6 +183,7 @@ impl<'a> Reporter<'a> {
             .and_then(|(line, begins)| line.chars().nth(begins))
             .is_some_and(|first| ['"', '\''].contains(&first));
         At {
+            file: at.file,
             line: at.line,
             column: at
                 .column
@@ -170,22 +198,20 @@ impl<'a> Reporter<'a> {
             self.omitted += 1;
             return;
         }
-        let line = usize::try_from(at.line)
-            .ok()
-            .and_then(|line| line.checked_sub(1));
-        let excerpt = line
-            .and_then(|line| self.lines.get(line))
+        let excerpt = self
+            .line(at)
             .filter(|line| !line.trim().is_empty())
             .map(|line| excerpt(line, at))
             .unwrap_or_default();
-        self.list.push(Diagnostic {
-            file: printable(self.file),
+        let found = Diagnostic {
+            file: printable(self.name_of(at)),
             line: at.line,
             column: at.column,
             message: printable(message),
             excerpt,
             help: help.map(printable),
-        });
+        };
+        self.list.push((at.file, found));
     }
 
     /// What was made of the file, or what is wrong with it.
@@ -197,11 +223,11 @@ impl<'a> Reporter<'a> {
                     self.error(At::START, "the file could not be read");
                 }
                 self.list
-                    .sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+                    .sort_by_key(|(file, found)| (*file, found.line, found.column));
                 // What an alias repeats is wrong once.
                 self.list.dedup();
                 Err(Diagnostics {
-                    list: self.list,
+                    list: self.list.into_iter().map(|(_, found)| found).collect(),
                     omitted: self.omitted,
                 })
             }
@@ -278,6 +304,7 @@ mod tests {
     #[test]
     fn a_short_line_is_shown_whole_with_its_mark() {
         let at = At {
+            file: 0,
             line: 2,
             column: 3,
             width: 5,
@@ -291,6 +318,7 @@ mod tests {
         let excerpt = shown(
             &text,
             At {
+                file: 0,
                 line: 1,
                 column: 501,
                 width: 5,
@@ -309,6 +337,7 @@ mod tests {
             let _ = shown(
                 "ab\n",
                 At {
+                    file: 0,
                     line,
                     column,
                     width: u32::MAX,

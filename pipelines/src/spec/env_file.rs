@@ -249,6 +249,7 @@ fn at(line: &str, index: usize, piece: &str) -> At {
     let count = |text: &str| u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
     let before = line.find(piece).map_or("", |place| &line[..place]);
     At {
+        file: 0,
         line: u32::try_from(index + 1).unwrap_or(u32::MAX),
         column: count(before).saturating_add(1),
         width: count(piece).max(1),

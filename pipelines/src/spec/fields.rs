@@ -478,7 +478,7 @@ fn unique(entries: &[Entry], title: &str, reporter: &mut Reporter<'_>) {
     }
 }
 
-fn no_value(entry: &Entry, reporter: &mut Reporter<'_>) {
+pub(super) fn no_value(entry: &Entry, reporter: &mut Reporter<'_>) {
     reporter.error_with_help(
         entry.at,
         format!("`{}` has no value", entry.key),

@@ -9,6 +9,7 @@ pub(super) const FILE: Keys = Keys {
     known: &[
         "version",
         "name",
+        "include",
         "trigger",
         "concurrency",
         "images",
@@ -16,8 +17,15 @@ pub(super) const FILE: Keys = Keys {
         "services",
         "environments",
     ],
-    later: &["notify", "include"],
-    elsewhere: &[("on", "trigger"), ("jobs", "steps"), ("pipeline", "steps")],
+    later: &["notify"],
+    elsewhere: &[
+        ("on", "trigger"),
+        ("jobs", "steps"),
+        ("pipeline", "steps"),
+        ("includes", "include"),
+        ("extends", "include"),
+        ("import", "include"),
+    ],
 };
 
 pub(super) const TRIGGER: Keys = Keys {

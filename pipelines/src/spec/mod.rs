@@ -16,6 +16,7 @@ mod diagnostic;
 mod env_file;
 mod environments;
 mod fields;
+mod include;
 mod input;
 mod keys;
 mod matrix;
@@ -38,6 +39,7 @@ pub use create::{Create, LaunchType, PortOf, ServiceConnect};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use env_file::{EnvFiles, missing_keys, parse_env_file};
 pub use fields::nearest;
+pub use include::{Included, MOST_INCLUDES, includes};
 pub use input::{
     Input, InputKind, InputValues, LONGEST_INPUT, input_line, input_variable, told_inputs,
     untold_inputs,
@@ -74,7 +76,15 @@ pub const LARGEST_FILE: usize = 256 * 1024;
 /// that YAML takes for a number, `true` or `false`. Where names lead, only [`parse`] can tell.
 pub const SCHEMA: &str = include_str!("../../pipeline.schema.json");
 
-/// Reads a pipeline file.
+/// Reads a pipeline file that includes no others.
+///
+/// # Errors
+/// As [`parse_with`]; a file that it includes cannot be read.
+pub fn parse(file_name: &str, text: &str) -> Result<Pipeline, Diagnostics> {
+    parse_with(file_name, text, &Included::new())
+}
+
+/// Reads a pipeline file with the texts of those that it [`includes`].
 ///
 /// `file_name` is the name for messages, most often [`FILE_NAME`]. A file with images but without
 /// `steps` gets one step `build` that builds them all.
@@ -82,12 +92,17 @@ pub const SCHEMA: &str = include_str!("../../pipeline.schema.json");
 /// # Errors
 /// Everything that is wrong with it, each with its place. A file above [`LARGEST_FILE`] is not looked
 /// at.
-pub fn parse(file_name: &str, text: &str) -> Result<Pipeline, Diagnostics> {
+pub fn parse_with(
+    file_name: &str,
+    text: &str,
+    included: &Included,
+) -> Result<Pipeline, Diagnostics> {
     refuse_large(file_name, text)?;
     let mut reporter = Reporter::new(file_name, text);
-    let Some(root) = tree::read(text, &mut reporter) else {
+    let Some(mut root) = tree::read(text, &mut reporter) else {
         return reporter.finish(None);
     };
+    include::put_in(&mut root, file_name, included, &mut reporter)?;
     let read = decode::pipeline(&root, &mut reporter);
     let pipeline = read.map(|(mut pipeline, matrices)| {
         if reporter.is_clean() {

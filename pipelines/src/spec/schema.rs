@@ -16,6 +16,7 @@ use super::environments::{
     STATUS, TASKS,
 };
 use super::fields::Keys;
+use super::include::MOST_INCLUDES;
 use super::input::{KINDS, MOST_INPUTS};
 use super::keys::{self, tests::section};
 use super::model::Role;
@@ -57,6 +58,7 @@ fn value(of: &Keys, key: &str) -> Value {
         ("the file", "trigger") => mapping(&keys::TRIGGER),
         ("the file", "concurrency") => mapping(&keys::CONCURRENCY),
         ("concurrency", "cancel_superseded") => json!({"type": "boolean"}),
+        ("the file", "include") => at_most(list(&text(pattern::FILE_PATH), 1), MOST_INCLUDES),
         ("the file", "images") => named(&keys::IMAGE, 1),
         ("the file", "steps") => named(&keys::STEP, 1),
         ("the file", "services") => named(&keys::SERVICE, 1),
@@ -355,9 +357,7 @@ fn at_most(mut list: Value, most: usize) -> Value {
 
 /// A list of secrets.
 fn secrets() -> Value {
-    let mut listed = list(&text(pattern::SECRET), 0);
-    listed["maxItems"] = MOST_SECRETS.into();
-    listed
+    at_most(list(&text(pattern::SECRET), 0), MOST_SECRETS)
 }
 
 fn words(words: &[&str]) -> Value {

@@ -61,6 +61,7 @@ fn no_json(error: &serde_json::Error, text: &str, reporter: &mut Reporter<'_>) {
         .char_indices();
     let characters = before.take_while(|(index, _)| *index < bytes).count();
     let at = At {
+        file: 0,
         line: u32::try_from(line).unwrap_or(u32::MAX),
         column: u32::try_from(characters + 1).unwrap_or(u32::MAX),
         width: 1,
@@ -284,6 +285,7 @@ impl<'t> Places<'t> {
     fn at(&self, text: &str) -> At {
         let before = self.text[self.line.0..self.offset].chars().count();
         At {
+            file: 0,
             line: self.line.1,
             column: u32::try_from(before + 1).unwrap_or(u32::MAX),
             width: u32::try_from(text.chars().count())

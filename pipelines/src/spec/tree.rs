@@ -62,6 +62,21 @@ impl Node {
         }
     }
 
+    /// Says of this node and all below it which file they are in.
+    pub(super) fn is_of(&mut self, file: u16) {
+        self.at.file = file;
+        match &mut self.value {
+            Value::Null | Value::Scalar(_) => {}
+            Value::List(items) => items.iter_mut().for_each(|item| item.is_of(file)),
+            Value::Map(entries) => {
+                for entry in entries {
+                    entry.at.file = file;
+                    entry.value.is_of(file);
+                }
+            }
+        }
+    }
+
     /// The entry below this node at `path`; an index counts as a key.
     fn entry(&self, path: &[&str]) -> Option<(At, &Self)> {
         let mut found = (self.at, self);
@@ -145,6 +160,7 @@ fn innermost(error: &Error) -> &Error {
 fn report(error: &Error, reporter: &mut Reporter<'_>) {
     let error = innermost(error);
     let at = error.location().map_or(At::START, |location| At {
+        file: 0,
         line: u32::try_from(location.line()).unwrap_or(u32::MAX).max(1),
         column: u32::try_from(location.column()).unwrap_or(u32::MAX).max(1),
         width: 1,
@@ -258,6 +274,7 @@ impl<'c> Converter<'c, '_> {
         let location = raw.defined;
         let source = self.source(location);
         let at = At {
+            file: 0,
             line: u32::try_from(location.line()).unwrap_or(u32::MAX),
             column: u32::try_from(location.column()).unwrap_or(u32::MAX),
             width: match raw.value {

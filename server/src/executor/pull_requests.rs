@@ -7,7 +7,7 @@ use roadstead_pipelines::id::CommitSha;
 use roadstead_pipelines::pull_request::{BaseFile, PullRequest};
 use roadstead_pipelines::report::Failure;
 use roadstead_pipelines::run::Run;
-use roadstead_pipelines::spec::{FILE_NAME, LARGEST_FILE};
+use roadstead_pipelines::spec::{self, FILE_NAME, LARGEST_FILE};
 
 /// The base branch of a pull request as it stands now, in the mirror; or why there is none.
 pub(super) type Base = Result<CommitSha, Failure>;
@@ -37,16 +37,16 @@ impl Executor {
         Ok(Ok(base))
     }
 
-    /// Where an untrusted run's file is from, and whether its own commit has the same.
+    /// Where an untrusted run's file is from, and whether its own commit has the same, with all that it includes.
     pub(super) async fn base_file(
         &self,
         run: &Run,
         base: &CommitSha,
     ) -> Result<BaseFile, SourcesError> {
-        let read = async |commit: &CommitSha| {
+        let read = async |commit: &CommitSha, path: &str| {
             let file = self
                 .sources
-                .read_blob(&run.project, commit, FILE_NAME, LARGEST_FILE)
+                .read_blob(&run.project, commit, path, LARGEST_FILE)
                 .await;
             match file {
                 Err(error) if error.is_transient() => Err(error),
@@ -54,10 +54,16 @@ impl Executor {
                 file => Ok(file.ok()),
             }
         };
-        let (own, used) = (read(&run.commit).await?, read(base).await?);
+        let used = read(base, FILE_NAME).await?;
+        let text = used.as_deref().map(String::from_utf8_lossy);
+        let included = spec::includes(&text.unwrap_or_default());
+        let mut head_differs = read(&run.commit, FILE_NAME).await? != used;
+        for path in included {
+            head_differs |= read(&run.commit, &path).await? != read(base, &path).await?;
+        }
         Ok(BaseFile {
             commit: base.clone(),
-            head_differs: own != used,
+            head_differs,
         })
     }
 

@@ -12,8 +12,8 @@ use roadstead_pipelines::release::{TaskDefinitions, Variables};
 use roadstead_pipelines::report::Failure;
 use roadstead_pipelines::run::{Run, RunState};
 use roadstead_pipelines::spec::{
-    self, Diagnostics, FILE_NAME, InputValues, LARGEST_FILE, LeftOut, Pipeline, told_inputs,
-    untold_inputs, wanted_steps,
+    self, Diagnostics, FILE_NAME, Included, InputValues, LARGEST_FILE, LeftOut, Pipeline,
+    told_inputs, untold_inputs, wanted_steps,
 };
 use roadstead_pipelines::started_by::StartedBy;
 use std::collections::BTreeSet;
@@ -165,7 +165,17 @@ impl Executor {
             }
             Err(error) => return Err(error),
         };
-        Ok(match spec::parse(FILE_NAME, &text) {
+        // From the same commit: what an untrusted run includes is the base branch's, too.
+        let mut included = Included::new();
+        for path in spec::includes(&text) {
+            let read = match self.text_at(run, commit, &path).await {
+                Ok(read) => read.map_err(|failure| failure.message),
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => Err(error.to_string()),
+            };
+            included.insert(path, read);
+        }
+        Ok(match spec::parse_with(FILE_NAME, &text, &included) {
             Ok(pipeline) if pipeline.name == run.project => Ok(pipeline),
             Ok(pipeline) => Err(Failure::failed(format!(
                 "{FILE_NAME} says `name: {}`, but this repository is project `{}`; make them the same",
