@@ -1,10 +1,5 @@
 //! A pipeline file whose entries stand in several files.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a file that cannot be read is a failed test"
-)]
-
 use roadstead_pipelines::spec::{
     Included, LARGEST_FILE, MOST_INCLUDES, Pipeline, includes, parse, parse_with,
 };
