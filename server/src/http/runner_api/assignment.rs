@@ -256,6 +256,23 @@ steps:
       db: { image: postgres:17, env: { POSTGRES_PASSWORD: x }, command: [postgres] }
 ";
 
+    /// What a runner is told of the first job of a push, whose images are in repositories of their names.
+    fn steps_told(file: &str) -> Vec<wire::Step> {
+        let pipeline = spec::parse("pipeline.yml", file).unwrap_or_else(|e| panic!("{e}"));
+        let images = pipeline.images.keys();
+        let repositories = images.map(|name| (name.clone(), format!("registry/shop/{name}")));
+        let decided = Decided {
+            project: "shop",
+            left_out: &LeftOut::default(),
+            inputs: &InputValues::default(),
+            repositories: &repositories.collect(),
+            tag: "git-c0ffee",
+            pull_request: None,
+        };
+        let jobs = jobs(&pipeline, decided.left_out);
+        steps_of(&pipeline, &jobs[0], decided)
+    }
+
     #[test]
     fn an_image_names_its_secrets_as_a_dockerfile_does() {
         let file = "\
@@ -268,19 +285,7 @@ services:
 environments:
   staging: { ecs: { cluster: staging, service: shop } }
 ";
-        let pipeline = spec::parse("pipeline.yml", file).unwrap();
-        let api = ImageName::parse("api").unwrap();
-        let repositories = BTreeMap::from([(api, "registry/shop/api".to_owned())]);
-        let decided = Decided {
-            project: "shop",
-            left_out: &LeftOut::default(),
-            inputs: &InputValues::default(),
-            repositories: &repositories,
-            tag: "git-c0ffee",
-            pull_request: None,
-        };
-        let jobs = jobs(&pipeline, decided.left_out);
-        let steps = steps_of(&pipeline, &jobs[0], decided);
+        let steps = steps_told(file);
         assert_eq!(steps[0].protocol_version(), 3);
         let told = serde_json::to_value(&steps[0]).unwrap();
         let expected = json!([
@@ -308,19 +313,7 @@ environments:
   staging: { ecs: { cluster: staging, service: web } }
   production: { after: staging, ecs: { cluster: production, service: web } }
 ";
-        let pipeline = spec::parse("pipeline.yml", file).unwrap_or_else(|e| panic!("{e}"));
-        let web = ImageName::parse("web").unwrap();
-        let repositories = BTreeMap::from([(web, "registry/shop/web".to_owned())]);
-        let decided = Decided {
-            project: "shop",
-            left_out: &LeftOut::default(),
-            inputs: &InputValues::default(),
-            repositories: &repositories,
-            tag: "git-c0ffee",
-            pull_request: None,
-        };
-        let jobs = jobs(&pipeline, decided.left_out);
-        let steps = steps_of(&pipeline, &jobs[0], decided);
+        let steps = steps_told(file);
         // An older runner builds them like any image.
         assert_eq!(steps[0].protocol_version(), 1);
         let wire::StepAction::Build { images } = &steps[0].action else {
@@ -361,17 +354,7 @@ environments:
 
     #[test]
     fn everything_that_a_step_says_reaches_the_runner() {
-        let pipeline = spec::parse("pipeline.yml", FILE).unwrap();
-        let decided = Decided {
-            project: "shop",
-            left_out: &LeftOut::default(),
-            inputs: &InputValues::default(),
-            repositories: &BTreeMap::new(),
-            tag: "git-c0ffee",
-            pull_request: None,
-        };
-        let jobs = jobs(&pipeline, decided.left_out);
-        let steps = steps_of(&pipeline, &jobs[0], decided);
+        let steps = steps_told(FILE);
         let [test] = steps.as_slice() else {
             panic!("{steps:?}");
         };
