@@ -39,7 +39,7 @@ schema: ## writes pipelines/pipeline.schema.json anew after a change of keys or 
 bench: setup ## push to image beside a script, and idle memory; about 20 minutes on a quiet machine, ARGS="--pairs 2 --contexts 2" for less
 	cargo bench --package roadstead-cli --bench push -- $(ARGS)
 
-bench-load: ## what one server takes, beside its floors; about ten minutes once it is built, ARGS="webhooks logs" for parts
+bench-load: setup ## what one server takes, beside its floors; ten minutes once built, ARGS="webhooks logs --postgresql --keep docs/benchmarks"
 	cargo bench --package roadstead-server --package roadstead-cli --bench load -- $(ARGS)
 
 chaos: setup ## kills, stops, cuts and throttles the real parts for minutes; ARGS="--minutes 30 --seed 7 --database sqlite"

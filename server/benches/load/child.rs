@@ -1,10 +1,10 @@
 //! The server under load: this very program, started again.
 
-use crate::fill;
+use crate::database::{Database, Kind};
 use anyhow::{Context, ensure};
 use roadstead_server::config::{Config, Project};
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -44,12 +44,16 @@ fn pipeline(name: &str) -> String {
     text
 }
 
-/// Serves from `folder` until standard input ends, which it does when the measuring process does.
-pub(crate) async fn be_the_server(folder: &Path) -> anyhow::Result<()> {
+/// Serves from `folder` until standard input ends, which it does when the measuring process does. With the URL of a
+/// database it has that one.
+pub(crate) async fn be_the_server(folder: &Path, database: Option<&str>) -> anyhow::Result<()> {
     let mut config = Config {
         data: folder.join("data"),
         ..Config::default()
     };
+    if let Some(url) = database {
+        url.clone_into(&mut config.store.url);
+    }
     config.http.listen.set_port(0);
     REGISTRATION.clone_into(&mut config.runners.registration_token);
     PASSWORD.clone_into(&mut config.admin.password);
@@ -80,29 +84,39 @@ pub(crate) struct Server {
     child: Child,
     /// `http://127.0.0.1:PORT`.
     pub(crate) address: String,
-    /// Where its data are.
-    pub(crate) folder: TempDir,
+    /// What it works on; there until it is killed.
+    kept: Option<Kept>,
+}
+
+/// What a server works on, and what is left of one that was killed.
+pub(crate) struct Kept {
+    pub(crate) database: Database,
     /// The commit at the head of each repository.
     pub(crate) commits: Vec<String>,
+    /// Where its data and its repositories are.
+    folder: TempDir,
 }
 
 impl Server {
-    /// Where its database is, in its folder.
-    pub(crate) const DATABASE: &str = "data/roadstead.db";
-
-    pub(crate) fn start() -> anyhow::Result<Self> {
+    pub(crate) fn start(kind: Kind) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let commits = (0..PROJECTS)
             .map(|number| repository(folder.path(), &project(number)))
             .collect::<anyhow::Result<_>>()?;
-        Self::again(folder, commits)
+        let database = Database::start(kind, &folder.path().join("data"))?;
+        Self::again(Kept {
+            database,
+            commits,
+            folder,
+        })
     }
 
     /// Started on what is there.
-    pub(crate) fn again(folder: TempDir, commits: Vec<String>) -> anyhow::Result<Self> {
+    pub(crate) fn again(kept: Kept) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(SERVE)
-            .arg(folder.path())
+            .arg(kept.folder.path())
+            .args(kept.database.url())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -117,20 +131,23 @@ impl Server {
         Ok(Self {
             child,
             address,
-            folder,
-            commits,
+            kept: Some(kept),
         })
     }
 
-    pub(crate) fn database(&self) -> PathBuf {
-        self.folder.path().join(Self::DATABASE)
+    pub(crate) fn kept(&self) -> &Kept {
+        self.kept.as_ref().expect("it was not killed")
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.kept().database
     }
 
     /// Waits until its database answers a query so.
     pub(crate) async fn until(&self, sql: &str, expected: &str) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
-            let found = fill::query(&self.database(), sql)?;
+            let found = self.database().query(sql)?;
             if found == [expected] {
                 return Ok(());
             }
@@ -177,11 +194,10 @@ impl Server {
     }
 
     /// Ends it as SIGKILL does: what was acknowledged has to be there.
-    pub(crate) fn kill(mut self) -> anyhow::Result<(TempDir, Vec<String>)> {
+    pub(crate) fn kill(mut self) -> anyhow::Result<Kept> {
         self.child.kill()?;
         self.child.wait()?;
-        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir()?);
-        Ok((folder, std::mem::take(&mut self.commits)))
+        self.kept.take().context("it was killed before")
     }
 }
 

@@ -1,10 +1,12 @@
 //! Jobs that wait for many runners, and a server that is killed while all of them are in flight.
 
 use crate::child::{PROJECTS, Server};
-use crate::fill;
+use crate::database::Kind;
+use crate::figures::{Figures, Goal};
 use crate::quantiles::Quantiles;
 use crate::runners::{self, Attempt, Runner};
 use anyhow::{Context, ensure};
+use jiff::Timestamp;
 use roadstead_protocol::{AttemptRef, HEARTBEAT_SECONDS, LEASE_SECONDS};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,46 +33,48 @@ fn named(running: &[Attempt]) -> Vec<AttemptRef> {
     names.cloned().collect()
 }
 
-pub(crate) async fn measure() -> anyhow::Result<()> {
+pub(crate) async fn measure(kind: Kind, figures: &mut Figures) -> anyhow::Result<()> {
     println!("claims: {JOBS} jobs, {RUNNERS} runners");
-    let server = with_jobs(JOBS).await?;
+    let server = with_jobs(kind, JOBS).await?;
     let mut runners = vec![];
     for number in 0..RUNNERS {
         runners.push(Runner::register(&server.address, &format!("runner-{number}")).await?);
     }
-    let mut busy = drain(&server, runners, JOBS).await?;
+    let mut busy = drain(&server, runners, JOBS, figures).await?;
     end_the_first(&server, &mut busy).await?;
     let far = Instant::now() + PATIENCE * 10;
     let kept: Vec<_> = busy
         .iter()
         .map(|busy| tokio::spawn(keep(busy.runner.clone(), named(&busy.running), far)))
         .collect();
-    latency(&server, &busy).await?;
+    latency(&server, &busy, figures).await?;
     for beat in kept {
         beat.abort();
     }
-    restart(server, busy).await
+    restart(server, busy, figures).await
 }
 
 /// A server with `count` jobs that wait.
-async fn with_jobs(count: u64) -> anyhow::Result<Server> {
-    let server = Server::start()?;
+async fn with_jobs(kind: Kind, count: u64) -> anyhow::Result<Server> {
+    let server = Server::start(kind)?;
     let client = reqwest::Client::new();
     for number in 0..PROJECTS {
         runners::push(&client, &server, number).await?;
     }
     let queued = "select count(*) from runs where word = 'queued'";
     server.until(queued, &PROJECTS.to_string()).await?;
-    let (folder, commits) = server.kill()?;
-    fill::runs(
-        &folder.path().join(Server::DATABASE),
-        count - PROJECTS as u64,
-    )?;
-    Server::again(folder, commits)
+    let kept = server.kill()?;
+    kept.database.runs(count - PROJECTS as u64)?;
+    Server::again(kept)
 }
 
 /// All runners take jobs until there are none: how many a second.
-async fn drain(server: &Server, runners: Vec<Runner>, jobs: u64) -> anyhow::Result<Vec<Busy>> {
+async fn drain(
+    server: &Server,
+    runners: Vec<Runner>,
+    jobs: u64,
+    figures: &mut Figures,
+) -> anyhow::Result<Vec<Busy>> {
     let left = Arc::new(AtomicU64::new(jobs));
     let before = server.processor_seconds()?;
     let begun = Instant::now();
@@ -107,6 +111,19 @@ async fn drain(server: &Server, runners: Vec<Runner>, jobs: u64) -> anyhow::Resu
         jobs as f64 / seconds,
         Quantiles::of(took)
     );
+    let rate = jobs as f64 / seconds;
+    figures.add(
+        "claims, each accepted",
+        rate,
+        "a second",
+        Goal::AtLeast(2_000.0),
+    );
+    let (resident, own) = server.memory()?;
+    println!(
+        "    {:.1} MB resident, {:.1} MB of it its own",
+        resident as f64 / 1e6,
+        own as f64 / 1e6
+    );
     Ok(busy)
 }
 
@@ -123,8 +140,9 @@ async fn end_the_first(server: &Server, busy: &mut [Busy]) -> anyhow::Result<()>
 }
 
 /// Runs are asked for, one after the other, while every runner waits for a job: from the answer that there is a
-/// run until a runner holds its job, so that reading the sources is in it.
-async fn latency(server: &Server, runners: &[Busy]) -> anyhow::Result<()> {
+/// run until a runner holds its job, so that reading the sources is in it; and from the moment at which the server
+/// began to write that it can be begun, by its own clock, which is the same.
+async fn latency(server: &Server, runners: &[Busy], figures: &mut Figures) -> anyhow::Result<()> {
     let (told, mut taken) = tokio::sync::mpsc::unbounded_channel();
     let mut waiting = vec![];
     for busy in runners {
@@ -133,7 +151,7 @@ async fn latency(server: &Server, runners: &[Busy]) -> anyhow::Result<()> {
         waiting.push(tokio::spawn(async move {
             loop {
                 if let Some(attempt) = runner.poll(1, &running).await? {
-                    let at = Instant::now();
+                    let at = (Instant::now(), Timestamp::now());
                     attempt.accept().await?;
                     attempt.succeed().await?;
                     if told.send((attempt.assignment.run, at)).is_err() {
@@ -156,12 +174,13 @@ async fn latency(server: &Server, runners: &[Busy]) -> anyhow::Result<()> {
         let run = made["run"].as_str().context("a retry names its run")?;
         asked.insert(run.to_owned(), Instant::now());
     }
-    let mut took = vec![];
+    let (mut took, mut held) = (vec![], BTreeMap::new());
     while took.len() < asked.len() {
         let next = tokio::time::timeout(PATIENCE, taken.recv()).await?;
-        let (run, at) = next.context("no runner waits any more")?;
+        let (run, (at, time)) = next.context("no runner waits any more")?;
         let asked = asked.get(&run).context("nobody asked for this run")?;
         took.push(at.saturating_duration_since(*asked));
+        held.insert(run, time);
     }
     for runner in waiting {
         runner.abort();
@@ -171,6 +190,25 @@ async fn latency(server: &Server, runners: &[Busy]) -> anyhow::Result<()> {
         1000 / APART.as_millis(),
         Quantiles::of(took)
     );
+    let begun =
+        "select subject || ' ' || min(at) from events where after = '\"queued\"' group by subject";
+    let mut took = vec![];
+    for line in server.database().query(begun)? {
+        let (run, at) = line.split_once(' ').context("a run and a time")?;
+        if let Some(held) = held.get(run) {
+            let at = Timestamp::from_microsecond(at.parse()?)?;
+            took.push(held.duration_since(at).unsigned_abs());
+        }
+    }
+    ensure!(
+        took.len() == held.len(),
+        "{} of {} were queued",
+        took.len(),
+        held.len()
+    );
+    let took = Quantiles::of(took);
+    println!("  from a job that can be begun to a runner that holds it: {took}");
+    figures.p99("a job that can be begun, to its claim", &took, 20.0);
     Ok(())
 }
 
@@ -193,13 +231,20 @@ async fn keep(
 }
 
 /// The server is killed and started again; every runner goes on, and nothing is run twice.
-async fn restart(server: Server, busy: Vec<Busy>) -> anyhow::Result<()> {
+async fn restart(server: Server, busy: Vec<Busy>, figures: &mut Figures) -> anyhow::Result<()> {
     let live = "select count(*) from attempts where ended_at is null and accepted_at is not null";
     let attempts: usize = busy.iter().map(|busy| busy.running.len()).sum();
-    let (folder, commits) = server.kill()?;
+    let kept = server.kill()?;
     let begun = Instant::now();
-    let server = Server::again(folder, commits)?;
+    let server = Server::again(kept)?;
     let ready = begun.elapsed();
+    let goal = Goal::AtMost(5.0);
+    figures.add(
+        "ready again with 10,000 jobs in flight",
+        ready.as_secs_f64(),
+        "s",
+        goal,
+    );
     let end = begun + Duration::from_secs(LEASE_SECONDS * 2);
     let beats: Vec<_> = busy
         .into_iter()
@@ -211,7 +256,7 @@ async fn restart(server: Server, busy: Vec<Busy>) -> anyhow::Result<()> {
     for beat in beats {
         lost.extend(beat.await??);
     }
-    let left = fill::query(&server.database(), live)?.concat();
+    let left = server.database().query(live)?.concat();
     println!(
         "  killed with {attempts} jobs in flight: ready again in {:.2} s; after two leases {} lost, {left} alive",
         ready.as_secs_f64(),

@@ -3,6 +3,8 @@
 //! which the server compares with what it stored.
 
 use crate::child::{self, PROJECTS, STEPS, Server};
+use crate::database::Kind;
+use crate::figures::{Figures, Goal};
 use crate::floors;
 use crate::quantiles::Quantiles;
 use crate::runners::{self, Attempt};
@@ -85,7 +87,7 @@ pub(crate) async fn seal(attempt: &Attempt, step: &str, text: &[u8]) -> anyhow::
     Ok(begun.elapsed())
 }
 
-pub(crate) async fn measure() -> anyhow::Result<()> {
+pub(crate) async fn measure(kind: Kind, figures: &mut Figures) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     println!("logs: {} at once", PROJECTS * STEPS);
     println!(
@@ -97,7 +99,7 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
         floors::syncs(folder.path(), TRICKLE.1)?
     );
     for (bytes, piece) in [FLOOD, TRICKLE] {
-        let server = Server::start()?;
+        let server = Server::start(kind)?;
         let attempts = runners::attempts(&server).await?;
         let texts: Vec<_> = (0..PROJECTS * STEPS)
             .map(|seed| text(seed, bytes))
@@ -123,10 +125,13 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
         let seconds = begun.elapsed().as_secs_f64();
         let used = (server.processor_seconds()? - before) / seconds;
         let (resident, own) = server.memory()?;
-        let megabytes = (bytes * PROJECTS * STEPS) as f64 / 1e6;
+        let rate = (bytes * PROJECTS * STEPS) as f64 / 1e6 / seconds;
+        if piece == wire::LOG_CHUNK_BYTES {
+            figures.add("logs, in large pieces", rate, "MB/s", Goal::AtLeast(80.0));
+        }
         println!(
             "  roadstead, pieces of {piece} bytes: {:.0} MB/s, {:.0} pieces/s, {}, longest seal {:.0} ms",
-            megabytes / seconds,
+            rate,
             all.len() as f64 / seconds,
             Quantiles::of(all),
             seals.iter().max().context("none")?.as_secs_f64() * 1e3

@@ -6,12 +6,14 @@
 //! goes with it, and talks to it over TCP. Load comes from this process, on the same processors, so
 //! that the figures are those of a server and its callers together.
 //!
-//! `cargo bench --package roadstead-server --bench load -- [PART…] [--seconds N] [--rate N] [--runs N]`, where a
-//! part is `webhooks` (`--seconds`, `--rate`), `logs`, `claims`, `tail` or `pages` (`--runs`); without one, all.
+//! `cargo bench --package roadstead-server --bench load -- [PART…] [--postgresql] [--seconds N] [--rate N] [--runs N]
+//! [--keep FOLDER]`, where a part is `webhooks` (`--seconds`, `--rate`), `logs`, `claims`, `tail` or `pages` (`--runs`);
+//! without one, all. `--keep` adds the figures to those in a folder and draws them anew.
 
 mod child;
 mod claims;
-mod fill;
+mod database;
+mod figures;
 mod floors;
 mod logs;
 mod pages;
@@ -20,6 +22,10 @@ mod runners;
 mod tail;
 mod webhooks;
 
+use anyhow::Context;
+use database::Kind;
+use figures::Figures;
+use std::path::PathBuf;
 use std::time::Duration;
 use tikv_jemallocator::Jemalloc;
 
@@ -68,6 +74,8 @@ struct Arguments {
     seconds: u64,
     rate: u64,
     runs: u64,
+    kind: Kind,
+    keep: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -77,6 +85,8 @@ impl Arguments {
             seconds: 60,
             rate: 5_000,
             runs: 1_000_000,
+            kind: Kind::Sqlite,
+            keep: None,
         };
         let mut given = given.iter().map(String::as_str);
         while let Some(word) = given.next() {
@@ -89,12 +99,17 @@ impl Arguments {
                 "--seconds" => arguments.seconds = number()?,
                 "--rate" => arguments.rate = number()?,
                 "--runs" => arguments.runs = number()?,
+                "--postgresql" => arguments.kind = Kind::Postgresql,
+                "--keep" => {
+                    let folder = given.next().map(PathBuf::from);
+                    arguments.keep = Some(folder.context("--keep takes a folder")?);
+                }
                 // cargo's own.
                 "--bench" => {}
                 other => match Part::ALL.iter().find(|part| part.word() == other) {
                     Some(part) => arguments.parts.push(*part),
                     None => anyhow::bail!(
-                        "`{other}` is none of {}, --seconds N, --rate N, --runs N",
+                        "`{other}` is none of {}, --postgresql, --seconds N, --rate N, --runs N, --keep FOLDER",
                         Part::ALL.map(Part::word).join(", ")
                     ),
                 },
@@ -113,25 +128,31 @@ fn main() -> anyhow::Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    if let [word, folder] = &given[..]
+    if let [word, folder, database @ ..] = &given[..]
         && word == child::SERVE
     {
-        return runtime.block_on(child::be_the_server(folder.as_ref()));
+        let database = database.first().map(String::as_str);
+        return runtime.block_on(child::be_the_server(folder.as_ref(), database));
     }
     let arguments = Arguments::parse(&given)?;
+    let (kind, mut figures) = (arguments.kind, Figures::default());
+    println!("on {kind}");
     runtime.block_on(async {
         for part in &arguments.parts {
             match part {
                 Part::Webhooks => {
                     let length = Duration::from_secs(arguments.seconds);
-                    webhooks::measure(arguments.rate, length).await?;
+                    webhooks::measure(kind, arguments.rate, length, &mut figures).await?;
                 }
-                Part::Logs => logs::measure().await?,
-                Part::Claims => claims::measure().await?,
-                Part::Tail => tail::measure().await?,
-                Part::Pages => pages::measure(arguments.runs).await?,
+                Part::Logs => logs::measure(kind, &mut figures).await?,
+                Part::Claims => claims::measure(kind, &mut figures).await?,
+                Part::Tail => tail::measure(kind, &mut figures).await?,
+                Part::Pages => pages::measure(kind, arguments.runs, &mut figures).await?,
             }
         }
-        Ok(())
+        match arguments.keep {
+            Some(folder) => figures.keep(&folder, &format!("load-{}", kind.word())),
+            None => Ok(()),
+        }
     })
 }

@@ -1,8 +1,10 @@
 //! Pages of a server that has kept a million runs.
 
 use crate::child::{PROJECTS, Server, project};
+use crate::database::Kind;
+use crate::figures::{Figures, Goal};
 use crate::quantiles::Quantiles;
-use crate::{fill, floors, runners};
+use crate::{floors, runners};
 use anyhow::ensure;
 use reqwest::Client;
 use std::time::Instant;
@@ -10,25 +12,24 @@ use std::time::Instant;
 /// How often each page is asked for.
 const TIMES: usize = 300;
 
-pub(crate) async fn measure(total: u64) -> anyhow::Result<()> {
+pub(crate) async fn measure(kind: Kind, total: u64, figures: &mut Figures) -> anyhow::Result<()> {
     println!("pages: {total} runs");
-    let server = Server::start()?;
+    let server = Server::start(kind)?;
     for attempt in runners::attempts(&server).await? {
         attempt.succeed().await?;
     }
     let over = "select count(*) from runs where word = 'succeeded'";
     server.until(over, &PROJECTS.to_string()).await?;
-    let (folder, commits) = server.kill()?;
-    let database = folder.path().join(Server::DATABASE);
+    let kept = server.kill()?;
     let begun = Instant::now();
-    let there = fill::runs(&database, total)?;
+    let there = kept.database.runs(total)?;
     println!(
         "  {there} runs in a database of {:.1} GB, filled in {:.0} s",
-        std::fs::metadata(&database)?.len() as f64 / 1e9,
+        kept.database.size()? as f64 / 1e9,
         begun.elapsed().as_secs_f64()
     );
     let begun = Instant::now();
-    let server = Server::again(folder, commits)?;
+    let server = Server::again(kept)?;
     println!("  ready in {:.2} s", begun.elapsed().as_secs_f64());
 
     let client = Client::builder().tcp_nodelay(true).build()?;
@@ -40,6 +41,7 @@ pub(crate) async fn measure(total: u64) -> anyhow::Result<()> {
     );
     handle.stop(false).await;
     let middle = format!("{}.{}", project(0), there / PROJECTS as u64 / 2);
+    let mut slowest: f64 = 0.0;
     for path in [
         "/".to_owned(),
         format!("/projects/{}", project(0)),
@@ -53,8 +55,17 @@ pub(crate) async fn measure(total: u64) -> anyhow::Result<()> {
         format!("/api/v1/runs/{middle}"),
     ] {
         let url = format!("{}{path}", server.address);
-        tell(&path, &ask(&client, &url, &login, TIMES).await?);
+        let took = ask(&client, &url, &login, TIMES).await?;
+        tell(&path, &took);
+        slowest = slowest.max(took.at(0.99));
     }
+    let goal = Goal::AtMost(20.0);
+    figures.add(
+        &format!("the slowest page of {total} runs, p99"),
+        slowest,
+        "ms",
+        goal,
+    );
     let (resident, own) = server.memory()?;
     println!(
         "    {:.1} MB resident, {:.1} MB of it its own",

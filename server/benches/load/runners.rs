@@ -144,7 +144,8 @@ impl Runner {
 
 /// Tells the server of a push to a project: the commit at its head.
 pub(crate) async fn push(client: &Client, server: &Server, number: usize) -> anyhow::Result<()> {
-    let body = json!({"ref": "refs/heads/main", "after": server.commits[number]}).to_string();
+    let body =
+        json!({"ref": "refs/heads/main", "after": server.kept().commits[number]}).to_string();
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())?;
     mac.update(body.as_bytes());
     let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
@@ -158,7 +159,7 @@ pub(crate) async fn push(client: &Client, server: &Server, number: usize) -> any
 pub(crate) async fn attempts(server: &Server) -> anyhow::Result<Vec<Attempt>> {
     let client = Client::new();
     let mut taken = vec![];
-    for number in 0..server.commits.len() {
+    for number in 0..server.kept().commits.len() {
         push(&client, server, number).await?;
         let runner = Runner::register(&server.address, &format!("load-{number}")).await?;
         let attempt = runner.take(&[]).await?;

@@ -1,6 +1,8 @@
 //! A line on its way to a browser, and a log of a million lines that somebody opens.
 
 use crate::child::{self, Server};
+use crate::database::Kind;
+use crate::figures::{Figures, Goal};
 use crate::logs;
 use crate::quantiles::Quantiles;
 use crate::runners::{self, Attempt};
@@ -18,18 +20,22 @@ const TIMES: usize = 50;
 /// Bounds a failure.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) async fn measure() -> anyhow::Result<()> {
+pub(crate) async fn measure(kind: Kind, figures: &mut Figures) -> anyhow::Result<()> {
     println!(
         "tail: {LINES} lines, {} a second, to 64 viewers",
         1000 / APART.as_millis()
     );
-    let server = Server::start()?;
+    let server = Server::start(kind)?;
     let attempts = runners::attempts(&server).await?;
     let client = Client::builder().tcp_nodelay(true).build()?;
     let login = server.sign_in().await?;
     let attempt = attempts.first().context("no attempt")?;
-    live(&server, &client, &login, attempt).await?;
-    long(&server, &client, &login, attempt).await
+    let took = live(&server, &client, &login, attempt).await?;
+    let goal = Goal::AtMost(300.0);
+    figures.add("a log's line to a browser, p95", took.at(0.95), "ms", goal);
+    let took = long(&server, &client, &login, attempt).await?;
+    figures.p99("a log of 1,000,000 lines, opened", &took, 300.0);
+    Ok(())
 }
 
 fn page(server: &Server, attempt: &Attempt, step: &str) -> String {
@@ -53,7 +59,7 @@ async fn live(
     client: &Client,
     login: &str,
     attempt: &Attempt,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Quantiles> {
     let step = child::step(0);
     let url = events(server, attempt, &step);
     let watch = || client.get(&url).header("cookie", login).send();
@@ -91,14 +97,12 @@ async fn live(
     }
     let seen = seen.await??;
     let took = sent.iter().zip(&seen).map(|(sent, seen)| *seen - *sent);
-    println!(
-        "  from a runner's piece to a viewer: {}",
-        Quantiles::of(took.collect())
-    );
+    let took = Quantiles::of(took.collect());
+    println!("  from a runner's piece to a viewer: {took}");
     for other in others {
         other.abort();
     }
-    Ok(())
+    Ok(took)
 }
 
 /// A line that no other one begins with.
@@ -112,14 +116,14 @@ async fn long(
     client: &Client,
     login: &str,
     attempt: &Attempt,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Quantiles> {
     let step = child::step(1);
     let mut text = logs::text(7, MANY * 76);
     text.push(b'\n');
     let lines = text.iter().filter(|byte| **byte == b'\n').count();
     logs::append(attempt, &step, &text, wire::LOG_CHUNK_BYTES).await?;
     let page = page(server, attempt, &step);
-    let open = async |what: &str, url: &str| -> anyhow::Result<()> {
+    let open = async |what: &str, url: &str| -> anyhow::Result<Quantiles> {
         let mut took = vec![];
         for _ in 0..TIMES {
             let begun = Instant::now();
@@ -127,13 +131,15 @@ async fn long(
             answer.error_for_status()?.text().await?;
             took.push(begun.elapsed());
         }
-        println!("  {lines} lines, {what}: {}", Quantiles::of(took));
-        Ok(())
+        let took = Quantiles::of(took);
+        println!("  {lines} lines, {what}: {took}");
+        Ok(took)
     };
     open("not sealed", &page).await?;
     let sealed_in = logs::seal(attempt, &step, &text).await?;
     println!("  sealed in {:.0} ms", sealed_in.as_secs_f64() * 1e3);
-    open("sealed", &page).await?;
+    let sealed = open("sealed", &page).await?;
     let middle = format!("{page}&from={}", lines / 2);
-    open("sealed, in its middle", &middle).await
+    open("sealed, in its middle", &middle).await?;
+    Ok(sealed)
 }

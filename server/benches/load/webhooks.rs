@@ -2,8 +2,10 @@
 //! what was acknowledged is looked for in its database.
 
 use crate::child::{self, PROJECTS, SECRET, Server};
+use crate::database::Kind;
+use crate::figures::{Figures, Goal};
+use crate::floors;
 use crate::quantiles::Quantiles;
-use crate::{fill, floors};
 use anyhow::ensure;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
@@ -52,9 +54,7 @@ impl Load {
 }
 
 /// What GitHub tells of a push to a repository of an organization: 6 to 7 kB, most of it addresses.
-fn body(number: u64) -> String {
-    let commit = commit(number);
-    let name = child::project(number as usize % PROJECTS);
+fn body(name: &str, commit: &str) -> String {
     let repository_urls: serde_json::Map<String, serde_json::Value> = [
         "archive",
         "assignees",
@@ -118,6 +118,14 @@ fn body(number: u64) -> String {
     .to_string()
 }
 
+/// Stands in a template for the commit, as long as one.
+const COMMIT: &str = "-----------------the-commit-------------";
+
+/// The body of a project's pushes. Making it anew for each would cost as much as the server's answer to it.
+fn template(number: usize) -> String {
+    body(&child::project(number), COMMIT)
+}
+
 fn commit(number: u64) -> String {
     format!("{:040x}", number + 0x1000_0000_0000)
 }
@@ -137,12 +145,14 @@ async fn connect(address: &str) -> anyhow::Result<SendRequest<Full<Bytes>>> {
 
 /// Sends push `n` at `n / rate` seconds after the start, for as long as `length`.
 async fn load(address: &str, rate: u64, length: Duration) -> anyhow::Result<Load> {
+    let bodies: Arc<Vec<String>> = Arc::new((0..PROJECTS).map(template).collect());
     let all = (length.as_secs_f64() * rate as f64) as u64;
     let next = Arc::new(AtomicU64::new(0));
     let begun = Instant::now();
     let mut senders = vec![];
     for _ in 0..CONNECTIONS.min(all) {
         let (next, address) = (Arc::clone(&next), address.to_owned());
+        let bodies = Arc::clone(&bodies);
         senders.push(tokio::spawn(async move {
             let mut connection = connect(&address).await?;
             let mut sent = vec![];
@@ -153,7 +163,7 @@ async fn load(address: &str, rate: u64, length: Duration) -> anyhow::Result<Load
                 }
                 let due = begun + Duration::from_secs_f64(number as f64 / rate as f64);
                 tokio::time::sleep_until(due.into()).await;
-                let request = push(number)?;
+                let request = push(&bodies, number)?;
                 connection.ready().await?;
                 let response = connection.send_request(request).await?;
                 let status = response.status().as_u16();
@@ -175,8 +185,8 @@ async fn load(address: &str, rate: u64, length: Duration) -> anyhow::Result<Load
     Ok(Load { sent, seconds })
 }
 
-fn push(number: u64) -> anyhow::Result<Request<Full<Bytes>>> {
-    let body = body(number);
+fn push(bodies: &[String], number: u64) -> anyhow::Result<Request<Full<Bytes>>> {
+    let body = bodies[number as usize % PROJECTS].replace(COMMIT, &commit(number));
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())?;
     mac.update(body.as_bytes());
     let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
@@ -190,8 +200,13 @@ fn push(number: u64) -> anyhow::Result<Request<Full<Bytes>>> {
         .body(Full::new(Bytes::from(body)))?)
 }
 
-pub(crate) async fn measure(rate: u64, length: Duration) -> anyhow::Result<()> {
-    let size = body(0).len();
+pub(crate) async fn measure(
+    kind: Kind,
+    rate: u64,
+    length: Duration,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
+    let size = template(0).len();
     println!(
         "webhooks: {rate}/s for {} s, bodies of {size} bytes, {PROJECTS} projects",
         length.as_secs()
@@ -206,7 +221,7 @@ pub(crate) async fn measure(rate: u64, length: Duration) -> anyhow::Result<()> {
     handle.stop(false).await;
     tell("floor: a bare actix handler", &bare);
 
-    let server = Server::start()?;
+    let server = Server::start(kind)?;
     let before = server.processor_seconds()?;
     let load = load(&server.address, rate, length).await?;
     let used = (server.processor_seconds()? - before) / load.seconds;
@@ -218,9 +233,17 @@ pub(crate) async fn measure(rate: u64, length: Duration) -> anyhow::Result<()> {
         resident as f64 / 1e6,
         own as f64 / 1e6
     );
-    let (folder, _) = server.kill()?;
-    let database = folder.path().join(Server::DATABASE);
-    let stored = fill::query(&database, "select delivery_id from deliveries")?;
+    let what = format!("webhooks at {rate}/s for {} s", length.as_secs());
+    // What a clock that stops a moment after the last one may take away.
+    figures.add(
+        &what,
+        load.rate(),
+        "a second",
+        Goal::AtLeast(rate as f64 * 0.995),
+    );
+    figures.p99(&what, &load.latencies(), 100.0);
+    let kept = server.kill()?;
+    let stored = kept.database.query("select delivery_id from deliveries")?;
     let distinct: BTreeSet<&str> = stored.iter().map(String::as_str).collect();
     let lost = load
         .acknowledged()
