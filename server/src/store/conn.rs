@@ -108,10 +108,12 @@ impl AnyConnection {
                 // busy_timeout first: setting WAL needs the lock for a moment. Each closure of a batch has
                 // a savepoint: what that would undo is kept in memory, not in a file.
                 let query_only = if access == Access::Read { "ON" } else { "OFF" };
+                // No copying back within a commit, for which callers wait: see `checkpoint`.
                 connection.batch_execute(&format!(
                     "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; \
                      PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
-                     PRAGMA temp_store = MEMORY; PRAGMA query_only = {query_only};"
+                     PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = 0; \
+                     PRAGMA query_only = {query_only};"
                 ))?;
                 check_version(&mut connection)?;
                 Ok(Self::Sqlite(connection))

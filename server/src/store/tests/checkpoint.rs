@@ -41,13 +41,18 @@ fn length(log: &Path) -> u64 {
 
 /// Deliveries of much in all, four at a time.
 fn write_much(store: &Store) -> Vec<JoinHandle<()>> {
+    write(store, MUCH)
+}
+
+/// Deliveries of so many bytes in all, four at a time.
+fn write(store: &Store, much: u64) -> Vec<JoinHandle<()>> {
     let number = Arc::new(AtomicU64::new(0));
     let writer = || {
         let (store, number) = (store.clone(), Arc::clone(&number));
         tokio::spawn(async move {
             loop {
                 let next = number.fetch_add(1, Ordering::Relaxed);
-                if next * BODY as u64 > MUCH {
+                if next * BODY as u64 > much {
                     return;
                 }
                 let delivery = NewDelivery {
@@ -130,4 +135,23 @@ async fn readers_without_a_gap_between_them_do_not_make_the_log_grow() {
     }
     assert!(readers > 20, "only {readers} readers");
     assert!(largest < BOUND, "the log grew to {largest} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stretch_of_the_log_is_copied_back_before_the_log_is_taken_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, log) = begin(&folder).await;
+    for writer in write(&store, 16 << 20) {
+        writer.await.unwrap();
+    }
+    let database = folder.path().join("roadstead.db");
+    let mut tries = 0;
+    while length(&database) < 8 << 20 {
+        tries += 1;
+        let (database, log) = (length(&database), length(&log));
+        assert!(tries < 600, "{database} bytes beside a log of {log}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // What is there was copied while the log went on.
+    assert!(length(&log) >= 16 << 20, "{} bytes", length(&log));
 }
