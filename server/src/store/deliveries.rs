@@ -6,12 +6,13 @@ use super::events::Line;
 use super::schema::deliveries;
 use super::{
     Accepted, Decision, Delivery, GAP_FILLER, NewDelivery, Redelivery, Result, Store, StoreError,
-    audit, heads, lane, pull_requests, runs,
+    audit, body, heads, lane, pull_requests, runs,
 };
 use diesel::prelude::*;
 use roadstead_pipelines::id::{CommitSha, ProjectName, RunId};
 use roadstead_pipelines::started_by::StartedBy;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 type Record = (
     i64,
@@ -141,7 +142,11 @@ fn made(
     Ok((Accepted::Run(run), outcome))
 }
 
-fn accept(connection: &mut AnyConnection, new: &NewDelivery) -> Result<Accepted> {
+fn accept(
+    connection: &mut AnyConnection,
+    new: &NewDelivery,
+    packed_body: &[u8],
+) -> Result<Accepted> {
     // The lane first: another server may be storing the same call. A run that is made moves it on.
     if !matches!(new.decision, Decision::Ignore { .. }) {
         lane::lock(connection, &new.project)?;
@@ -229,7 +234,8 @@ fn accept(connection: &mut AnyConnection, new: &NewDelivery) -> Result<Accepted>
             deliveries::semantic_key.eq(outcome.semantic_key),
             deliveries::event.eq(&new.event),
             deliveries::received_at.eq(micros(new.received_at)),
-            deliveries::body.eq(&new.body),
+            deliveries::body.eq(""),
+            deliveries::packed_body.eq(packed_body),
             deliveries::decision.eq(outcome.decision),
             deliveries::reason.eq(outcome.reason),
             deliveries::run.eq(outcome.run.as_ref().map(RunId::as_str)),
@@ -246,11 +252,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such project; [`StoreError::Unavailable`]: then
     /// nothing may be acknowledged.
-    pub async fn accept_delivery(&self, delivery: NewDelivery) -> Result<Accepted> {
-        let again = delivery.clone();
-        match self.write(move |c| accept(c, &delivery)).await {
+    pub async fn accept_delivery(&self, mut delivery: NewDelivery) -> Result<Accepted> {
+        let packed = body::pack(std::mem::take(&mut delivery.body)).await?;
+        let (delivery, packed) = (Arc::new(delivery), Arc::<[u8]>::from(packed));
+        let (again, packed_again) = (Arc::clone(&delivery), Arc::clone(&packed));
+        match self.write(move |c| accept(c, &delivery, &packed)).await {
             // Another server stored the same call between our look and our write: look again.
-            Err(StoreError::Conflict { .. }) => self.write(move |c| accept(c, &again)).await,
+            Err(StoreError::Conflict { .. }) => {
+                self.write(move |c| accept(c, &again, &packed_again)).await
+            }
             other => other,
         }
     }
@@ -303,13 +313,17 @@ impl Store {
     /// [`StoreError::NotFound`].
     pub async fn get_delivery(&self, id: i64) -> Result<(Delivery, String)> {
         self.read(move |c| {
-            let found: Option<(Record, String)> = deliveries::table
+            let found: Option<(Record, String, Option<Vec<u8>>)> = deliveries::table
                 .find(id)
-                .select((COLUMNS, deliveries::body))
+                .select((COLUMNS, deliveries::body, deliveries::packed_body))
                 .first(c)
                 .optional()?;
-            let (record, body) =
+            let (record, body, packed) =
                 found.ok_or_else(|| StoreError::not_found(format!("delivery {id}")))?;
+            let body = match packed {
+                Some(packed) => body::unpack(&Row("delivery", &id.to_string()), &packed)?,
+                None => body,
+            };
             Ok((read(record)?, body))
         })
         .await

@@ -16,6 +16,7 @@ mod artifacts;
 mod attempts;
 mod audit;
 pub mod backup;
+mod body;
 mod caches;
 mod checkpoint;
 mod claims;

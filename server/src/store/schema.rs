@@ -116,6 +116,7 @@ diesel::table! {
         reason -> Text,
         run -> Nullable<Text>,
         redelivery_of -> Nullable<BigInt>,
+        packed_body -> Nullable<Binary>,
     }
 }
 

@@ -2,6 +2,7 @@
 //! from outside, in `tests/store_*.rs`.
 
 mod audit;
+mod bodies;
 mod checkpoint;
 #[expect(dead_code, reason = "tests of servers use more of it")]
 #[path = "../../tests/support/databases.rs"]

@@ -155,6 +155,8 @@ fn members(source: &mut AnyConnection, table: &str) -> Result<String> {
     let members: Vec<String> = columns
         .into_iter()
         .map(|Column { name, kind }| match kind.as_str() {
+            // JSON has no bytes; PostgreSQL reads these.
+            "blob" => format!("'{name}', iif(\"{name}\" IS NULL, NULL, '\\x' || hex(\"{name}\"))"),
             // SQLite keeps these as numbers.
             "boolean" => format!("'{name}', json(iif(\"{name}\", 'true', 'false'))"),
             _ => format!("'{name}', \"{name}\""),

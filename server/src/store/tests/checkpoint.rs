@@ -35,6 +35,18 @@ async fn begin(folder: &TempDir) -> (Store, PathBuf) {
     (store, folder.path().join("roadstead.db-wal"))
 }
 
+/// As many bytes as a large body has, of which three quarters are left when they are compressed.
+fn noise(seed: u64) -> String {
+    let mut number = seed + 1;
+    let mut sign = || {
+        number ^= number << 13;
+        number ^= number >> 7;
+        number ^= number << 17;
+        char::from(b' ' + (number >> 32) as u8 % 64)
+    };
+    (0..BODY).map(|_| sign()).collect()
+}
+
 fn length(log: &Path) -> u64 {
     std::fs::metadata(log).map_or(0, |log| log.len())
 }
@@ -60,7 +72,7 @@ fn write(store: &Store, much: u64) -> Vec<JoinHandle<()>> {
                     forge: "git".into(),
                     delivery_id: format!("large-{next}"),
                     event: "push".into(),
-                    body: "x".repeat(BODY),
+                    body: noise(next),
                     decision: Decision::Ignore {
                         reason: "it is large".into(),
                     },
@@ -141,17 +153,17 @@ async fn readers_without_a_gap_between_them_do_not_make_the_log_grow() {
 async fn a_stretch_of_the_log_is_copied_back_before_the_log_is_taken_back() {
     let folder = tempfile::tempdir().unwrap();
     let (store, log) = begin(&folder).await;
-    for writer in write(&store, 16 << 20) {
+    for writer in write(&store, 20 << 20) {
         writer.await.unwrap();
     }
     let database = folder.path().join("roadstead.db");
     let mut tries = 0;
-    while length(&database) < 8 << 20 {
+    while length(&database) < 6 << 20 {
         tries += 1;
         let (database, log) = (length(&database), length(&log));
         assert!(tries < 600, "{database} bytes beside a log of {log}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     // What is there was copied while the log went on.
-    assert!(length(&log) >= 16 << 20, "{} bytes", length(&log));
+    assert!(length(&log) >= 12 << 20, "{} bytes", length(&log));
 }

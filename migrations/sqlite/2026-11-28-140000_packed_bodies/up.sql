@@ -1,0 +1,2 @@
+-- The body of a webhook call, compressed. `body` is empty where this is not null: calls of before keep theirs there.
+ALTER TABLE deliveries ADD COLUMN packed_body BLOB;
