@@ -27,6 +27,7 @@ mod deployments;
 mod effects;
 mod error;
 mod events;
+mod groups;
 mod heads;
 mod lane;
 mod migrate;
