@@ -1,6 +1,6 @@
 //! Which jobs a run has, and how far each of them is.
 //!
-//! All steps without `runs_on` or `matrix` of their own share one job: one runner, one workspace. Such a step
+//! All steps without `runs_on`, `matrix` or `concurrency` of their own share one job: one runner, one workspace. Such a step
 //! that needs a step with a job of its own cannot be in the job that this one waits for; it comes into a later
 //! job of the same kind, with fresh sources. So the shared jobs are told apart by how many jobs of single steps
 //! lie before their steps, one behind the other.
@@ -10,7 +10,7 @@
 use crate::id::{JobName, StepName};
 use crate::release::Images;
 use crate::report::Failure;
-use crate::spec::{LeftOut, Pipeline, Step};
+use crate::spec::{Group, LeftOut, Pipeline, Step};
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,8 @@ pub struct Job {
     pub needs: BTreeSet<JobName>,
     /// Labels that its runner has to have.
     pub runs_on: BTreeSet<String>,
+    /// The group that it is in.
+    pub group: Option<Group>,
 }
 
 /// The jobs of a pipeline without the steps that a run leaves out, each behind those that it needs.
@@ -60,6 +62,7 @@ pub fn jobs(pipeline: &Pipeline, left_out: &LeftOut) -> IndexMap<JobName, Job> {
             .needs
             .extend(needed.filter(|needed| **needed != job).cloned());
         entry.runs_on.extend(step.runs_on.iter().cloned());
+        entry.group = entry.group.take().or_else(|| step.group.clone());
         entry.steps.push(name.clone());
         job_of.insert(name, job);
     }

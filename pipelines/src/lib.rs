@@ -19,6 +19,7 @@ pub mod effect;
 pub mod fact;
 pub mod gate;
 pub mod git_ref;
+pub mod group;
 pub mod heads;
 pub mod id;
 pub mod job;

@@ -8,6 +8,7 @@
 
 use crate::authorship::Authorship;
 use crate::fact::{IllegalTransition, RunFact};
+use crate::group;
 use crate::id::{CommitSha, ImageName, JobName, ProjectName, ReleaseId, RunId, StepName};
 use crate::job::{self, AtWork, Job, JobState, Jobs};
 use crate::pull_request::{BaseFile, PullRequest, RunApproval, Trust};
@@ -465,7 +466,8 @@ impl Run {
     #[must_use]
     pub fn jobs(&self) -> IndexMap<JobName, Job> {
         let pipeline = self.pipeline.as_ref();
-        pipeline.map_or_else(IndexMap::new, |it| job::jobs(it, &self.left_out))
+        let jobs = pipeline.map_or_else(IndexMap::new, |it| job::jobs(it, &self.left_out));
+        group::named(jobs, self)
     }
 
     fn refused(&self, state: &RunState, fact: &RunFact) -> IllegalTransition {

@@ -3,6 +3,7 @@
 
 use crate::authorship::{Addresses, Authorship};
 use crate::deployment::{Deployment, DeploymentState, Kind};
+use crate::group::Lines;
 use crate::id::{DeploymentId, Place, ProjectName, ReleaseId, RunId};
 use crate::observation::PlaceStatus;
 use crate::release::Release;
@@ -93,6 +94,8 @@ pub struct World {
     pub pipeline: Option<Pipeline>,
     /// Runs that are not over.
     pub runs: BTreeMap<RunId, Run>,
+    /// The lines of groups in which their jobs stand, when a page asks what runs wait for.
+    pub lines: Lines,
     /// Releases that a plan may need: the newest, the verified, those of live deployments.
     pub releases: BTreeMap<ReleaseId, Release>,
     /// Who made releases that are not among those above, as far as a `not_author` gate may ask.
@@ -116,6 +119,7 @@ impl World {
             next_deployment: 1,
             pipeline: None,
             runs: BTreeMap::new(),
+            lines: Lines::new(),
             releases: BTreeMap::new(),
             authorship: BTreeMap::new(),
             addresses: BTreeMap::new(),

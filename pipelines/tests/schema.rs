@@ -9,7 +9,8 @@ const DOCUMENTATION: &str = include_str!("../../docs/pipeline-file.md");
 
 /// Refused files whose mistake a schema cannot see: where names lead, and what two values make together, and what
 /// YAML's own readers drop.
-const ONLY_THE_READER_SEES: [&str; 16] = [
+const ONLY_THE_READER_SEES: [&str; 17] = [
+    "groups_and_their_steps",
     "variants_of_no_environment",
     "artifacts_from",
     "circle_of_environments",
@@ -29,7 +30,8 @@ const ONLY_THE_READER_SEES: [&str; 16] = [
 ];
 
 /// What the reader says of such mistakes.
-const ONLY_THE_READER_SAYS: [&str; 29] = [
+const ONLY_THE_READER_SAYS: [&str; 30] = [
+    "has the limit",
     "cannot be read from here",
     "includes itself",
     "gets another variant of image",

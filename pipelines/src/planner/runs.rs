@@ -3,6 +3,7 @@
 use super::Draft;
 use crate::effect::Effect;
 use crate::fact::{Change, RunFact};
+use crate::group;
 use crate::id::CommitSha;
 use crate::job::Jobs;
 use crate::release::Release;
@@ -162,6 +163,14 @@ fn at_work(draft: &mut Draft<'_>, run: &Run, jobs: &Jobs) {
         return;
     };
     let plan = run.jobs();
+    let group = plan.get(job).and_then(|job| job.group.as_ref());
+    let in_line = group.and_then(|group| {
+        let standing = group::standing_of(&draft.world.lines, &run.id, job, group)?;
+        group::waits_for(group, &standing)
+    });
+    if let Some(reason) = in_line {
+        return wait(draft, run, &reason, since, WhoActs::Runner);
+    }
     let labels = plan.get(job).map(|job| &job.runs_on);
     let labels: Vec<_> = labels.into_iter().flatten().map(String::as_str).collect();
     let mut reason = match labels.as_slice() {

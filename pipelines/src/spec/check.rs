@@ -4,6 +4,7 @@
 use super::create;
 use super::diagnostic::{At, Reporter};
 use super::fields::{list, nearest};
+use super::groups;
 use super::input::input_variable;
 use super::model::{Gate, Pipeline, StepAction, StepSecret};
 use super::task_definition;
@@ -33,6 +34,7 @@ pub(super) fn pipeline(pipeline: &Pipeline, root: &Node, reporter: &mut Reporter
     check.overrides();
     check.percents();
     check.targets();
+    groups::check(pipeline, root, reporter);
     variants::check(pipeline, root, reporter);
     task_definition::check(pipeline, root, reporter);
     create::check(pipeline, root, reporter);

@@ -15,8 +15,8 @@ use super::trigger::PullRequestTrigger;
 use super::variants::VARIANTS;
 use super::when::Event;
 use super::{
-    environments, input, keys, schedule, secrets, step_files, task_definition, trigger, values,
-    variants,
+    environments, groups, input, keys, schedule, secrets, step_files, task_definition, trigger,
+    values, variants,
 };
 use crate::id::{ImageName, InvalidName, ProjectName, ServiceName, StepName};
 use indexmap::IndexMap;
@@ -75,6 +75,7 @@ pub(super) fn pipeline(root: &Node, reporter: &mut Reporter<'_>) -> Option<(Pipe
             retry: 0,
             runs_on: Vec::new(),
             matrix: None,
+            group: None,
             artifacts_from: Vec::new(),
             action,
         };
@@ -243,6 +244,7 @@ fn step(
         retry,
         runs_on,
         matrix: None,
+        group: groups::of_step(&fields, reporter),
         artifacts_from,
         action,
     };

@@ -130,8 +130,9 @@ pub(super) const STEP: Keys = Keys {
         "artifacts_from",
         "reports",
         "caches",
+        "concurrency",
     ],
-    later: &["concurrency", "include"],
+    later: &["include"],
     elsewhere: &[
         ("commands", "run"),
         ("script", "run"),
@@ -157,6 +158,23 @@ pub(super) const STEP: Keys = Keys {
         ("download", "artifacts_from"),
         ("strategy", "matrix"),
         ("parallel", "matrix"),
+        ("concurrency_group", "concurrency"),
+        ("resource_group", "concurrency"),
+        ("lock", "concurrency"),
+    ],
+};
+
+/// The group of a step.
+pub(super) const STEP_CONCURRENCY: Keys = Keys {
+    what: "step.concurrency",
+    known: &["group", "limit"],
+    later: &[],
+    elsewhere: &[
+        ("name", "group"),
+        ("key", "group"),
+        ("max", "limit"),
+        ("size", "limit"),
+        ("concurrency", "limit"),
     ],
 };
 
@@ -424,7 +442,7 @@ pub(super) mod tests {
 
     const DOCUMENTATION: &str = include_str!("../../../docs/pipeline-file.md");
 
-    const ALL: [&Keys; 30] = [
+    const ALL: [&Keys; 31] = [
         &FILE,
         &TRIGGER,
         &PUSH,
@@ -433,6 +451,7 @@ pub(super) mod tests {
         &CONCURRENCY,
         &IMAGE,
         &STEP,
+        &STEP_CONCURRENCY,
         &LIMITS,
         &REPORTS,
         &CACHE,

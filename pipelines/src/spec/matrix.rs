@@ -5,6 +5,7 @@
 
 use super::diagnostic::{At, Reporter};
 use super::fields::{self, list};
+use super::groups;
 use super::model::{Pipeline, Step, StepAction};
 use super::tree::{Entry, Node, Value};
 use super::values;
@@ -68,7 +69,7 @@ pub(super) fn container_image(text: &str) -> Result<String, &'static str> {
 }
 
 /// Letters in lower case, digits and `_`, a letter first.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
     let first = bytes.next().is_some_and(|byte| byte.is_ascii_lowercase());
     let more = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
@@ -327,6 +328,7 @@ fn with(step: &Step, of: &StepName, values: &Values) -> Step {
             sidecar.image = filled(&sidecar.image, value);
         }
     }
+    one.group = step.group.as_ref().map(|group| group.with(values));
     one.matrix = Some(Combination {
         of: of.clone(),
         values: values.clone(),
@@ -348,6 +350,15 @@ fn check(
         let help = "the job that other steps share is called so: choose another name";
         reporter.error_with_help(at, message, help);
     }
+    let names: Vec<&str> = matrix
+        .and_then(|all| all.first())
+        .into_iter()
+        .flat_map(|one| one.keys().map(String::as_str))
+        .collect();
+    if let Some(group) = &step.group {
+        let at = root.value_at(&["steps", name.as_str(), "concurrency", "group"]);
+        groups::check_matrix(group, at, (&names, matrix), reporter);
+    }
     let StepAction::Run {
         image,
         env,
@@ -358,11 +369,6 @@ fn check(
     else {
         return;
     };
-    let names: Vec<&str> = matrix
-        .and_then(|all| all.first())
-        .into_iter()
-        .flat_map(|one| one.keys().map(String::as_str))
-        .collect();
     for of in &names {
         let variable = matrix_variable(of);
         let is_secret = |it: &&super::StepSecret| it.variable.as_ref() == Some(&variable);

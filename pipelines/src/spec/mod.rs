@@ -16,6 +16,7 @@ mod diagnostic;
 mod env_file;
 mod environments;
 mod fields;
+mod groups;
 mod include;
 mod input;
 mod keys;
@@ -39,6 +40,7 @@ pub use create::{Create, LaunchType, PortOf, ServiceConnect};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use env_file::{EnvFiles, missing_keys, parse_env_file};
 pub use fields::nearest;
+pub use groups::Group;
 pub use include::{Included, MOST_INCLUDES, includes};
 pub use input::{
     Input, InputKind, InputValues, LONGEST_INPUT, input_line, input_variable, told_inputs,

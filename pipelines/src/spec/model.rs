@@ -16,7 +16,7 @@ use super::when::Event;
 use crate::durations::Seconds;
 use crate::id::{EnvironmentName, ImageName, ProjectName, ServiceName, StepName};
 use crate::secret::SecretRef;
-use crate::spec::{Combination, Create, TaskDefinition};
+use crate::spec::{Combination, Create, Group, TaskDefinition};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -113,6 +113,9 @@ pub struct Step {
     /// Which combination of its matrix it is, if it has one: then it is a job of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matrix: Option<Combination>,
+    /// The group that its job is in, if it is in one: then it is a job of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Group>,
     /// Steps of which it gets the artifacts, each one that it needs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts_from: Vec<StepName>,
@@ -124,7 +127,7 @@ impl Step {
     /// No other step is in its job.
     #[must_use]
     pub fn has_own_job(&self) -> bool {
-        !self.runs_on.is_empty() || self.matrix.is_some()
+        !self.runs_on.is_empty() || self.matrix.is_some() || self.group.is_some()
     }
 }
 

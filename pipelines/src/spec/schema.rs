@@ -16,6 +16,7 @@ use super::environments::{
     STATUS, TASKS,
 };
 use super::fields::Keys;
+use super::groups;
 use super::include::MOST_INCLUDES;
 use super::input::{KINDS, MOST_INPUTS};
 use super::keys::{self, tests::section};
@@ -125,6 +126,9 @@ fn value(of: &Keys, key: &str) -> Value {
         ("step", "limits") => mapping(&keys::LIMITS),
         ("step", "runs_on") => at_most(list(&text(pattern::LABEL), 1), MOST_LABELS),
         ("step", "matrix") => matrix(),
+        ("step", "concurrency") => mapping(&keys::STEP_CONCURRENCY),
+        ("step.concurrency", "group") => text(pattern::GROUP),
+        ("step.concurrency", "limit") => number(&groups::LIMITS),
         ("step", "reports") => mapping(&keys::REPORTS),
         ("step", "caches") => {
             let mut caches = named(&keys::CACHE, 1);

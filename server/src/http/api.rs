@@ -220,6 +220,7 @@ async fn run(
         attempts,
         steps,
         effects,
+        lines: _,
     } = detail;
     let mut told = json!(run);
     told["state"] = jobs::state(&run.state);

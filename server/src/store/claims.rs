@@ -4,6 +4,7 @@ use super::attempts::{self, lease_end};
 use super::codec::{Row, json, micros, signed};
 use super::commit::{self, By};
 use super::conn::AnyConnection;
+use super::groups;
 use super::pending::{self, Pending};
 use super::schema::{attempts as attempt_rows, runners, runs};
 use super::{
@@ -14,6 +15,7 @@ use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::fact::{Change, RunFact};
+use roadstead_pipelines::group;
 use roadstead_pipelines::id::{JobName, RunId, StepName};
 use roadstead_pipelines::run::Run;
 use roadstead_pipelines::spec::Pipeline;
@@ -52,6 +54,9 @@ fn claim(
         return Ok(None);
     };
     if !found.state.claimable().any(|(name, _)| name == job) {
+        return Ok(None);
+    }
+    if group::are_named_by(&found) && !groups::lets(connection, run, job, &found.jobs())? {
         return Ok(None);
     }
     let number = jobs.attempts + 1;

@@ -28,6 +28,7 @@ mod deployments;
 mod effects;
 mod error;
 mod events;
+mod groups;
 mod heads;
 mod lane;
 mod migrate;

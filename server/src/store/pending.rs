@@ -1,5 +1,5 @@
 //! Jobs that wait for a runner, as a small table of their own: a poll looks through it and reads no run that it
-//! does not take.
+//! does not take. Those in a group are here once they have a place in it ([`super::groups`]).
 //!
 //! A row follows from the state of its run and is written in the transaction that changes that. Whoever claims
 //! one takes the lane first, as everybody who changes a run does, and looks at the run then; rows are therefore not
@@ -8,9 +8,13 @@
 use super::Result;
 use super::codec::{Row, json, micros};
 use super::conn::AnyConnection;
+use super::groups::{self, Moved};
+use super::runs;
 use super::schema::pending_jobs;
 use diesel::prelude::*;
+use roadstead_pipelines::group;
 use roadstead_pipelines::id::{JobName, RunId};
+use roadstead_pipelines::job::Job;
 use roadstead_pipelines::run::{Run, RunState};
 use std::collections::BTreeSet;
 
@@ -91,7 +95,8 @@ pub(super) fn behind(
     found.into_iter().map(read).collect()
 }
 
-/// Writes the rows of a run whose state has changed from `before`.
+/// Writes the rows of a run whose state has changed from `before`, and of those that got the places in groups that it
+/// left.
 pub(super) fn follow(connection: &mut AnyConnection, before: &RunState, run: &Run) -> Result<()> {
     let names = |state: &RunState| -> BTreeSet<JobName> {
         state.claimable().map(|(job, _)| job.clone()).collect()
@@ -101,20 +106,49 @@ pub(super) fn follow(connection: &mut AnyConnection, before: &RunState, run: &Ru
         diesel::delete(pending_jobs::table.find((run.id.as_str(), job.as_str())))
             .execute(connection)?;
     }
-    if is.is_subset(&was) {
+    let in_groups = group::are_named_by(run);
+    if is.is_subset(&was) && !in_groups {
         return Ok(());
     }
     let plan = run.jobs();
-    for job in is.difference(&was) {
-        let labels = plan.get(job).map(|job| &job.runs_on);
-        diesel::insert_into(pending_jobs::table)
-            .values((
-                pending_jobs::run.eq(run.id.as_str()),
-                pending_jobs::job.eq(job.as_str()),
-                pending_jobs::created_at.eq(micros(run.created_at)),
-                pending_jobs::labels.eq(json(&labels.cloned().unwrap_or_default())?),
-            ))
-            .execute(connection)?;
+    let moved = if in_groups {
+        groups::follow(connection, before, run, &plan)?
+    } else {
+        Moved::default()
+    };
+    // One that stood in its line before, as after a lost attempt, has its place.
+    for job in is
+        .difference(&was)
+        .filter(|job| !moved.joined.contains(*job))
+    {
+        insert(connection, run, job, plan.get(job))?;
     }
+    for (of, job) in moved.entered {
+        if of == run.id {
+            insert(connection, run, &job, plan.get(&job))?;
+        } else {
+            let other = runs::find(connection, &of)?;
+            let its = other.jobs();
+            insert(connection, &other, &job, its.get(&job))?;
+        }
+    }
+    Ok(())
+}
+
+fn insert(
+    connection: &mut AnyConnection,
+    run: &Run,
+    name: &JobName,
+    job: Option<&Job>,
+) -> Result<()> {
+    let labels = job.map(|job| job.runs_on.clone()).unwrap_or_default();
+    diesel::insert_into(pending_jobs::table)
+        .values((
+            pending_jobs::run.eq(run.id.as_str()),
+            pending_jobs::job.eq(name.as_str()),
+            pending_jobs::created_at.eq(micros(run.created_at)),
+            pending_jobs::labels.eq(json(&labels)?),
+        ))
+        .execute(connection)?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use super::{Result, RunDetail, Store, attempts, lane, retention, runs as run_row
 use diesel::prelude::*;
 use jiff::{SignedDuration, Timestamp};
 use roadstead_pipelines::fact::{Change, RunFact};
+use roadstead_pipelines::group::Lines;
 use roadstead_pipelines::id::{JobName, RunId};
 use roadstead_pipelines::rerun::{self, Seen, Tried, Wish};
 use roadstead_pipelines::retention::Policy;
@@ -75,6 +76,7 @@ impl Store {
             let detail = RunDetail {
                 ended_at: run_rows::ended_at(&run.state),
                 effects: vec![],
+                lines: Lines::new(),
                 run,
                 attempts,
                 steps,

@@ -6,7 +6,7 @@ use super::events::Line;
 use super::schema::{branch_files, lanes, runs};
 use super::{
     Attempt, Result, RunDetail, RunLine, RunsBefore, Store, StoreError, attempts, audit, effects,
-    lane,
+    groups, lane,
 };
 use diesel::prelude::*;
 use jiff::Timestamp;
@@ -394,6 +394,7 @@ impl Store {
             Ok(RunDetail {
                 ended_at: ended_at(&run.state),
                 effects: effects::of_subject(c, id.as_str())?,
+                lines: groups::lines_of(c, &run)?,
                 run,
                 attempts,
                 steps,

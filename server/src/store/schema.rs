@@ -103,6 +103,18 @@ diesel::table! {
 }
 
 diesel::table! {
+    group_places (run, job) {
+        run -> Text,
+        job -> Text,
+        project -> Text,
+        job_group -> Text,
+        place -> BigInt,
+        most -> BigInt,
+        holds -> Bool,
+    }
+}
+
+diesel::table! {
     deliveries (id) {
         id -> BigInt,
         project -> Text,
@@ -385,6 +397,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     lanes,
     runs,
     pending_jobs,
+    group_places,
     deliveries,
     attempts,
     steps,

@@ -7,6 +7,7 @@ mod checkpoint;
 #[expect(dead_code, reason = "tests of servers use more of it")]
 #[path = "../../tests/support/databases.rs"]
 mod databases;
+mod groups;
 mod jobs;
 
 use super::conn::{Access, Address, AnyConnection};

@@ -11,6 +11,7 @@ use roadstead_pipelines::authorship::Addresses;
 use roadstead_pipelines::deployment::Deployment;
 use roadstead_pipelines::effect::Effect;
 use roadstead_pipelines::fact::Change;
+use roadstead_pipelines::group::Lines;
 use roadstead_pipelines::id::{
     CommitSha, DeploymentId, EnvironmentName, Place, ProjectName, ReleaseId, RunId, ServiceName,
 };
@@ -279,6 +280,8 @@ pub struct RunDetail {
     pub steps: Vec<StepRow>,
     /// Its effects.
     pub effects: Vec<EffectRow>,
+    /// The lines of groups in which its jobs stand.
+    pub lines: Lines,
 }
 
 impl RunDetail {

@@ -4,9 +4,12 @@ use super::codec::{Row, json, micros};
 use super::conn::AnyConnection;
 use super::lane::{self, Lane};
 use super::schema::{approvals, places, runs, users};
-use super::{Overview, Result, Store, accounts, deployments, projects, releases, runs as run_rows};
+use super::{
+    Overview, Result, Store, accounts, deployments, groups, projects, releases, runs as run_rows,
+};
 use diesel::prelude::*;
 use roadstead_pipelines::deployment::{DeploymentState, Kind, TakenBackBy};
+use roadstead_pipelines::group::{self, Lines};
 use roadstead_pipelines::id::{DeploymentId, Place, ProjectName, ReleaseId, RunId};
 use roadstead_pipelines::observation::PlaceStatus;
 use roadstead_pipelines::planner::MOST_FETCHING;
@@ -101,6 +104,13 @@ pub(super) fn load(
 ) -> Result<World> {
     let lane = lane::get(connection, project)?;
     let found_runs = open_runs(connection, project, which)?;
+    // Only pages tell what a job waits for.
+    let lines = match which {
+        OpenRuns::All if found_runs.values().any(group::are_named_by) => {
+            groups::lines(connection, project, None)?
+        }
+        _ => Lines::new(),
+    };
 
     let live = deployments::live(connection, project)?;
     let mentioned: BTreeSet<DeploymentId> = live
@@ -184,6 +194,7 @@ pub(super) fn load(
         next_deployment: row.number("next_deployment", next_deployment)?,
         pipeline,
         runs: found_runs,
+        lines,
         releases: found_releases,
         authorship,
         addresses,

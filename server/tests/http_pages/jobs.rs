@@ -164,3 +164,57 @@ async fn the_page_and_the_api_tell_how_each_job_stands() {
     );
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_for_a_group_is_told_who_holds_it() {
+    const GROUPED: &str = "\
+version: 1
+name: shop
+steps:
+  deploy: { image: busybox, run: make, runs_on: [linux], concurrency: { group: deploys } }
+";
+    let site = Site::start().await;
+    let mut runs = vec![];
+    for number in [92, 93, 94] {
+        runs.push(site.story.read("main", number, GROUPED).await);
+        site.story.reconcile().await;
+        site.story.act().await;
+    }
+    let first = given(&site).await;
+    let group = async |run: &RunId| {
+        let api = site.browse(VIEWER, &format!("/api/v1/runs/{run}")).await;
+        let told: Value = api.json().await.unwrap();
+        told["jobs"][0]["group"].clone()
+    };
+    let holds = json!({ "name": "deploys", "limit": 1, "standing": "holds" });
+    assert_eq!(group(&runs[0]).await, holds);
+    let waits = json!({
+        "name": "deploys", "limit": 1, "standing": "waits", "position": 2,
+        "held_by": [{ "run": runs[0], "job": "deploy" }],
+    });
+    assert_eq!(group(&runs[2]).await, waits);
+    let wanted = format!(
+        "group deploys, held by job deploy of {}; 1 job is before it",
+        runs[0]
+    );
+    let html = site.page(VIEWER, &format!("/runs/{}", runs[2])).await;
+    assert_eq!(
+        html.matches(&wanted).count(),
+        2,
+        "the run and the job: {html}"
+    );
+    let html = site.page(VIEWER, "/runners").await;
+    assert!(html.contains("No job waits for a runner."), "{html}");
+    end(&site, &first, json!({ "outcome": "succeeded" })).await;
+    let html = site.page(VIEWER, "/runners").await;
+    assert!(html.contains("1 job waits for a runner"), "{html}");
+    assert_eq!(
+        given(&site).await.attempt.attempt,
+        format!("{}.a1", runs[1])
+    );
+    assert_eq!(
+        group(&runs[0]).await,
+        json!({ "name": "deploys", "limit": 1 })
+    );
+    site.stop().await;
+}

@@ -13,6 +13,7 @@ mod caches;
 #[path = "../support/databases.rs"]
 mod databases;
 mod effects;
+mod groups;
 mod intake;
 mod jobs;
 mod people;

@@ -286,7 +286,7 @@ pub(crate) fn definition_of(environment: &str, number: u64) -> String {
 }
 
 /// What a file that was read gives.
-fn read_of(pipeline: Pipeline) -> SourcesRead {
+pub(crate) fn read_of(pipeline: Pipeline) -> SourcesRead {
     SourcesRead {
         commit: None,
         left_out: LeftOut::new(),

@@ -17,6 +17,8 @@ pub(super) const FILE_PATH_FROM_FOLDER: &str = "^(\\.\\./)*(?!/)(?!(.*/)?\\.\\.(
 pub(super) const REPOSITORY: &str =
     "^(?=.{2,256}$)[a-z0-9]([a-z0-9._-]*[a-z0-9])?(/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)*$";
 pub(super) const CONTAINER_IMAGE: &str = "^([A-Za-z0-9]|\\{matrix\\.[a-z][a-z0-9_]{0,39}\\})([A-Za-z0-9._/:@-]|\\{matrix\\.[a-z][a-z0-9_]{0,39}\\}){0,511}$";
+pub(super) const GROUP: &str =
+    "^([A-Za-z0-9._/-]|\\{branch\\}|\\{matrix\\.[a-z][a-z0-9_]{0,39}\\}){1,100}$";
 pub(super) const LABEL: &str = "^[A-Za-z0-9._:/=-]{1,64}$";
 pub(super) const MATRIX_VALUE: &str = "^(?=.*[A-Za-z0-9])[^\\u0000-\\u001f\\u007f-\\u009f]{1,100}$";
 pub(super) const STAGE: &str = "^[A-Za-z0-9._-]{1,255}$";

@@ -30,7 +30,7 @@ fn links_are_their_text() {
 type Reader = fn(&str) -> bool;
 
 /// Each pattern beside what the reader does with the same text.
-const READERS: [(&str, Reader); 24] = [
+const READERS: [(&str, Reader); 25] = [
     (pattern::NAME, |text| StepName::parse(text).is_ok()),
     (pattern::INPUT, input::is_input_name),
     (pattern::LINE, |text| {
@@ -52,6 +52,9 @@ const READERS: [(&str, Reader); 24] = [
         super::super::matrix::container_image(text).is_ok()
     }),
     (pattern::LABEL, |text| values::label(text).is_ok()),
+    (pattern::GROUP, |text| {
+        groups::name(text).is_ok() && groups::unknown_place(text).is_none()
+    }),
     (pattern::STAGE, |text| {
         !blank(text) && values::stage(text).is_ok()
     }),
@@ -110,6 +113,8 @@ fn texts() -> impl Strategy<Value = String> {
         "ü",
         "!",
         "{service}",
+        "{branch}",
+        "{matrix.a}",
         "{",
         "}",
         "https://",

@@ -9,6 +9,7 @@ use crate::store;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use jiff::Timestamp;
+use roadstead_pipelines::group;
 use roadstead_pipelines::id::RunId;
 use roadstead_protocol::StepState;
 use roadstead_web::view::{Runner, RunnerState, RunnersPage};
@@ -32,10 +33,17 @@ pub(super) async fn show(
         runners.push(line(&runner, running, now));
     }
     let overviews = app.store.overview().await?;
-    let queued = overviews
-        .iter()
-        .flat_map(|overview| overview.world.runs.values())
-        .flat_map(|run| run.state.claimable().map(|(_, since)| since));
+    let queued = overviews.iter().flat_map(|overview| {
+        let world = &overview.world;
+        let runs = world.runs.values();
+        runs.flat_map(|run| {
+            let for_runner = run
+                .state
+                .claimable()
+                .filter(|(job, _)| !group::waits(&world.lines, &run.id, job));
+            for_runner.map(|(_, since)| since)
+        })
+    });
     let queued: Vec<_> = queued.collect();
     let page = RunnersPage {
         frame: frame::of(&app, &who.actor, &request).await?,

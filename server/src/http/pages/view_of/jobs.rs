@@ -88,6 +88,9 @@ fn state_of(line: &JobLine, served: bool) -> (StepState, String) {
                 format!("waits for {}", needs.join(", ")),
             )
         }
+        JobState::Queued { .. } if let Some(group) = line.waits_for_group() => {
+            (StepState::Pending, format!("waits for {group}"))
+        }
         JobState::Queued { .. } if !served => {
             let reason =
                 format!("waits for a runner with {labels}: none that is heard of has all of them");
