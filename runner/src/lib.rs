@@ -118,6 +118,8 @@ pub struct Config {
 
 /// What the rooms share.
 struct Runner {
+    /// As the server knows it, which is by its name.
+    id: String,
     labels: Vec<String>,
     slots: usize,
     data: PathBuf,
@@ -183,7 +185,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         identity = sign_in(&client, &config, &state) => identity?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    let runner_id = identity.runner_id.clone();
     let runner = Arc::new(assemble(
         config,
         client,
@@ -193,7 +194,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         workspaces,
         spools,
     ));
-    tracing::info!(runner = runner_id, slots = runner.slots, "polls for work");
+    tracing::info!(runner = runner.id, slots = runner.slots, "polls for work");
     println!("runner ready");
     let reporting = tokio::spawn(sweep::report(Arc::clone(&runner), unfinished));
     let end = tokio::select! {
@@ -226,6 +227,7 @@ fn assemble(
     let address = EngineAddress::of(config.docker_socket.as_deref());
     let builder = ImageBuilder::new(engine.clone(), address);
     Runner {
+        id: identity.runner_id,
         labels: config.labels,
         slots: config.slots,
         data: config.data,

@@ -1,6 +1,7 @@
 //! Asks the server for work, one long poll at a time.
 //!
-//! Owns how much this runner takes: free slots, none while it drains or its disk is nearly full.
+//! Owns how much this runner takes: free slots, none while its disk is nearly full. A draining one goes on offering
+//! them, so that it works again as soon as it is taken back: until then the server gives it nothing.
 
 use crate::{
     Runner, attempt,
@@ -23,7 +24,8 @@ const SHORTEST_POLL: Duration = Duration::from_secs(1);
 /// How long a leaving runner waits for its attempts to be cleared away.
 const FAREWELL: Duration = Duration::from_secs(40);
 
-/// Takes work until the server drains this runner or `shutdown` comes; then waits for what runs.
+/// Takes work until `shutdown` comes, or the server drains this runner and it has nothing more to do; then waits for
+/// what runs.
 ///
 /// # Errors
 /// When the server does not know this runner any more, or speaks another protocol.
@@ -47,10 +49,6 @@ async fn poll_until_over(
     let mut draining = false;
     let mut disk_is_low = false;
     loop {
-        if draining && runner.board.count() == 0 {
-            tracing::info!("drained: leaves as the server asked");
-            return Ok(());
-        }
         let disk_free_bytes = runner.free_bytes();
         let low = disk_free_bytes < runner.disk_watermark_bytes;
         if low != disk_is_low {
@@ -61,7 +59,7 @@ async fn poll_until_over(
                 "disk watermark: no work is taken while it is low"
             );
         }
-        let free = if draining || low {
+        let free = if low {
             0
         } else {
             runner.slots.saturating_sub(runner.board.count())
@@ -75,9 +73,7 @@ async fn poll_until_over(
         };
         // A poll that offered nothing brings no work, so it may be left for one that does.
         let worth_leaving = async {
-            if draining {
-                runner.board.fewer_than(1).await;
-            } else if free == 0 && !low {
+            if free == 0 && !low {
                 runner.board.fewer_than(runner.slots).await;
             } else {
                 std::future::pending::<()>().await;
@@ -93,9 +89,17 @@ async fn poll_until_over(
         match reply {
             Ok(reply) => {
                 backoff = Backoff::new(PATIENCE);
-                draining |= reply.drain;
+                if reply.drain != draining {
+                    draining = reply.drain;
+                    say_of_drain(runner, draining);
+                }
                 let brought_work = reply.assign.is_some();
                 take(runner, tasks, reply);
+                // By this reply alone: what an earlier one said may have been taken back.
+                if draining && runner.board.count() == 0 {
+                    tracing::info!("drained, and has nothing more to do: leaves");
+                    return Ok(());
+                }
                 if !brought_work {
                     tokio::select! {
                         () = shutdown.cancelled() => return Ok(()),
@@ -120,6 +124,18 @@ async fn poll_until_over(
                 }
             }
         }
+    }
+}
+
+fn say_of_drain(runner: &Runner, draining: bool) {
+    if draining {
+        tracing::warn!(
+            "this runner is drained: it finishes what it has and leaves. Runners named `{0}` take no work until \
+             somebody presses *Take work again* on the server's page, or runs `roadstead drain-runner {0} --resume`",
+            runner.id
+        );
+    } else {
+        tracing::info!("takes work again: it is not drained any more");
     }
 }
 

@@ -1,13 +1,17 @@
 //! Runners as rows. A runner's id is its name: one that registers again under its name takes the
 //! place of the one before, whose credential then ends; but not while that one is still heard of. Two
 //! that were started with one name would otherwise throw each other out for ever.
+//!
+//! A drain is of the name, too: it holds whatever becomes of the runner, until a person ends it.
 
 use super::codec::{Row, json, micros};
 use super::conn::AnyConnection;
+use super::events::Line;
 use super::schema::{attempts, runners};
-use super::{Result, Runner, Store, StoreError};
+use super::{Result, Runner, Store, StoreError, audit};
 use diesel::prelude::*;
 use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 
 /// So long after its last sign of life a runner's name is its own: an idle one is heard of at the latest
 /// when its long poll of 25 s ends.
@@ -62,7 +66,6 @@ impl Store {
                 runners::registered_at.eq(micros(now)),
                 runners::last_seen_at.eq(micros(now)),
                 runners::free_slots.eq(0_i64),
-                runners::drain.eq(false),
             );
             if let Some(known) = find(c, &id)? {
                 let quiet = now.duration_since(known.last_seen_at);
@@ -80,7 +83,7 @@ impl Store {
                     .execute(c)?;
             } else {
                 diesel::insert_into(runners::table)
-                    .values((runners::id.eq(&id), values))
+                    .values((runners::id.eq(&id), runners::drain.eq(false), values))
                     .execute(c)?;
             }
             find(c, &id)?.ok_or_else(|| StoreError::not_found(format!("runner {id}")))
@@ -104,6 +107,18 @@ impl Store {
         .await
     }
 
+    /// One runner, with what it runs.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn get_runner(&self, runner: &str) -> Result<Runner> {
+        let id = runner.to_owned();
+        self.read(move |c| {
+            find(c, &id)?.ok_or_else(|| StoreError::not_found(format!("runner {id}")))
+        })
+        .await
+    }
+
     /// Every runner, by name, with what it runs.
     ///
     /// # Errors
@@ -116,20 +131,46 @@ impl Store {
         .await
     }
 
-    /// A draining runner gets no more work.
+    /// Drains a runner, or lets it take work again, and tells who did that. A draining one gets no more work, and
+    /// neither does whoever registers under its name. Gives whether anything changed.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
-    pub async fn set_drain(&self, runner: &str, drain: bool) -> Result<()> {
-        let id = runner.to_owned();
+    pub async fn set_drain(
+        &self,
+        runner: &str,
+        drain: bool,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let (id, by) = (runner.to_owned(), by.to_owned());
         self.write(move |c| {
-            let changed = diesel::update(runners::table.find(&id))
+            let other = runners::table.find(&id).filter(runners::drain.ne(drain));
+            let changed = diesel::update(other)
                 .set(runners::drain.eq(drain))
                 .execute(c)?;
-            match changed {
-                0 => Err(StoreError::not_found(format!("runner {id}"))),
-                _ => Ok(()),
+            if changed == 0 {
+                return match find(c, &id)? {
+                    Some(_) => Ok(false),
+                    None => Err(StoreError::not_found(format!("runner {id}"))),
+                };
             }
+            let line = Line {
+                at: now,
+                project: None,
+                subject: &format!("runner {id}"),
+                actor: &by,
+                what: if drain {
+                    "runner_drained"
+                } else {
+                    "runner_resumed"
+                },
+                before: Value::Null,
+                after: Value::Null,
+                detail: &json!({}),
+            };
+            audit::append(c, &line)?;
+            Ok(true)
         })
         .await
     }

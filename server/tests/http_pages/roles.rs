@@ -51,12 +51,16 @@ fn table() -> Vec<(Method, String, Role)> {
         "/runs/shop.1/rerun",
         "/deployments/shop.d1/cancel",
         "/deliveries/1/redeliver",
+        "/runners/harbour/drain",
+        "/runners/harbour/resume",
         "/api/v1/runs/shop.1/cancel",
         "/api/v1/runs/shop.1/approve",
         "/api/v1/runs/shop.1/retry",
         "/api/v1/runs/shop.1/rerun",
         "/api/v1/deployments/shop.d1/cancel",
         "/api/v1/deliveries/1/redeliver",
+        "/api/v1/runners/harbour/drain",
+        "/api/v1/runners/harbour/resume",
     ];
     let verbs = ["promote", "rollback", "approve", "hold", "resume"];
     let verbs = verbs

@@ -102,6 +102,14 @@ pub(crate) fn runners() -> RunnersPage {
         running: (0..busy)
             .map(|slot| ("41".into(), "shop #41".into(), format!("step {slot}")))
             .collect(),
+        drain: match state {
+            RunnerState::Draining => Permission::Absent,
+            _ => Permission::Allowed,
+        },
+        resume: match state {
+            RunnerState::Draining => Permission::Allowed,
+            _ => Permission::Absent,
+        },
     };
     RunnersPage {
         frame: frame(),

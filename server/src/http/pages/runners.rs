@@ -9,9 +9,11 @@ use crate::store;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use jiff::Timestamp;
+use roadstead_pipelines::action::Actor;
 use roadstead_pipelines::id::RunId;
+use roadstead_pipelines::spec::Role;
 use roadstead_protocol::StepState;
-use roadstead_web::view::{Runner, RunnerState, RunnersPage};
+use roadstead_web::view::{Permission, Runner, RunnerState, RunnersPage};
 
 /// The page.
 ///
@@ -29,7 +31,7 @@ pub(super) async fn show(
         for attempt in &runner.running {
             running.extend(running_of(&app, attempt).await?);
         }
-        runners.push(line(&runner, running, now));
+        runners.push(line(&runner, running, &who.actor, now));
     }
     let overviews = app.store.overview().await?;
     let queued = overviews
@@ -75,7 +77,12 @@ async fn running_of(
     Ok(Some((run.to_string(), name, steps.join(", "))))
 }
 
-fn line(runner: &store::Runner, running: Vec<(String, String, String)>, now: Timestamp) -> Runner {
+fn line(
+    runner: &store::Runner,
+    running: Vec<(String, String, String)>,
+    actor: &Actor,
+    now: Timestamp,
+) -> Runner {
     let busy = u32::try_from(runner.running.len()).unwrap_or(u32::MAX);
     let (state, detail) = if !jobs::is_heard_of(runner, now) {
         let detail = "not heard of; its attempts went to other runners";
@@ -90,6 +97,11 @@ fn line(runner: &store::Runner, running: Vec<(String, String, String)>, now: Tim
     } else {
         (RunnerState::Idle, "")
     };
+    let deployer = view_of::needs_role(actor, Role::Deployer);
+    let (drain, resume) = match runner.drain {
+        true => (Permission::Absent, deployer),
+        false => (deployer, Permission::Absent),
+    };
     Runner {
         name: runner.name.clone(),
         state,
@@ -101,5 +113,7 @@ fn line(runner: &store::Runner, running: Vec<(String, String, String)>, now: Tim
         disk_free: runner.disk_free_bytes,
         last_seen: view_of::time(runner.last_seen_at),
         running,
+        drain,
+        resume,
     }
 }
