@@ -8,7 +8,7 @@ use super::codec::{Row, json, micros};
 use super::conn::AnyConnection;
 use super::events::Line;
 use super::schema::{attempts, runners};
-use super::{Result, Runner, Store, StoreError, audit};
+use super::{Left, Result, Runner, Store, StoreError, audit};
 use diesel::prelude::*;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -17,10 +17,32 @@ use serde_json::{Value, json};
 /// when its long poll of 25 s ends.
 pub const A_NAME_IS_HELD_FOR: SignedDuration = SignedDuration::from_secs(45);
 
-type Record = (String, String, String, i64, i64, Option<i64>, i64, bool);
+type Record = (
+    String,
+    String,
+    String,
+    i64,
+    i64,
+    Option<i64>,
+    i64,
+    bool,
+    Option<i64>,
+    bool,
+);
 
 fn read(connection: &mut AnyConnection, record: Record) -> Result<Runner> {
-    let (id, _, labels, registered_at, last_seen_at, disk_free_bytes, free_slots, drain) = record;
+    let (
+        id,
+        _,
+        labels,
+        registered_at,
+        last_seen_at,
+        disk_free_bytes,
+        free_slots,
+        drain,
+        left_at,
+        for_good,
+    ) = record;
     let row = Row("runner", &id);
     let running = attempts::table
         .filter(attempts::runner.eq(&id))
@@ -34,6 +56,7 @@ fn read(connection: &mut AnyConnection, record: Record) -> Result<Runner> {
         last_seen_at: row.time(last_seen_at)?,
         disk_free_bytes: disk_free_bytes.map(i64::unsigned_abs),
         free_slots: row.number("free_slots", free_slots)?,
+        left: row.maybe_time(left_at)?.map(|at| Left { at, for_good }),
         name: id.clone(),
         id,
         drain,
@@ -50,7 +73,8 @@ impl Store {
     /// Makes a runner, or gives the one with this name a new credential.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when one of this name was heard of within [`A_NAME_IS_HELD_FOR`].
+    /// [`StoreError::Conflict`] when one of this name was heard of within [`A_NAME_IS_HELD_FOR`], unless it left for
+    /// good.
     pub async fn register_runner(
         &self,
         name: &str,
@@ -66,10 +90,13 @@ impl Store {
                 runners::registered_at.eq(micros(now)),
                 runners::last_seen_at.eq(micros(now)),
                 runners::free_slots.eq(0_i64),
+                runners::left_at.eq(None::<i64>),
+                runners::left_for_good.eq(false),
             );
             if let Some(known) = find(c, &id)? {
                 let quiet = now.duration_since(known.last_seen_at);
-                if quiet < A_NAME_IS_HELD_FOR {
+                let is_free = known.left.is_some_and(|left| left.for_good);
+                if !is_free && quiet < A_NAME_IS_HELD_FOR {
                     return Err(StoreError::conflict(format!(
                         "there is a runner `{id}` already, last heard of {} s ago: give this one another \
                          name (`--name`), or stop that one; {} s after it was last heard of, its name is \
@@ -127,6 +154,51 @@ impl Store {
         self.read(|c| {
             let found: Vec<Record> = runners::table.order(runners::id).load(c)?;
             found.into_iter().map(|record| read(c, record)).collect()
+        })
+        .await
+    }
+
+    /// A runner ends in good order. What it was assigned and has not accepted is overdue at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn leave(&self, runner: &str, for_good: bool, now: Timestamp) -> Result<()> {
+        let id = runner.to_owned();
+        self.write(move |c| {
+            diesel::update(runners::table.find(&id))
+                .set((
+                    runners::left_at.eq(Some(micros(now))),
+                    runners::left_for_good.eq(for_good),
+                    runners::last_seen_at.eq(micros(now)),
+                    runners::free_slots.eq(0_i64),
+                ))
+                .execute(c)?;
+            let not_begun = attempts::table
+                .filter(attempts::runner.eq(&id))
+                .filter(attempts::ended_at.is_null())
+                .filter(attempts::accepted_at.is_null());
+            diesel::update(not_begun)
+                .set(attempts::lease_until.eq(micros(now) - 1))
+                .execute(c)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// A runner that left, and not for good, is heard of again.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn come_back(&self, runner: &str) -> Result<()> {
+        let id = runner.to_owned();
+        self.write(move |c| {
+            let left = runners::table
+                .find(&id)
+                .filter(runners::left_for_good.eq(false));
+            diesel::update(left)
+                .set(runners::left_at.eq(None::<i64>))
+                .execute(c)?;
+            Ok(())
         })
         .await
     }

@@ -21,6 +21,8 @@ fn told(runner: &Runner) -> Value {
         "id": runner.id, "name": runner.name, "labels": runner.labels,
         "last_seen_at": runner.last_seen_at, "free_slots": runner.free_slots,
         "drain": runner.drain, "running": runner.running,
+        "left_at": runner.left.map(|left| left.at),
+        "left_for_good": runner.left.is_some_and(|left| left.for_good),
     })
 }
 
