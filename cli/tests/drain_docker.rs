@@ -1,5 +1,6 @@
 //! Runners that are to end, as processes, on Docker Engine: drained ones finish what they have, take nothing more
-//! whether they are started again or not, and work again once they are taken back.
+//! whether they are started again or not, and work again once they are taken back; others are asked by a signal, or
+//! take one job only.
 
 #![expect(
     clippy::unwrap_used,
@@ -134,6 +135,16 @@ impl Yard {
         .await;
     }
 
+    /// The runner of this name, as the API tells it.
+    async fn told(&self, name: &str) -> Value {
+        let address = format!("{}/api/v1/runners", self.server.url);
+        let request = reqwest::Client::new().get(address);
+        let answer = request.bearer_auth(&self.token).send().await.unwrap();
+        let all: Value = answer.json().await.unwrap();
+        let mut all = all["runners"].as_array().unwrap().iter();
+        all.find(|it| it["name"] == name).unwrap().clone()
+    }
+
     fn attempts(&self, run: &str) -> usize {
         self.run(run)["attempts"].as_array().unwrap().len()
     }
@@ -215,4 +226,69 @@ async fn a_runner_that_is_taken_back_while_it_finishes_goes_on() {
     yard.let_go(&runner, &second);
     yard.let_go(&runner, &third);
     yard.until_run_is(&third, &["succeeded"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runner_that_is_asked_to_finish_does_and_one_without_work_ends_at_once() {
+    let yard = Yard::open("quit").await;
+    let mut runner = Runner::start(&yard.server.url, "crane", yard.folder("crane"));
+    let first = yard.queue().await;
+    yard.until_at_work(&first).await;
+    runner.signal("-QUIT");
+    yard.until_said("crane", "asked to finish what runs").await;
+    // It has room for a second one.
+    let second = yard.queue().await;
+    assert_eq!(yard.told("crane").await["left_at"], Value::Null);
+    yard.let_go(&runner, &first);
+    assert_eq!(ended(&mut runner).await, Some(0), "{}", yard.said("crane"));
+    assert_eq!(yard.run(&first)["run"]["state"]["state"], "succeeded");
+    assert_eq!(yard.attempts(&second), 0);
+    let told = yard.told("crane").await;
+    assert!(
+        told["left_at"].is_string() && told["left_for_good"] == false,
+        "{told}"
+    );
+
+    // The same one is back when it is started again.
+    let mut runner = Runner::start(&yard.server.url, "crane", yard.folder("crane"));
+    yard.until_at_work(&second).await;
+    assert_eq!(yard.told("crane").await["left_at"], Value::Null);
+    yard.let_go(&runner, &second);
+    yard.until_run_is(&second, &["succeeded"]).await;
+    runner.signal("-QUIT");
+    assert_eq!(ended(&mut runner).await, Some(0), "{}", yard.said("crane"));
+    assert!(yard.told("crane").await["left_at"].is_string());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_one_shot_runner_takes_one_job_and_frees_its_name() {
+    let yard = Yard::open("once").await;
+    let (first, second) = (yard.queue().await, yard.queue().await);
+    let once = |folder| {
+        let more = ["--once", "--slots", "3"];
+        Runner::start_with(&yard.server.url, "crane", yard.folder(folder), &more)
+    };
+    let mut runner = once("one");
+    yard.until_at_work(&first).await;
+    assert!(runner.data.join("credential.json").exists());
+    yard.let_go(&runner, &first);
+    assert_eq!(ended(&mut runner).await, Some(0), "{}", yard.said("one"));
+    assert_eq!(yard.run(&first)["run"]["state"]["state"], "succeeded");
+    assert_eq!(yard.attempts(&second), 0);
+    assert_eq!(yard.told("crane").await["left_for_good"], true);
+    assert!(!runner.data.join("credential.json").exists());
+
+    // The next machine of the group need not wait for the name.
+    let mut runner = once("two");
+    let said = yard.said("two");
+    assert!(!said.contains("its name is taken"), "{said}");
+    yard.until_at_work(&second).await;
+    yard.let_go(&runner, &second);
+    assert_eq!(ended(&mut runner).await, Some(0), "{}", yard.said("two"));
+
+    // One without a job leaves for good, too: its machine goes.
+    let mut runner = once("three");
+    runner.signal("-TERM");
+    assert_eq!(ended(&mut runner).await, Some(0), "{}", yard.said("three"));
+    assert_eq!(yard.told("crane").await["left_for_good"], true);
 }

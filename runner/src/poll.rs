@@ -24,14 +24,14 @@ const SHORTEST_POLL: Duration = Duration::from_secs(1);
 /// How long a leaving runner waits for its attempts to be cleared away.
 const FAREWELL: Duration = Duration::from_secs(40);
 
-/// Takes work until `shutdown` comes, or the server drains this runner and it has nothing more to do; then waits for
+/// Takes work until `stop` comes, or until nothing runs of a runner that is drained or is to finish; then waits for
 /// what runs.
 ///
 /// # Errors
 /// When the server does not know this runner any more, or speaks another protocol.
-pub(crate) async fn run(runner: &Arc<Runner>, shutdown: &CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(runner: &Arc<Runner>, stop: &CancellationToken) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
-    let end = poll_until_over(runner, shutdown, &tasks).await;
+    let end = poll_until_over(runner, stop, &tasks).await;
     runner.board.stop_all(StopReason::RunnerLeaves);
     tasks.close();
     if tokio::time::timeout(FAREWELL, tasks.wait()).await.is_err() {
@@ -42,13 +42,18 @@ pub(crate) async fn run(runner: &Arc<Runner>, shutdown: &CancellationToken) -> a
 
 async fn poll_until_over(
     runner: &Arc<Runner>,
-    shutdown: &CancellationToken,
+    stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> anyhow::Result<()> {
     let mut backoff = Backoff::new(PATIENCE);
     let mut draining = false;
     let mut disk_is_low = false;
     loop {
+        let finishing = runner.finish.is_cancelled();
+        if finishing && runner.board.count() == 0 {
+            tracing::info!("takes no more work, and has nothing more to do: leaves");
+            return Ok(());
+        }
         let disk_free_bytes = runner.free_bytes();
         let low = disk_free_bytes < runner.disk_watermark_bytes;
         if low != disk_is_low {
@@ -59,10 +64,10 @@ async fn poll_until_over(
                 "disk watermark: no work is taken while it is low"
             );
         }
-        let free = if low {
+        let free = if finishing || low {
             0
         } else {
-            runner.slots.saturating_sub(runner.board.count())
+            runner.most().saturating_sub(runner.board.count())
         };
         let poll = Poll {
             protocol_version: PROTOCOL_VERSION,
@@ -73,8 +78,10 @@ async fn poll_until_over(
         };
         // A poll that offered nothing brings no work, so it may be left for one that does.
         let worth_leaving = async {
-            if free == 0 && !low {
-                runner.board.fewer_than(runner.slots).await;
+            if finishing {
+                runner.board.fewer_than(1).await;
+            } else if free == 0 && !low {
+                runner.board.fewer_than(runner.most()).await;
             } else {
                 std::future::pending::<()>().await;
             }
@@ -82,8 +89,9 @@ async fn poll_until_over(
         let asked_at = Instant::now();
         let reply = tokio::select! {
             biased;
-            () = shutdown.cancelled() => return Ok(()),
+            () = stop.cancelled() => return Ok(()),
             reply = runner.client.poll(&runner.credential, &poll) => reply,
+            () = runner.finish.cancelled(), if !finishing => continue,
             () = worth_leaving => continue,
         };
         match reply {
@@ -102,7 +110,7 @@ async fn poll_until_over(
                 }
                 if !brought_work {
                     tokio::select! {
-                        () = shutdown.cancelled() => return Ok(()),
+                        () = stop.cancelled() => return Ok(()),
                         () = tokio::time::sleep_until(asked_at + SHORTEST_POLL) => {}
                     }
                 }
@@ -119,7 +127,8 @@ async fn poll_until_over(
                     Duration::from_secs(1)
                 });
                 tokio::select! {
-                    () = shutdown.cancelled() => return Ok(()),
+                    () = stop.cancelled() => return Ok(()),
+                    () = runner.finish.cancelled(), if !finishing => {}
                     () = tokio::time::sleep(pause) => {}
                 }
             }
