@@ -60,7 +60,12 @@ async fn a_runner_is_drained_from_its_page_and_offered_nothing_until_it_is_taken
     assert!(page.contains("/runners/harbour/resume") && !page.contains("harbour/drain"));
     let page = site.page(VIEWER, "/runners").await;
     assert!(page.contains("a deployer can; you are viewer"), "{page}");
-    assert_eq!(told(&site, "harbour").await["drain"], true);
+    let harbour = told(&site, "harbour").await;
+    assert_eq!(
+        (&harbour["drain"], &harbour["state"]),
+        (&json!(true), &json!("drained"))
+    );
+    assert!(page.contains("runner harbour: drained"), "{page}");
 
     let resume = site.request(DEPLOYER, Method::POST, "/api/v1/runners/harbour/resume");
     let answer: Value = resume
@@ -166,5 +171,7 @@ async fn whoever_leaves_for_good_is_not_known_any_more() {
         StatusCode::UNAUTHORIZED
     );
     assert_eq!(told(&site, "harbour").await["left_for_good"], true);
+    let page = site.page(DEPLOYER, "/runners").await;
+    assert!(page.contains("runner harbour: gone"), "{page}");
     site.stop().await;
 }

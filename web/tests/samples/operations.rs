@@ -103,11 +103,11 @@ pub(crate) fn runners() -> RunnersPage {
             .map(|slot| ("41".into(), "shop #41".into(), format!("step {slot}")))
             .collect(),
         drain: match state {
-            RunnerState::Draining => Permission::Absent,
+            RunnerState::Draining | RunnerState::Drained => Permission::Absent,
             _ => Permission::Allowed,
         },
         resume: match state {
-            RunnerState::Draining => Permission::Allowed,
+            RunnerState::Draining | RunnerState::Drained => Permission::Allowed,
             _ => Permission::Absent,
         },
     };
@@ -139,6 +139,15 @@ pub(crate) fn runners() -> RunnersPage {
                 None,
                 1,
             ),
+            runner(
+                "build-5",
+                RunnerState::Drained,
+                "has nothing to do and takes nothing new",
+                0,
+                None,
+                86_400,
+            ),
+            runner("i-0a41c7", RunnerState::Gone, "left for good", 0, None, 600),
             runner(
                 "laptop",
                 RunnerState::Lost,

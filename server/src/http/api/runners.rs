@@ -4,8 +4,10 @@ use super::super::App;
 use super::super::actions;
 use super::super::auth::{Allowed, Deployer, Viewer};
 use super::super::error::HttpError;
+use super::super::runners::Standing;
 use crate::store::Runner;
 use actix_web::{HttpResponse, web};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 /// Every route of this file.
@@ -16,9 +18,10 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .route("/runners/{runner}/resume", web::post().to(resume));
 }
 
-fn told(runner: &Runner) -> Value {
+fn told(runner: &Runner, now: Timestamp) -> Value {
     json!({
         "id": runner.id, "name": runner.name, "labels": runner.labels,
+        "state": Standing::of(runner, now).word(),
         "last_seen_at": runner.last_seen_at, "free_slots": runner.free_slots,
         "drain": runner.drain, "running": runner.running,
         "left_at": runner.left.map(|left| left.at),
@@ -27,7 +30,8 @@ fn told(runner: &Runner) -> Value {
 }
 
 async fn list(app: web::Data<App>, _: Allowed<Viewer>) -> Result<HttpResponse, HttpError> {
-    let runners: Vec<_> = app.store.list_runners().await?.iter().map(told).collect();
+    let (found, now) = (app.store.list_runners().await?, crate::clock::now());
+    let runners: Vec<_> = found.iter().map(|runner| told(runner, now)).collect();
     Ok(HttpResponse::Ok().json(json!({"runners": runners})))
 }
 
@@ -56,5 +60,5 @@ async fn set(
 ) -> Result<HttpResponse, HttpError> {
     actions::drain_runner(app, &who.actor, runner, drain).await?;
     let found = app.store.get_runner(runner).await?;
-    Ok(HttpResponse::Ok().json(told(&found)))
+    Ok(HttpResponse::Ok().json(told(&found, crate::clock::now())))
 }
