@@ -203,6 +203,71 @@ impl Store {
         .await
     }
 
+    /// Forgets at most so many runners, and tells it: those that left for good before `left_since`, and those that were
+    /// last heard of before `heard_since`, unless they are drained. One with an attempt that is not over stays.
+    /// Attempts go on naming whoever had them. Gives how many went.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: then none went.
+    pub async fn forget_runners(
+        &self,
+        limit: u32,
+        heard_since: Timestamp,
+        left_since: Timestamp,
+        now: Timestamp,
+    ) -> Result<usize> {
+        let old = move || {
+            let at_work = attempts::table
+                .filter(attempts::ended_at.is_null())
+                .select(attempts::runner);
+            let silent = runners::last_seen_at
+                .lt(micros(heard_since))
+                .and(runners::drain.eq(false));
+            let gone = runners::left_for_good
+                .eq(true)
+                .and(runners::last_seen_at.lt(micros(left_since)));
+            runners::id.ne_all(at_work).and(silent.or(gone))
+        };
+        let found: Vec<String> = self
+            .read(move |c| {
+                Ok(runners::table
+                    .filter(old())
+                    .order(runners::id)
+                    .limit(i64::from(limit))
+                    .select(runners::id)
+                    .load(c)?)
+            })
+            .await?;
+        if found.is_empty() {
+            return Ok(0);
+        }
+        self.write(move |c| {
+            let mut gone = vec![];
+            for id in &found {
+                // It may have been heard of meanwhile.
+                let still = runners::table.find(id).filter(old());
+                if diesel::delete(still).execute(c)? > 0 {
+                    gone.push(id);
+                }
+            }
+            if !gone.is_empty() {
+                let line = Line {
+                    at: now,
+                    project: None,
+                    subject: "retention",
+                    actor: "Roadstead",
+                    what: "runners_removed",
+                    before: Value::Null,
+                    after: Value::Null,
+                    detail: &json!({ "removed": gone }),
+                };
+                audit::append(c, &line)?;
+            }
+            Ok(gone.len())
+        })
+        .await
+    }
+
     /// Drains a runner, or lets it take work again, and tells who did that. A draining one gets no more work, and
     /// neither does whoever registers under its name. Gives whether anything changed.
     ///

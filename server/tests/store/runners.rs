@@ -2,12 +2,16 @@
 
 use crate::databases::{self, on_both_databases};
 use crate::story::Story;
+use roadstead_server::config;
+use roadstead_server::logs::LogStore;
+use roadstead_server::retention::Retention;
 use roadstead_server::store::{A_NAME_IS_HELD_FOR, Offer, StoreError, hash_secret};
 
 on_both_databases!(
     a_drain_is_of_the_name,
     whoever_left_gets_nothing_until_it_calls_again,
     whoever_left_for_good_frees_its_name,
+    who_is_not_heard_of_any_more_goes_and_no_other,
 );
 
 /// Registers `name` with a credential of its own; gives whether it drains.
@@ -115,4 +119,51 @@ async fn whoever_left_for_good_frees_its_name(url: &str) {
     assert_eq!(store.get_runner("a").await.unwrap().left, None);
     let old = store.runner_by_credential(&hash_secret("first")).await;
     assert_eq!(old.unwrap(), None);
+}
+
+async fn who_is_not_heard_of_any_more_goes_and_no_other(url: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut story = Story::begin(url).await;
+    let store = story.store.clone();
+    story.push().await;
+    for name in ["at work", "drained", "once", "silent", "stopped"] {
+        registered(&story, name, name).await;
+    }
+    assert!(gets_a_job(&story, "at work", "one").await);
+    let draining = store.set_drain("drained", true, "ole", story.now);
+    assert!(draining.await.unwrap());
+    store.leave("once", true, story.now).await.unwrap();
+    store.leave("stopped", false, story.now).await.unwrap();
+    let names = async || {
+        let found = store.list_runners().await.unwrap();
+        found.into_iter().map(|it| it.name).collect::<Vec<_>>()
+    };
+    let retention = Retention {
+        store: store.clone(),
+        logs: LogStore::new(&folder.path().join("logs")).unwrap(),
+        policies: config::Retention::default(),
+        started_at: story.now,
+    };
+    let swept = async |retention: &Retention, now| retention.sweep(now).await.unwrap().runners;
+
+    story.wait(3_599);
+    assert_eq!(swept(&retention, story.now).await, 0);
+    story.wait(2);
+    assert_eq!(swept(&retention, story.now).await, 1);
+    assert_eq!(names().await, ["at work", "drained", "silent", "stopped"]);
+    story.wait(30 * 24 * 3_600 - 3_602);
+    assert_eq!(swept(&retention, story.now).await, 0);
+    // Another server has just started: until runners have called it, all of them are silent.
+    story.wait(2);
+    let fresh = Retention {
+        started_at: story.now,
+        ..retention
+    };
+    assert_eq!(swept(&fresh, story.now).await, 0);
+    story.wait(3_600);
+    assert_eq!(swept(&fresh, story.now).await, 2);
+    assert_eq!(names().await, ["at work", "drained"]);
+    let told = store.list_all_events(0, 1).await.unwrap().remove(0);
+    assert_eq!(told.what, "runners_removed");
+    assert!(told.detail.to_string().contains("stopped"), "{told:?}");
 }
