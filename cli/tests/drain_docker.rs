@@ -28,6 +28,7 @@ use server::{ADMIN_PASSWORD, Server, token_of};
 use shop::{base_image, remove_all};
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use tempfile::TempDir;
 use waiting::until;
 
@@ -218,6 +219,8 @@ async fn a_runner_that_is_taken_back_while_it_finishes_goes_on() {
     yard.do_it(&["drain-runner", "crane", "--resume"]);
     // Beside the first one.
     yard.until_at_work(&second).await;
+    yard.until_said("crane", "takes work again: it is not drained any more")
+        .await;
     yard.until_at_work(&first).await;
     yard.let_go(&runner, &first);
     yard.until_run_is(&first, &["succeeded"]).await;
@@ -291,4 +294,35 @@ async fn a_one_shot_runner_takes_one_job_and_frees_its_name() {
     runner.signal("-TERM");
     assert_eq!(ended(&mut runner).await, Some(0), "{}", yard.said("three"));
     assert_eq!(yard.told("crane").await["left_for_good"], true);
+}
+
+/// The lines of a unit that begin with `key=`, without it.
+fn of_unit<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
+    let lines = unit.lines();
+    lines
+        .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+        .collect()
+}
+
+#[test]
+fn units_of_systemd_start_what_there_is_and_let_a_runner_finish() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/systemd");
+    for part in ["server", "runner"] {
+        let unit = format!("{folder}/roadstead-{part}.service");
+        let unit = fs::read_to_string(unit).unwrap();
+        let starts = of_unit(&unit, "ExecStart");
+        let mut words = starts[0].split(' ');
+        assert_eq!(words.next(), Some("/usr/local/bin/roadstead"));
+        let words: Vec<_> = words.collect();
+        assert_eq!((starts.len(), words[0]), (1, part));
+        // Only when it knows all that stands before it.
+        let mut known = Command::new(env!("CARGO_BIN_EXE_roadstead"));
+        let known = known.args(&words).arg("--help").output().unwrap();
+        assert!(known.status.success(), "{words:?}: {known:?}");
+        if part == "runner" {
+            assert_eq!(of_unit(&unit, "KillSignal"), ["SIGQUIT"]);
+            assert_eq!(of_unit(&unit, "KillMode"), ["mixed"]);
+            assert_eq!(of_unit(&unit, "Restart"), ["on-failure"]);
+        }
+    }
 }

@@ -218,6 +218,7 @@ async fn whoever_may_not_do_it_is_told_that_and_not_what_is_wrong_with_it() {
     for path in [
         "poll",
         "heartbeat",
+        "goodbye",
         "attempts/shop.1.a1/steps/test/log/seal",
     ] {
         let path = format!("/runner/v1/{path}");
@@ -258,7 +259,8 @@ async fn a_browser_without_a_session_is_led_to_sign_in_and_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_open_to_runners_or_forges_is_closed() {
     let site = Site::start().await;
-    for path in ["/runner/v1/poll", "/runner/v1/heartbeat"] {
+    for path in ["poll", "heartbeat", "goodbye"] {
+        let path = &format!("/runner/v1/{path}");
         let request = site.request(ADMIN, Method::POST, path);
         let answer = request.json(&serde_json::json!({})).send().await.unwrap();
         assert!(answer.status().is_client_error(), "{path}");

@@ -96,14 +96,14 @@ pub(crate) fn runners() -> RunnersPage {
         labels: vec!["linux".into(), "amd64".into()],
         version: "0.1.0".into(),
         busy_slots: busy,
-        slots: 4,
+        slots: if state == RunnerState::Gone { 0 } else { 4 },
         disk_free: disk,
         last_seen: ago(age),
         running: (0..busy)
             .map(|slot| ("41".into(), "shop #41".into(), format!("step {slot}")))
             .collect(),
         drain: match state {
-            RunnerState::Draining | RunnerState::Drained => Permission::Absent,
+            RunnerState::Draining | RunnerState::Drained | RunnerState::Gone => Permission::Absent,
             _ => Permission::Allowed,
         },
         resume: match state {
