@@ -1,9 +1,10 @@
 //! The three long-running parts: each gets a runtime of the size it needs, logs on standard error,
-//! and stops cleanly on SIGTERM or Ctrl-C.
+//! and stops cleanly on SIGTERM or Ctrl-C. A runner finishes what it has on SIGQUIT.
 
 use crate::resident;
 use anyhow::Context;
 use clap::Args;
+use roadstead_runner::Ends;
 use roadstead_server::config::Config;
 use rustix::fs::Mode;
 use std::future::Future;
@@ -27,6 +28,9 @@ pub(crate) struct RunnerArgs {
     /// Words that steps may ask for.
     #[arg(long = "label")]
     labels: Vec<String>,
+    /// Take one job, finish it and end, for good.
+    #[arg(long)]
+    once: bool,
     /// Where it works.
     #[arg(long, default_value = "runner-data")]
     data: PathBuf,
@@ -128,20 +132,27 @@ pub(crate) fn runner(args: RunnerArgs) -> anyhow::Result<()> {
             memory: args.step_memory,
             processes: args.step_processes,
         },
+        once: args.once,
     };
-    let token = roadstead_runner::CancellationToken::new();
+    let ends = Ends::default();
     // One worker: a runner waits, Docker Engine works.
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()?;
     to_its_end(runtime, async {
-        let stopping = token.clone();
+        let mut quit = signal(SignalKind::quit()).context("cannot wait for SIGQUIT")?;
+        let Ends { stop, finish } = ends.clone();
         tokio::spawn(async move {
             asked_to_stop().await;
-            stopping.cancel();
+            stop.cancel();
         });
-        roadstead_runner::run(config, token).await
+        tokio::spawn(async move {
+            quit.recv().await;
+            tracing::info!("asked to finish what runs and to take nothing new");
+            finish.cancel();
+        });
+        roadstead_runner::run(config, ends).await
     })
 }
 

@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A runner stops its steps and reports them first, which takes at most about 40 s.
-const RUNNER_PATIENCE: Duration = Duration::from_secs(45);
+/// A runner stops its steps and reports them first, which takes at most about 45 s.
+const RUNNER_PATIENCE: Duration = Duration::from_secs(50);
 /// How long server and sandbox may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 

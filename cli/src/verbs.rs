@@ -3,6 +3,7 @@
 mod approve_run;
 mod artifacts;
 mod audit;
+mod drain_runner;
 mod included;
 mod init;
 mod people;
@@ -95,6 +96,8 @@ pub(crate) enum Verb {
     Hold(PlaceArgs),
     /// Lets automation go on.
     Resume(PlaceArgs),
+    /// Lets a runner finish what it has and take no more work, or take work again.
+    DrainRunner(drain_runner::DrainRunnerArgs),
     /// Who may sign in, and what they may do.
     #[command(subcommand)]
     Users(people::UserVerb),
@@ -208,6 +211,7 @@ pub(crate) async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::ApproveRun(args) => approve_run::approve_run(args).await,
         Verb::Hold(args) => on_place("hold", args).await,
         Verb::Resume(args) => on_place("resume", args).await,
+        Verb::DrainRunner(args) => drain_runner::drain_runner(args).await,
         Verb::Users(verb) => people::users(verb).await,
         Verb::Tokens(verb) => people::tokens(verb).await,
         Verb::Secrets(verb) => secrets::secrets(verb).await,

@@ -9,6 +9,7 @@
 //! | `POST /runner/v1/register` [`Register`] | registration token | [`Registered`] |
 //! | `POST /runner/v1/poll` [`Poll`] | runner | [`PollReply`], after at most [`POLL_SECONDS`] |
 //! | `POST /runner/v1/heartbeat` [`Heartbeat`] | runner | [`HeartbeatReply`] |
+//! | `POST /runner/v1/goodbye` [`Goodbye`] | runner | 204; what was assigned and not accepted is lost at once |
 //! | `POST /runner/v1/attempts/{attempt}/accept` | attempt | 204; unaccepted after [`ACCEPT_SECONDS`] it is lost |
 //! | `GET /runner/v1/attempts/{attempt}/sources?have=<commit>` | attempt | a git pack; `have` is a commit whose objects the runner holds (may be absent) |
 //! | `GET /runner/v1/attempts/{attempt}/sources?stored=true` | attempt | a git pack as the server stores it, behind its index, see [`INDEX_BYTES_HEADER`]; without that header a git pack |
@@ -33,6 +34,7 @@
 
 mod artifact;
 mod cache;
+mod goodbye;
 mod image;
 mod report;
 mod secret;
@@ -46,6 +48,7 @@ pub use cache::{
     LARGEST_UNPACKED_CACHE, LONGEST_ARCHITECTURE, MOST_CACHE_ENTRIES, StepCache, is_architecture,
     is_sha256,
 };
+pub use goodbye::Goodbye;
 pub use image::{ImageBuild, RegistryUse};
 pub use report::{
     FailedCase, LARGEST_REPORT, LARGEST_TEST_REPORT, LONGEST_CASE_MESSAGE, LONGEST_CASE_NAME,

@@ -51,6 +51,7 @@ pub(crate) async fn run(runner: Arc<Runner>, assignment: Assignment, stop: StopS
             .with_state(move |state| state.remember(&attempt, &token))
             .await?;
         accept(&client).await?;
+        runner.has_accepted();
         let StepsEnd { outcome, images } =
             work(&runner, &client, assignment, &stop, &threads).await;
         let result = AttemptResult {

@@ -3,6 +3,8 @@
 //! Owns credentials on the wire, what an answer means and how often a call is tried again. Knows
 //! nothing of steps or containers. Credentials never reach a log or an error's text.
 
+mod goodbye;
+
 use crate::secret::Secret;
 use anyhow::Context;
 use bytes::Bytes;

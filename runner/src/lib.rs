@@ -114,12 +114,28 @@ pub struct Config {
     pub disk_least_bytes: u64,
     /// What a step may use of the machine.
     pub step_most: StepMost,
+    /// Takes one job, finishes it and ends; `slots` are how many of its steps run at a time.
+    pub once: bool,
+}
+
+/// How a runner is asked to end.
+#[derive(Debug, Clone, Default)]
+pub struct Ends {
+    /// Stop what runs, report it, and leave, which takes about 45 s at most.
+    pub stop: CancellationToken,
+    /// Finish what runs, take nothing new, and leave.
+    pub finish: CancellationToken,
 }
 
 /// What the rooms share.
 struct Runner {
+    /// As the server knows it, which is by its name.
+    id: String,
     labels: Vec<String>,
     slots: usize,
+    once: bool,
+    /// It takes no more work, and ends when nothing runs.
+    finish: CancellationToken,
     data: PathBuf,
     disk_watermark_bytes: u64,
     credential: Secret,
@@ -135,6 +151,33 @@ struct Runner {
 }
 
 impl Runner {
+    /// How many attempts it runs at a time.
+    fn most(&self) -> usize {
+        if self.once { 1 } else { self.slots }
+    }
+
+    /// An attempt is this runner's: of a one-shot runner the only one.
+    fn has_accepted(&self) {
+        if self.once {
+            self.finish.cancel();
+        }
+    }
+
+    /// Tells the server that this runner ends. One that takes one job only is not seen again, and does not need its
+    /// credential any more.
+    async fn say_goodbye(&self) {
+        let is_heard = self.client.goodbye(&self.credential, self.once).await;
+        if self.once
+            && is_heard
+            && let Err(error) = self.with_state(State::forget_identity).await
+        {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "keeps a credential that has ended"
+            );
+        }
+    }
+
     /// Works on the data folder in a thread that may wait for the disk.
     async fn with_state<T: Send + 'static>(
         &self,
@@ -147,16 +190,15 @@ impl Runner {
     }
 }
 
-/// Runs until the server drains this runner or `shutdown` is cancelled; then attempts are stopped
-/// and reported, which takes at most about 40 s. Prints `runner ready` on a line of its own once
-/// the server knows the runner and it polls for work.
+/// Runs until the server drains this runner, its one job is done, or it is asked to end. Prints `runner ready` on
+/// a line of its own once the server knows the runner and it polls for work. Whoever ends in good order says goodbye.
 ///
 /// A server that does not answer is waited for.
 ///
 /// # Errors
 /// A configuration that cannot work, a data folder in use, no Docker Engine, a refused
 /// registration, or a server that forgot this runner.
-pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(config: Config, ends: Ends) -> anyhow::Result<()> {
     if config.slots == 0 {
         bail!("a runner needs at least one slot");
     }
@@ -181,29 +223,32 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
 
     let identity = tokio::select! {
         identity = sign_in(&client, &config, &state) => identity?,
-        () = shutdown.cancelled() => return Ok(()),
+        () = ends.stop.cancelled() => return Ok(()),
+        () = ends.finish.cancelled() => return Ok(()),
     };
-    let runner_id = identity.runner_id.clone();
     let runner = Arc::new(assemble(
         config,
         client,
         Machine { engine, disk },
         state,
         identity,
-        workspaces,
-        spools,
+        (workspaces, spools),
+        ends.finish,
     ));
-    tracing::info!(runner = runner_id, slots = runner.slots, "polls for work");
+    tracing::info!(runner = runner.id, slots = runner.slots, "polls for work");
     println!("runner ready");
     let reporting = tokio::spawn(sweep::report(Arc::clone(&runner), unfinished));
     let end = tokio::select! {
-        end = poll::run(&runner, &shutdown) => end,
+        end = poll::run(&runner, &ends.stop) => end,
         () = heartbeat::run(&runner) => Ok(()),
         () = sweep::regularly(&runner) => Ok(()),
     };
     reporting.abort();
     // Whoever waits for this function may start the next runner on the same folder at once.
     let _ = reporting.await;
+    if end.is_ok() {
+        runner.say_goodbye().await;
+    }
     sweep::at_end(&runner.engine).await;
     end
 }
@@ -220,14 +265,17 @@ fn assemble(
     Machine { engine, disk }: Machine,
     state: Arc<State>,
     identity: Identity,
-    workspaces: Workspaces,
-    spools: Workspaces,
+    (workspaces, spools): (Workspaces, Workspaces),
+    finish: CancellationToken,
 ) -> Runner {
     let address = EngineAddress::of(config.docker_socket.as_deref());
     let builder = ImageBuilder::new(engine.clone(), address);
     Runner {
+        id: identity.runner_id,
         labels: config.labels,
         slots: config.slots,
+        once: config.once,
+        finish,
         data: config.data,
         disk_watermark_bytes: config.disk_watermark_bytes,
         credential: identity.credential,

@@ -1,6 +1,7 @@
 //! Asks the server for work, one long poll at a time.
 //!
-//! Owns how much this runner takes: free slots, none while it drains or its disk is nearly full.
+//! Owns how much this runner takes: free slots, none while its disk is nearly full. A draining one goes on offering
+//! them, so that it works again as soon as it is taken back: until then the server gives it nothing.
 
 use crate::{
     Runner, attempt,
@@ -23,13 +24,14 @@ const SHORTEST_POLL: Duration = Duration::from_secs(1);
 /// How long a leaving runner waits for its attempts to be cleared away.
 const FAREWELL: Duration = Duration::from_secs(40);
 
-/// Takes work until the server drains this runner or `shutdown` comes; then waits for what runs.
+/// Takes work until `stop` comes, or until nothing runs of a runner that is drained or is to finish; then waits for
+/// what runs.
 ///
 /// # Errors
 /// When the server does not know this runner any more, or speaks another protocol.
-pub(crate) async fn run(runner: &Arc<Runner>, shutdown: &CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(runner: &Arc<Runner>, stop: &CancellationToken) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
-    let end = poll_until_over(runner, shutdown, &tasks).await;
+    let end = poll_until_over(runner, stop, &tasks).await;
     runner.board.stop_all(StopReason::RunnerLeaves);
     tasks.close();
     if tokio::time::timeout(FAREWELL, tasks.wait()).await.is_err() {
@@ -40,15 +42,16 @@ pub(crate) async fn run(runner: &Arc<Runner>, shutdown: &CancellationToken) -> a
 
 async fn poll_until_over(
     runner: &Arc<Runner>,
-    shutdown: &CancellationToken,
+    stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> anyhow::Result<()> {
     let mut backoff = Backoff::new(PATIENCE);
     let mut draining = false;
     let mut disk_is_low = false;
     loop {
-        if draining && runner.board.count() == 0 {
-            tracing::info!("drained: leaves as the server asked");
+        let finishing = runner.finish.is_cancelled();
+        if finishing && runner.board.count() == 0 {
+            tracing::info!("takes no more work, and has nothing more to do: leaves");
             return Ok(());
         }
         let disk_free_bytes = runner.free_bytes();
@@ -61,10 +64,10 @@ async fn poll_until_over(
                 "disk watermark: no work is taken while it is low"
             );
         }
-        let free = if draining || low {
+        let free = if finishing || low {
             0
         } else {
-            runner.slots.saturating_sub(runner.board.count())
+            runner.most().saturating_sub(runner.board.count())
         };
         let poll = Poll {
             protocol_version: PROTOCOL_VERSION,
@@ -75,10 +78,10 @@ async fn poll_until_over(
         };
         // A poll that offered nothing brings no work, so it may be left for one that does.
         let worth_leaving = async {
-            if draining {
+            if finishing {
                 runner.board.fewer_than(1).await;
             } else if free == 0 && !low {
-                runner.board.fewer_than(runner.slots).await;
+                runner.board.fewer_than(runner.most()).await;
             } else {
                 std::future::pending::<()>().await;
             }
@@ -86,19 +89,28 @@ async fn poll_until_over(
         let asked_at = Instant::now();
         let reply = tokio::select! {
             biased;
-            () = shutdown.cancelled() => return Ok(()),
+            () = stop.cancelled() => return Ok(()),
             reply = runner.client.poll(&runner.credential, &poll) => reply,
+            () = runner.finish.cancelled(), if !finishing => continue,
             () = worth_leaving => continue,
         };
         match reply {
             Ok(reply) => {
                 backoff = Backoff::new(PATIENCE);
-                draining |= reply.drain;
+                if reply.drain != draining {
+                    draining = reply.drain;
+                    say_of_drain(runner, draining);
+                }
                 let brought_work = reply.assign.is_some();
                 take(runner, tasks, reply);
+                // By this reply alone: what an earlier one said may have been taken back.
+                if draining && runner.board.count() == 0 {
+                    tracing::info!("drained, and has nothing more to do: leaves");
+                    return Ok(());
+                }
                 if !brought_work {
                     tokio::select! {
-                        () = shutdown.cancelled() => return Ok(()),
+                        () = stop.cancelled() => return Ok(()),
                         () = tokio::time::sleep_until(asked_at + SHORTEST_POLL) => {}
                     }
                 }
@@ -115,11 +127,24 @@ async fn poll_until_over(
                     Duration::from_secs(1)
                 });
                 tokio::select! {
-                    () = shutdown.cancelled() => return Ok(()),
+                    () = stop.cancelled() => return Ok(()),
+                    () = runner.finish.cancelled(), if !finishing => {}
                     () = tokio::time::sleep(pause) => {}
                 }
             }
         }
+    }
+}
+
+fn say_of_drain(runner: &Runner, draining: bool) {
+    if draining {
+        tracing::warn!(
+            "this runner is drained: it finishes what it has and leaves. Runners named `{0}` take no work until \
+             somebody presses *Take work again* on the server's page, or runs `roadstead drain-runner {0} --resume`",
+            runner.id
+        );
+    } else {
+        tracing::info!("takes work again: it is not drained any more");
     }
 }
 

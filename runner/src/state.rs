@@ -111,6 +111,11 @@ impl State {
         write(&self.identity_path(), registered)
     }
 
+    /// Forgets the identity, which the server knows no more.
+    pub(crate) fn forget_identity(&self) -> anyhow::Result<()> {
+        remove(&self.identity_path())
+    }
+
     fn attempt_path(&self, attempt: &str) -> PathBuf {
         self.folder.join("attempts").join(format!("{attempt}.json"))
     }
@@ -126,13 +131,7 @@ impl State {
 
     /// Forgets an attempt whose end the server knows.
     pub(crate) fn forget(&self, attempt: &str) -> anyhow::Result<()> {
-        let path = self.attempt_path(attempt);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", path.display()))
-            }
-            _ => Ok(()),
-        }
+        remove(&self.attempt_path(attempt))
     }
 
     /// What ran when the process before this one ended. Files that cannot be read are removed:
@@ -169,6 +168,16 @@ pub(crate) fn make_private(folder: &Path) -> anyhow::Result<()> {
         .mode(0o700)
         .create(folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))
+}
+
+/// Removes a file that may be gone already.
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {

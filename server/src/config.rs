@@ -54,6 +54,39 @@ pub struct Retention {
     pub deliveries: Kept,
     /// Caches of steps.
     pub caches: KeptCaches,
+    /// Runners that are not heard of any more.
+    pub runners: KeptRunners,
+}
+
+/// For how long runners are known that are not heard of. One that left for good is for an hour.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeptRunners {
+    /// One that was heard of within so many days stays, and within an hour in any case.
+    #[serde(deserialize_with = "number")]
+    pub days: u32,
+}
+
+impl Default for KeptRunners {
+    fn default() -> Self {
+        Self { days: 30 }
+    }
+}
+
+impl KeptRunners {
+    /// Since when one has to have been heard of to stay.
+    #[must_use]
+    pub fn heard_since(&self, now: Timestamp) -> Option<Timestamp> {
+        let kept = SignedDuration::from_hours((24 * i64::from(self.days)).max(1));
+        now.checked_sub(kept).ok()
+    }
+}
+
+/// For `roadstead check`.
+impl fmt::Display for KeptRunners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} days after they were last heard of", self.days)
+    }
 }
 
 /// For how long caches are kept, and how many bytes of them, in each project. Unlike the rest they have an end without a
@@ -489,6 +522,7 @@ mod tests {
             assert!(kept.policy().keeps_all());
         }
         assert_eq!((silent.caches.days, silent.caches.gigabytes), (14, 10));
+        assert_eq!(silent.runners.days, 30);
         let text = "[retention.runs]\ndays = 90\nnewest = 100\n[retention.logs]\ndays = 30\n\
                     [retention.caches]\ngigabytes = 2\n";
         let variable = [("ROADSTEAD__RETENTION__LOGS__DAYS", "7")];

@@ -1,6 +1,6 @@
 //! Takes away what the configuration's policies let go, at the start and every hour.
 //!
-//! Caches go by their use and their size, also without a policy.
+//! Caches go by their use and their size, also without a policy, and runners by when they were last heard of.
 //!
 //! Logs and artifacts first, rows after: a run's bytes are gone before a row says so, so a server that is killed in
 //! between finds the row again and goes on. Batches are small and rest between each other, so webhooks
@@ -33,6 +33,12 @@ const REST: Duration = Duration::from_millis(50);
 const RUNS: usize = 20;
 /// Deliveries in one transaction: their bodies are up to 5 MB each.
 const DELIVERIES: u32 = 50;
+/// Runners in one transaction.
+const RUNNERS: u32 = 100;
+/// While no server ran nobody could be heard: so long after its start a server lets runners call first.
+const RUNNERS_CALL_WITHIN: SignedDuration = SignedDuration::from_hours(1);
+/// A runner that left for good is shown so long.
+const LEFT_FOR: SignedDuration = SignedDuration::from_hours(1);
 
 /// Why a sweep stopped before its end.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +71,8 @@ pub struct Swept {
     pub deliveries: usize,
     /// Caches.
     pub caches: usize,
+    /// Runners.
+    pub runners: usize,
 }
 
 /// What is swept, and by which policies.
@@ -75,6 +83,8 @@ pub struct Retention {
     pub logs: LogStore,
     /// The policies.
     pub policies: config::Retention,
+    /// When this server started.
+    pub started_at: Timestamp,
 }
 
 impl Retention {
@@ -129,7 +139,28 @@ impl Retention {
             self.sweep_deliveries(&name, &mut swept, now).await?;
             self.sweep_caches(&name, &mut swept, now).await?;
         }
+        self.sweep_runners(&mut swept, now).await?;
         Ok(swept)
+    }
+
+    async fn sweep_runners(&self, swept: &mut Swept, now: Timestamp) -> Result<(), Stopped> {
+        if now.duration_since(self.started_at) < RUNNERS_CALL_WITHIN {
+            return Ok(());
+        }
+        let Some(heard_since) = self.policies.runners.heard_since(now) else {
+            return Ok(());
+        };
+        loop {
+            let forgetting = self
+                .store
+                .forget_runners(RUNNERS, heard_since, now - LEFT_FOR, now);
+            let gone = forgetting.await?;
+            if gone == 0 {
+                return Ok(());
+            }
+            swept.runners += gone;
+            tokio::time::sleep(REST).await;
+        }
     }
 
     /// Removes a run's logs, and what its steps left to be kept.

@@ -121,6 +121,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> anyhow
         store: later,
         logs: logs.clone(),
         policies: config.retention.clone(),
+        started_at: crate::clock::now(),
     };
 
     let keys = Keys::new(config.key_file());
@@ -351,7 +352,8 @@ pub async fn check(config: &Config) -> Vec<Finding> {
         ("deliveries", &kept.deliveries),
     ];
     let told = policies.map(|(what, kept)| format!("{what}: {}", kept.policy()));
-    let told = format!("{}; caches: {}", told.join("; "), kept.caches);
+    let told = told.join("; ");
+    let told = format!("{told}; caches: {}; runners: {}", kept.caches, kept.runners);
     find("retention".into(), Ok(told));
     if config.projects.is_empty() {
         find(

@@ -82,6 +82,10 @@ pub mod route {
     pub const REDELIVER: &str = "/deliveries/{delivery}/redeliver";
     /// `GET`: the runners.
     pub const RUNNERS: &str = "/runners";
+    /// `POST`: the runner finishes what it has and takes no more work.
+    pub const RUNNER_DRAIN: &str = "/runners/{runner}/drain";
+    /// `POST`: it takes work again.
+    pub const RUNNER_RESUME: &str = "/runners/{runner}/resume";
     /// `GET`: the viewer's own password, sessions and API tokens.
     pub const ACCOUNT: &str = "/settings/account";
     /// `POST` ([`super::field::PASSWORD`], [`super::field::NEW_PASSWORD`]): changes the viewer's
@@ -114,7 +118,7 @@ pub mod route {
 
     /// The patterns that take a `POST` from a form, for the test of the templates and for
     /// the server's test of route × role.
-    pub const POSTS: [&str; 26] = [
+    pub const POSTS: [&str; 28] = [
         LOGIN,
         LOGOUT,
         RUN_START,
@@ -131,6 +135,8 @@ pub mod route {
         HOLD,
         RESUME,
         REDELIVER,
+        RUNNER_DRAIN,
+        RUNNER_RESUME,
         ACCOUNT_PASSWORD,
         ACCOUNT_SIGN_OUT,
         TOKENS,
@@ -411,6 +417,18 @@ pub fn deliveries_page(page: u64) -> String {
 #[must_use]
 pub fn redeliver(delivery: &str) -> String {
     format!("{}/{}/redeliver", route::DELIVERIES, encode(delivery))
+}
+
+/// See [`route::RUNNER_DRAIN`].
+#[must_use]
+pub fn runner_drain(runner: &str) -> String {
+    format!("{}/{}/drain", route::RUNNERS, encode(runner))
+}
+
+/// See [`route::RUNNER_RESUME`].
+#[must_use]
+pub fn runner_resume(runner: &str) -> String {
+    format!("{}/{}/resume", route::RUNNERS, encode(runner))
 }
 
 /// See [`route::TOKEN_REVOKE`].

@@ -35,12 +35,20 @@ impl Runner {
         assert!(lines.any(|line| line.unwrap() == "runner ready"));
         Self { child, data }
     }
+
+    /// Sends a signal, `-TERM` or `-QUIT`, to a runner that has not been waited for.
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        drop(Command::new("kill").args([signal, &pid]).status());
+    }
 }
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        let pid = self.child.id().to_string();
-        drop(Command::new("kill").args(["-TERM", &pid]).status());
-        let _ = self.child.wait();
+        // One that has been waited for is gone, and its number may be somebody else's by now.
+        if let Ok(None) = self.child.try_wait() {
+            self.signal("-TERM");
+            let _ = self.child.wait();
+        }
     }
 }

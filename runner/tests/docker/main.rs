@@ -9,6 +9,7 @@ mod client;
 mod contexts;
 mod forks;
 mod image_secrets;
+mod once;
 mod peer;
 mod recovery;
 mod slow_engine;

@@ -3,7 +3,7 @@
 
 use crate::peer::{PATIENCE, Peer, REGISTRATION_TOKEN};
 use roadstead_protocol::*;
-use roadstead_runner::{CancellationToken, Config, Secret, StepMost, Url};
+use roadstead_runner::{Config, Ends, Secret, StepMost, Url};
 use std::{
     collections::BTreeMap,
     fs,
@@ -227,7 +227,7 @@ pub(crate) fn run_step(name: &str, needs: &[&str], image: &BaseImage, run: &str)
 pub(crate) struct RunnerUnderTest {
     runtime: Option<Runtime>,
     handle: Option<JoinHandle<anyhow::Result<()>>>,
-    shutdown: CancellationToken,
+    ends: Ends,
 }
 
 impl RunnerUnderTest {
@@ -241,12 +241,12 @@ impl RunnerUnderTest {
             .enable_all()
             .build()
             .unwrap();
-        let shutdown = CancellationToken::new();
-        let handle = runtime.spawn(roadstead_runner::run(config, shutdown.clone()));
+        let ends = Ends::default();
+        let handle = runtime.spawn(roadstead_runner::run(config, ends.clone()));
         Self {
             runtime: Some(runtime),
             handle: Some(handle),
-            shutdown,
+            ends,
         }
     }
 
@@ -261,7 +261,7 @@ impl RunnerUnderTest {
 
     /// Asks the runner to leave and gives how it ended.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        self.shutdown.cancel();
+        self.ends.stop.cancel();
         self.ended().await
     }
 
@@ -295,6 +295,7 @@ pub(crate) fn config(peer: &Peer, data: &Path) -> Config {
         disk_watermark_bytes: 1,
         disk_least_bytes: 1,
         step_most: StepMost::default(),
+        once: false,
     }
 }
 

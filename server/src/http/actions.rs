@@ -245,6 +245,23 @@ pub async fn redeliver(app: &App, actor: &Actor, id: i64) -> Result<Accepted, Ht
     Ok(accepted)
 }
 
+/// Drains a runner, or lets it take work again. Asked for twice it changes nothing.
+///
+/// # Errors
+/// 404 when there is no such runner.
+pub async fn drain_runner(
+    app: &App,
+    actor: &Actor,
+    runner: &str,
+    drain: bool,
+) -> Result<(), HttpError> {
+    let now = crate::clock::now();
+    app.store.set_drain(runner, drain, &actor.name, now).await?;
+    // A poll of its hangs: it hears of it, or takes the job that waits for it.
+    app.bell.ring();
+    Ok(())
+}
+
 async fn record(
     app: &App,
     project: &ProjectName,

@@ -3,6 +3,7 @@
 mod artifacts;
 mod audit;
 mod pull_requests;
+mod runners;
 mod secrets;
 mod users;
 
@@ -67,7 +68,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 "/deliveries/{delivery}/redeliver",
                 web::post().to(redeliver),
             )
-            .route("/runners", web::get().to(runners))
+            .configure(runners::configure)
             .configure(secrets::configure)
             .configure(users::configure)
             .configure(audit::configure),
@@ -550,18 +551,4 @@ async fn redeliver(
         }
         Accepted::Ignored => HttpResponse::Ok().json(json!({"decision": "ignored"})),
     })
-}
-
-async fn runners(app: web::Data<App>, _: Allowed<Viewer>) -> Result<HttpResponse, HttpError> {
-    let found = app.store.list_runners().await?;
-    let runners: Vec<_> = found
-        .iter()
-        .map(|r| {
-            json!({
-                "id": r.id, "name": r.name, "labels": r.labels, "last_seen_at": r.last_seen_at,
-                "free_slots": r.free_slots, "drain": r.drain, "running": r.running,
-            })
-        })
-        .collect();
-    Ok(HttpResponse::Ok().json(json!({"runners": runners})))
 }

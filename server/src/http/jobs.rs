@@ -1,8 +1,7 @@
 //! How the jobs of a run stand, for the pages and the API alike: from its state while it is at work, from their
 //! newest attempts when it is over.
 
-use crate::store::{RunDetail, Runner};
-use jiff::{SignedDuration, Timestamp};
+use crate::store::RunDetail;
 use roadstead_pipelines::group::{self, Standing};
 use roadstead_pipelines::id::{JobName, StepName};
 use roadstead_pipelines::job::{Job, JobState};
@@ -11,14 +10,6 @@ use roadstead_pipelines::run::RunState;
 use roadstead_pipelines::spec::Group;
 use serde::Serialize;
 use serde_json::{Value, json};
-
-/// A runner polls or sends a heartbeat much more often than this.
-const LOST_AFTER: SignedDuration = SignedDuration::from_secs(60);
-
-/// Whether a runner has been heard of lately.
-pub(super) fn is_heard_of(runner: &Runner, now: Timestamp) -> bool {
-    now.duration_since(runner.last_seen_at) <= LOST_AFTER
-}
 
 /// A job with how it stands.
 #[derive(Debug, Clone, PartialEq)]

@@ -12,6 +12,7 @@ pub mod pages;
 pub mod people;
 mod reruns;
 pub mod runner_api;
+mod runners;
 pub mod secrets;
 mod sign_in_limit;
 mod starts;

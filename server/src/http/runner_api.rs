@@ -8,6 +8,7 @@ mod artifacts;
 mod assignment;
 mod caches;
 mod fetch;
+mod goodbye;
 mod secrets;
 mod sources;
 mod test_report;
@@ -81,11 +82,12 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .route("/register", web::post().to(register))
             .route("/poll", web::post().to(poll))
             .route("/heartbeat", web::post().to(heartbeat))
+            .route("/goodbye", web::post().to(goodbye::take))
             .service(attempt),
     );
 }
 
-/// A runner whose credential is known.
+/// A runner whose credential is known. That it calls says that it is there, whatever it said before.
 struct KnownRunner {
     id: String,
 }
@@ -106,9 +108,13 @@ impl FromRequest for KnownRunner {
             let app = request.app_data::<web::Data<App>>().ok_or_else(refused)?;
             let token = bearer(&request).ok_or_else(refused)?;
             let found = app.store.runner_by_credential(&hash_secret(&token)).await?;
-            Ok(Self {
-                id: found.ok_or_else(refused)?.id,
-            })
+            let found = found.ok_or_else(refused)?;
+            match found.left {
+                Some(left) if left.for_good => return Err(refused()),
+                Some(_) => app.store.come_back(&found.id).await?,
+                None => {}
+            }
+            Ok(Self { id: found.id })
         })
     }
 }

@@ -6,7 +6,7 @@
 use super::codec::{Row, json, micros};
 use super::commit::{self, By};
 use super::conn::AnyConnection;
-use super::schema::{attempts, runs, steps};
+use super::schema::{attempts, runners, runs, steps};
 use super::{Attempt, Report, Result, StepRow, Store, StoreError, lane, runs as run_rows};
 use diesel::prelude::*;
 use jiff::{SignedDuration, Timestamp};
@@ -348,6 +348,9 @@ fn lose(connection: &mut AnyConnection, id: &str, now: Timestamp) -> Result<bool
             "runner {} was not heard for {LEASE_SECONDS} seconds",
             attempt.runner
         ),
+        None if has_left(connection, &attempt.runner)? => {
+            format!("runner {} left before it accepted it", attempt.runner)
+        }
         None => format!("runner {} did not accept it in time", attempt.runner),
     };
     let change = Change::Run {
@@ -366,6 +369,16 @@ fn lose(connection: &mut AnyConnection, id: &str, now: Timestamp) -> Result<bool
     let found = run_rows::find(connection, &run)?;
     close_other_than_current(connection, &found, now)?;
     Ok(true)
+}
+
+/// Whether a runner said goodbye, and was not heard of since.
+fn has_left(connection: &mut AnyConnection, runner: &str) -> Result<bool> {
+    let left: i64 = runners::table
+        .find(runner)
+        .filter(runners::left_at.is_not_null())
+        .count()
+        .get_result(connection)?;
+    Ok(left > 0)
 }
 
 /// Makes the rows of a new attempt, with each of its steps as it begins.

@@ -232,7 +232,7 @@ impl Store {
     }
 
     /// Gives the oldest queued job to a runner that has its labels, leased for [`ACCEPT_SECONDS`]. `token_hash` is the
-    /// hash of the new attempt's token. A draining runner gets nothing.
+    /// hash of the new attempt's token. A runner that drains or has left gets nothing.
     ///
     /// # Errors
     /// [`super::StoreError::Unavailable`].
@@ -269,12 +269,12 @@ impl Store {
         }
         let runner = runner.to_owned();
         self.write(move |c| {
-            let drain: Option<bool> = runners::table
+            // A poll may go on hanging behind a proxy when its runner has left.
+            let takes_none = runners::table
                 .find(&runner)
-                .select(runners::drain)
-                .first(c)
-                .optional()?;
-            if drain == Some(true) {
+                .filter(runners::drain.eq(true).or(runners::left_at.is_not_null()))
+                .count();
+            if takes_none.get_result::<i64>(c)? > 0 {
                 return Ok(None);
             }
             let labels = labels_of(c, &runner)?;

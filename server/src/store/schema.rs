@@ -320,6 +320,8 @@ diesel::table! {
         disk_free_bytes -> Nullable<BigInt>,
         free_slots -> BigInt,
         drain -> Bool,
+        left_at -> Nullable<BigInt>,
+        left_for_good -> Bool,
     }
 }
 

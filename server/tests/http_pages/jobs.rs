@@ -1,9 +1,10 @@
 //! A run of several jobs: what a runner is given and may say, and what the run's page and the API tell.
 
-use crate::site::{PATIENCE, Site, VIEWER, Who};
+use crate::site::{PATIENCE, Site, VIEWER, Who, now};
 use reqwest::{Method, StatusCode};
 use roadstead_pipelines::id::RunId;
 use roadstead_protocol::{Assignment, PROTOCOL_VERSION, PollReply, Secrets, StepAction};
+use roadstead_server::store::hash_secret;
 use serde_json::{Value, json};
 
 const FILE: &str = "\
@@ -105,19 +106,29 @@ async fn a_runner_is_given_one_job_and_may_speak_of_its_steps_alone() {
     site.stop().await;
 }
 
+const NOBODY: &str = "waits for a runner with gpu: none that takes work has all of them";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_page_and_the_api_tell_how_each_job_stands() {
     let site = Site::start().await;
     let run = begin(&site).await;
     let page = format!("/runs/{run}");
     let html = site.page(VIEWER, &page).await;
-    for wanted in [
-        "waits for a runner with gpu: none that is heard of has all of them",
-        "version 1.36",
-        "waits for test-1-36, test-1-37",
-    ] {
+    for wanted in [NOBODY, "version 1.36", "waits for test-1-36, test-1-37"] {
         assert!(html.contains(wanted), "{wanted}: {html}");
     }
+    // One that has the label counts as long as it takes work.
+    let store = &site.story.store;
+    let labels = vec!["gpu".to_owned()];
+    let made = store.register_runner("gpus", hash_secret("of gpus"), labels, now());
+    made.await.unwrap();
+    assert!(!site.page(VIEWER, &page).await.contains(NOBODY));
+    store.set_drain("gpus", true, "ole", now()).await.unwrap();
+    assert!(site.page(VIEWER, &page).await.contains(NOBODY));
+    store.set_drain("gpus", false, "ole", now()).await.unwrap();
+    assert!(!site.page(VIEWER, &page).await.contains(NOBODY));
+    store.leave("gpus", false, now()).await.unwrap();
+    assert!(site.page(VIEWER, &page).await.contains(NOBODY));
     let lint = given(&site).await;
     end(&site, &lint, json!({ "outcome": "succeeded" })).await;
     let test = given(&site).await;

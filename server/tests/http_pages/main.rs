@@ -19,6 +19,7 @@ mod pull_requests;
 mod recorded;
 mod reruns;
 mod roles;
+mod runners;
 mod secrets;
 mod sessions;
 mod site;

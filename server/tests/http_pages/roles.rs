@@ -51,12 +51,16 @@ fn table() -> Vec<(Method, String, Role)> {
         "/runs/shop.1/rerun",
         "/deployments/shop.d1/cancel",
         "/deliveries/1/redeliver",
+        "/runners/harbour/drain",
+        "/runners/harbour/resume",
         "/api/v1/runs/shop.1/cancel",
         "/api/v1/runs/shop.1/approve",
         "/api/v1/runs/shop.1/retry",
         "/api/v1/runs/shop.1/rerun",
         "/api/v1/deployments/shop.d1/cancel",
         "/api/v1/deliveries/1/redeliver",
+        "/api/v1/runners/harbour/drain",
+        "/api/v1/runners/harbour/resume",
     ];
     let verbs = ["promote", "rollback", "approve", "hold", "resume"];
     let verbs = verbs
@@ -214,6 +218,7 @@ async fn whoever_may_not_do_it_is_told_that_and_not_what_is_wrong_with_it() {
     for path in [
         "poll",
         "heartbeat",
+        "goodbye",
         "attempts/shop.1.a1/steps/test/log/seal",
     ] {
         let path = format!("/runner/v1/{path}");
@@ -254,7 +259,8 @@ async fn a_browser_without_a_session_is_led_to_sign_in_and_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_open_to_runners_or_forges_is_closed() {
     let site = Site::start().await;
-    for path in ["/runner/v1/poll", "/runner/v1/heartbeat"] {
+    for path in ["poll", "heartbeat", "goodbye"] {
+        let path = &format!("/runner/v1/{path}");
         let request = site.request(ADMIN, Method::POST, path);
         let answer = request.json(&serde_json::json!({})).send().await.unwrap();
         assert!(answer.status().is_client_error(), "{path}");

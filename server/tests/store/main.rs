@@ -22,6 +22,7 @@ mod psql;
 mod pull_requests;
 mod reruns;
 mod retention;
+mod runners;
 mod schedules;
 mod secrets;
 mod servers;

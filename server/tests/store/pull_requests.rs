@@ -349,6 +349,7 @@ async fn what_is_old_of_a_pull_request_goes(url: &str) {
             runs: days,
             ..config::Retention::default()
         },
+        started_at: story.now,
     };
     story.wait(3 * 24 * 3_600);
     retention.sweep(story.now).await.unwrap();

@@ -35,6 +35,7 @@ fn retention(story: &Story, folder: &TempDir, policies: config::Retention) -> Re
         store: story.store.clone(),
         logs: LogStore::new(&folder.path().join("logs")).unwrap(),
         policies,
+        started_at: story.now,
     }
 }
 

@@ -71,7 +71,8 @@ async fn an_installation_moves_and_goes_on() {
         .register_runner("harbour", "hash".into(), vec!["linux".into()], story.now)
         .await
         .unwrap();
-    story.store.set_drain(&runner.id, true).await.unwrap();
+    let draining = story.store.set_drain(&runner.id, true, "ole", story.now);
+    assert!(draining.await.unwrap());
     // More than travel at once.
     for number in 100..350 {
         let delivery = story.delivery(&format!("d{number}"), number);

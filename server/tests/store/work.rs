@@ -462,7 +462,7 @@ async fn a_draining_runner_gets_nothing(url: &str) {
         .unwrap()
         .unwrap();
     assert_eq!(found.id, "a");
-    store.set_drain("a", true).await.unwrap();
+    store.set_drain("a", true, "ole", story.now).await.unwrap();
     let offer = Offer {
         labels: vec!["arm".into()],
         free_slots: 2,
@@ -481,7 +481,7 @@ async fn a_draining_runner_gets_nothing(url: &str) {
             .unwrap()
             .is_none()
     );
-    store.set_drain("a", false).await.unwrap();
+    store.set_drain("a", false, "ole", story.now).await.unwrap();
     assert!(
         store
             .claim_job("a", hash_secret("one"), story.now)

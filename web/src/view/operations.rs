@@ -85,6 +85,10 @@ pub struct Runner {
     pub last_seen: Time,
     /// What it runs: run id, run name, step names joined.
     pub running: Vec<(String, String, String)>,
+    /// Whether the viewer may drain it; absent when it drains already.
+    pub drain: Permission,
+    /// Whether they may let it take work again; absent when it does.
+    pub resume: Permission,
 }
 
 /// `/audit`.

@@ -228,8 +228,12 @@ states! {
         Busy => Busy, "spin", "busy";
         /// Finishes what it has and takes nothing new.
         Draining => Warn, "pause", "draining";
+        /// Has nothing to do and takes nothing until somebody lets it.
+        Drained => Quiet, "pause", "drained";
         /// Takes nothing because its disk is nearly full.
         LowDisk => Warn, "alert", "low disk";
+        /// Was stopped, and said so.
+        Gone => Quiet, "dash", "gone";
         /// Has not been heard of within its lease.
         Lost => Bad, "cross", "lost";
     }

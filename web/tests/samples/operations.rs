@@ -96,12 +96,20 @@ pub(crate) fn runners() -> RunnersPage {
         labels: vec!["linux".into(), "amd64".into()],
         version: "0.1.0".into(),
         busy_slots: busy,
-        slots: 4,
+        slots: if state == RunnerState::Gone { 0 } else { 4 },
         disk_free: disk,
         last_seen: ago(age),
         running: (0..busy)
             .map(|slot| ("41".into(), "shop #41".into(), format!("step {slot}")))
             .collect(),
+        drain: match state {
+            RunnerState::Draining | RunnerState::Drained | RunnerState::Gone => Permission::Absent,
+            _ => Permission::Allowed,
+        },
+        resume: match state {
+            RunnerState::Draining | RunnerState::Drained => Permission::Allowed,
+            _ => Permission::Absent,
+        },
     };
     RunnersPage {
         frame: frame(),
@@ -131,6 +139,15 @@ pub(crate) fn runners() -> RunnersPage {
                 None,
                 1,
             ),
+            runner(
+                "build-5",
+                RunnerState::Drained,
+                "has nothing to do and takes nothing new",
+                0,
+                None,
+                86_400,
+            ),
+            runner("i-0a41c7", RunnerState::Gone, "left for good", 0, None, 600),
             runner(
                 "laptop",
                 RunnerState::Lost,

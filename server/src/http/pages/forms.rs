@@ -206,3 +206,27 @@ pub(super) async fn redeliver(
     };
     Ok(back_to(urls::route::DELIVERIES, tone, &text))
 }
+
+/// # Errors
+/// 404 for an unknown runner.
+pub(super) async fn drain_runner(
+    app: web::Data<App>,
+    who: Allowed<Deployer>,
+    path: web::Path<String>,
+) -> Answer {
+    actions::drain_runner(&app, &who.actor, &path, true).await?;
+    let text = format!("{path} finishes what it has and takes no more work.");
+    Ok(back_to(urls::route::RUNNERS, Tone::Warn, &text))
+}
+
+/// # Errors
+/// 404 for an unknown runner.
+pub(super) async fn resume_runner(
+    app: web::Data<App>,
+    who: Allowed<Deployer>,
+    path: web::Path<String>,
+) -> Answer {
+    actions::drain_runner(&app, &who.actor, &path, false).await?;
+    let text = format!("{path} takes work again.");
+    Ok(back_to(urls::route::RUNNERS, Tone::Good, &text))
+}

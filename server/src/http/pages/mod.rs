@@ -94,6 +94,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .route(route::DELIVERIES, web::get().to(deliveries::show))
             .route(route::REDELIVER, web::post().to(forms::redeliver))
             .route(route::RUNNERS, web::get().to(runners::show))
+            .route(route::RUNNER_DRAIN, web::post().to(forms::drain_runner))
+            .route(route::RUNNER_RESUME, web::post().to(forms::resume_runner))
             .route(route::ACCOUNT, web::get().to(account::show))
             .route(
                 route::ACCOUNT_PASSWORD,

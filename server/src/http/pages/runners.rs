@@ -3,16 +3,18 @@
 use super::super::App;
 use super::super::auth::{Allowed, Viewer};
 use super::super::error::HttpError;
-use super::super::jobs;
+use super::super::runners::Standing;
 use super::{frame, view_of};
 use crate::store;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use jiff::Timestamp;
+use roadstead_pipelines::action::Actor;
 use roadstead_pipelines::group;
 use roadstead_pipelines::id::RunId;
+use roadstead_pipelines::spec::Role;
 use roadstead_protocol::StepState;
-use roadstead_web::view::{Runner, RunnerState, RunnersPage};
+use roadstead_web::view::{Permission, Runner, RunnerState, RunnersPage};
 
 /// The page.
 ///
@@ -30,7 +32,7 @@ pub(super) async fn show(
         for attempt in &runner.running {
             running.extend(running_of(&app, attempt).await?);
         }
-        runners.push(line(&runner, running, now));
+        runners.push(line(&runner, running, &who.actor, now));
     }
     let overviews = app.store.overview().await?;
     let queued = overviews.iter().flat_map(|overview| {
@@ -83,20 +85,39 @@ async fn running_of(
     Ok(Some((run.to_string(), name, steps.join(", "))))
 }
 
-fn line(runner: &store::Runner, running: Vec<(String, String, String)>, now: Timestamp) -> Runner {
+fn line(
+    runner: &store::Runner,
+    running: Vec<(String, String, String)>,
+    actor: &Actor,
+    now: Timestamp,
+) -> Runner {
     let busy = u32::try_from(runner.running.len()).unwrap_or(u32::MAX);
-    let (state, detail) = if !jobs::is_heard_of(runner, now) {
-        let detail = "not heard of; its attempts went to other runners";
-        (RunnerState::Lost, detail)
-    } else if runner.drain {
-        let detail = "finishes what it has and takes nothing new";
-        (RunnerState::Draining, detail)
-    } else if busy > 0 {
-        (RunnerState::Busy, "")
-    } else if runner.free_slots == 0 && runner.disk_free_bytes.is_some() {
-        (RunnerState::LowDisk, "takes nothing: free some disk")
-    } else {
-        (RunnerState::Idle, "")
+    let for_good = runner.left.is_some_and(|left| left.for_good);
+    let (state, detail) = match Standing::of(runner, now) {
+        Standing::Idle => (RunnerState::Idle, ""),
+        Standing::Busy => (RunnerState::Busy, ""),
+        Standing::LowDisk => (RunnerState::LowDisk, "takes nothing: free some disk"),
+        Standing::Draining => {
+            let detail = "finishes what it has and takes nothing new";
+            (RunnerState::Draining, detail)
+        }
+        Standing::Drained => {
+            let detail = "has nothing to do and takes nothing new";
+            (RunnerState::Drained, detail)
+        }
+        Standing::Gone if for_good => (RunnerState::Gone, "left for good"),
+        Standing::Gone => (RunnerState::Gone, "was stopped, and said so"),
+        Standing::Lost => {
+            let detail = "not heard of; its attempts went to other runners";
+            (RunnerState::Lost, detail)
+        }
+    };
+    let deployer = view_of::needs_role(actor, Role::Deployer);
+    let (drain, resume) = match runner.drain {
+        true => (Permission::Absent, deployer),
+        // Nothing to keep from work: whoever has the name next is another one.
+        false if for_good => (Permission::Absent, Permission::Absent),
+        false => (deployer, Permission::Absent),
     };
     Runner {
         name: runner.name.clone(),
@@ -109,5 +130,7 @@ fn line(runner: &store::Runner, running: Vec<(String, String, String)>, now: Tim
         disk_free: runner.disk_free_bytes,
         last_seen: view_of::time(runner.last_seen_at),
         running,
+        drain,
+        resume,
     }
 }

@@ -94,6 +94,15 @@ pub enum Report {
     Lost,
 }
 
+/// How a runner took its leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// When.
+    pub at: Timestamp,
+    /// It does not come back: its credential has ended.
+    pub for_good: bool,
+}
+
 /// A registered runner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Runner {
@@ -113,6 +122,8 @@ pub struct Runner {
     pub free_slots: u32,
     /// It gets no more work.
     pub drain: bool,
+    /// It said goodbye and was not heard of since; gets no work either.
+    pub left: Option<Left>,
     /// Attempts that it runs.
     pub running: Vec<String>,
 }

@@ -2,6 +2,7 @@
 
 use super::time;
 use crate::http::jobs::{self, JobLine};
+use crate::http::runners::Standing;
 use crate::store::{self, RunDetail};
 use jiff::Timestamp;
 use roadstead_pipelines::id::{JobName, StepName};
@@ -24,9 +25,11 @@ pub(in super::super) fn jobs(
         return vec![];
     }
     let served = |line: &JobLine| {
-        let live = runners.iter().filter(|it| jobs::is_heard_of(it, now));
+        let mut live = runners
+            .iter()
+            .filter(|it| Standing::of(it, now).takes_work());
         line.job.runs_on.is_empty()
-            || live.into_iter().any(|it| {
+            || live.any(|it| {
                 line.job
                     .runs_on
                     .iter()
@@ -39,7 +42,7 @@ pub(in super::super) fn jobs(
         .collect()
 }
 
-/// `served`: a runner that is heard of has its labels.
+/// `served`: a runner that takes work has its labels.
 fn one(detail: &RunDetail, line: &JobLine, served: bool, shown: &[u32]) -> Job {
     let newest = detail.attempts_at(&line.name).next_back();
     let (state, reason) = state_of(line, served);
@@ -93,7 +96,7 @@ fn state_of(line: &JobLine, served: bool) -> (StepState, String) {
         }
         JobState::Queued { .. } if !served => {
             let reason =
-                format!("waits for a runner with {labels}: none that is heard of has all of them");
+                format!("waits for a runner with {labels}: none that takes work has all of them");
             (StepState::Pending, reason)
         }
         JobState::Queued { lost, .. } => {
