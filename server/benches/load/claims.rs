@@ -35,11 +35,9 @@ fn named(running: &[Attempt]) -> Vec<AttemptRef> {
 
 pub(crate) async fn measure(kind: Kind, figures: &mut Figures) -> anyhow::Result<()> {
     println!("claims: {JOBS} jobs, {RUNNERS} runners");
+    idle(kind, figures).await?;
     let server = with_jobs(kind, JOBS).await?;
-    let mut runners = vec![];
-    for number in 0..RUNNERS {
-        runners.push(Runner::register(&server.address, &format!("runner-{number}")).await?);
-    }
+    let runners = register(&server).await?;
     let mut busy = drain(&server, runners, JOBS, figures).await?;
     end_the_first(&server, &mut busy).await?;
     let far = Instant::now() + PATIENCE * 10;
@@ -47,14 +45,39 @@ pub(crate) async fn measure(kind: Kind, figures: &mut Figures) -> anyhow::Result
         .iter()
         .map(|busy| tokio::spawn(keep(busy.runner.clone(), named(&busy.running), far)))
         .collect();
-    latency(&server, &busy, figures).await?;
+    latency(&server, &busy, "all at work", figures).await?;
     for beat in kept {
         beat.abort();
     }
     restart(server, busy, figures).await
 }
 
-/// A server with `count` jobs that wait.
+async fn register(server: &Server) -> anyhow::Result<Vec<Runner>> {
+    let mut runners = vec![];
+    for number in 0..RUNNERS {
+        runners.push(Runner::register(&server.address, &format!("runner-{number}")).await?);
+    }
+    Ok(runners)
+}
+
+/// The runners wait, and none of them has anything else to do.
+async fn idle(kind: Kind, figures: &mut Figures) -> anyhow::Result<()> {
+    let server = with_jobs(kind, PROJECTS as u64).await?;
+    let runners = register(&server).await?;
+    for runner in runners.iter().take(PROJECTS) {
+        runner.take(&[]).await?.succeed().await?;
+    }
+    let over = "select count(*) from runs where word = 'succeeded'";
+    server.until(over, &PROJECTS.to_string()).await?;
+    let waiting = runners.into_iter().map(|runner| Busy {
+        runner,
+        running: vec![],
+    });
+    let waiting: Vec<_> = waiting.collect();
+    latency(&server, &waiting, "none at work", figures).await
+}
+
+/// A server with `count` jobs that wait, one of each project at least.
 async fn with_jobs(kind: Kind, count: u64) -> anyhow::Result<Server> {
     let server = Server::start(kind)?;
     let client = reqwest::Client::new();
@@ -64,7 +87,10 @@ async fn with_jobs(kind: Kind, count: u64) -> anyhow::Result<Server> {
     let queued = "select count(*) from runs where word = 'queued'";
     server.until(queued, &PROJECTS.to_string()).await?;
     let kept = server.kill()?;
-    kept.database.runs(count - PROJECTS as u64)?;
+    let more = count - PROJECTS as u64;
+    if more > 0 {
+        kept.database.runs(more)?;
+    }
     Server::again(kept)
 }
 
@@ -142,7 +168,12 @@ async fn end_the_first(server: &Server, busy: &mut [Busy]) -> anyhow::Result<()>
 /// Runs are asked for, one after the other, while every runner waits for a job: from the answer that there is a
 /// run until a runner holds its job, so that reading the sources is in it; and from the moment at which the server
 /// began to write that it can be begun, by its own clock, which is the same.
-async fn latency(server: &Server, runners: &[Busy], figures: &mut Figures) -> anyhow::Result<()> {
+async fn latency(
+    server: &Server,
+    runners: &[Busy],
+    meanwhile: &str,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
     let (told, mut taken) = tokio::sync::mpsc::unbounded_channel();
     let mut waiting = vec![];
     for busy in runners {
@@ -186,7 +217,7 @@ async fn latency(server: &Server, runners: &[Busy], figures: &mut Figures) -> an
         runner.abort();
     }
     println!(
-        "  from asked for to held by a runner, {} a second: {}",
+        "  from asked for to held by a runner, {meanwhile}, {} a second: {}",
         1000 / APART.as_millis(),
         Quantiles::of(took)
     );
@@ -207,8 +238,9 @@ async fn latency(server: &Server, runners: &[Busy], figures: &mut Figures) -> an
         held.len()
     );
     let took = Quantiles::of(took);
-    println!("  from a job that can be begun to a runner that holds it: {took}");
-    figures.p99("a job that can be begun, to its claim", &took, 20.0);
+    println!("  from a job that can be begun to a runner that holds it, {meanwhile}: {took}");
+    let what = format!("a job that can be begun, to its claim, {meanwhile}");
+    figures.p99(&what, &took, 20.0);
     Ok(())
 }
 

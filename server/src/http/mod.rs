@@ -35,6 +35,7 @@ use roadstead_pipelines::id::ProjectName;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 /// What handlers share.
 pub struct App {
@@ -93,6 +94,11 @@ pub fn configure(config: &mut web::ServiceConfig) {
     pages::configure(config);
 }
 
+/// How long a connection may be idle. Whoever uses it again must not find it being closed that moment: runners come every 5 s
+/// (`roadstead_protocol::HEARTBEAT_SECONDS`, and actix's own 5 s cost them heartbeats), proxies keep connections for 60 s (nginx,
+/// and load balancers of AWS, which answer 502 then).
+const IDLE: Duration = Duration::from_secs(75);
+
 /// Binds `listen`; port 0 takes a free one.
 ///
 /// # Errors
@@ -141,6 +147,7 @@ pub fn server(app: web::Data<App>, listener: TcpListener) -> io::Result<actix_we
             .configure(configure)
     })
     .workers(2)
+    .keep_alive(IDLE)
     // Each worker has a pool of its own, and actix's size depends on the machine. Packs under way may
     // take eight of these threads (see `adapters::sources`); the store has to find some free.
     .worker_max_blocking_threads(64)
