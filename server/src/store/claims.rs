@@ -21,11 +21,75 @@ use roadstead_pipelines::run::Run;
 use roadstead_pipelines::spec::Pipeline;
 use roadstead_protocol::{ACCEPT_SECONDS, AttemptRef, HEARTBEAT_SECONDS, StepState};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Other servers may be claiming the same jobs: so many of the oldest are tried.
 const MOST_TRIES: u32 = 16;
+/// So many jobs of projects that others are at work in are passed by in one look.
+const MOST_PASSED: u32 = 256;
+/// How often a look that found others at work in every lane is made again.
+const MOST_LOOKS: u32 = 16;
 /// Jobs that wait are told so many at a time.
 const PORTION_OF_JOBS: i64 = 64;
+
+/// What a look for a job came to.
+enum Looked {
+    Claimed(Box<Claim>),
+    Nothing,
+    /// Others are at work in the lanes of all that it could have taken.
+    Busy,
+}
+
+/// One look for a job, in a transaction. It waits for a lane only while it has none, and only if it `may_wait`:
+/// servers that claim at the same time take jobs of different projects, and never wait for each other in a circle.
+fn look(
+    connection: &mut AnyConnection,
+    can_do: &impl Fn(&Run, &JobName) -> bool,
+    runner: &str,
+    token_hash: &str,
+    now: Timestamp,
+    mut may_wait: bool,
+) -> Result<Looked> {
+    // A poll may go on hanging behind a proxy when its runner has left.
+    let takes_none = runners::table
+        .find(runner)
+        .filter(runners::drain.eq(true).or(runners::left_at.is_not_null()))
+        .count();
+    if takes_none.get_result::<i64>(connection)? > 0 {
+        return Ok(Looked::Nothing);
+    }
+    let labels = labels_of(connection, runner)?;
+    let (mut ours, mut busy) = (BTreeSet::new(), BTreeSet::new());
+    let (mut tries, mut passed) = (0, 0);
+    let found = pending::visit(connection, &labels, |c, waits| {
+        let project = waits.run.project();
+        if busy.contains(&project) {
+            passed += 1;
+            return Ok((passed == MOST_PASSED).then_some(None));
+        }
+        if !can_do(&run_rows::find(c, &waits.run)?, &waits.job) {
+            return Ok(None);
+        }
+        if !ours.contains(&project) {
+            if std::mem::take(&mut may_wait) {
+                lane::lock(c, &project)?;
+            } else if !lane::try_lock(c, &project)? {
+                busy.insert(project);
+                return Ok(None);
+            }
+            ours.insert(project);
+        }
+        tries += 1;
+        let claimed = claim(c, waits, runner, token_hash, now)?;
+        let is_over = claimed.is_some() || tries == MOST_TRIES;
+        Ok(is_over.then_some(claimed))
+    })?;
+    Ok(match found.flatten() {
+        Some(claim) => Looked::Claimed(Box::new(claim)),
+        None if busy.is_empty() => Looked::Nothing,
+        None => Looked::Busy,
+    })
+}
 
 /// The labels that a runner last told.
 fn labels_of(connection: &mut AnyConnection, runner: &str) -> Result<BTreeSet<String>> {
@@ -260,37 +324,27 @@ impl Store {
         // Most polls find nothing: they are not to wait for the writer. What its version keeps a runner from is
         // seen there.
         let looks = runner.to_owned();
-        let look = move |c: &mut AnyConnection| {
+        let is_there_any = move |c: &mut AnyConnection| {
             let labels = labels_of(c, &looks)?;
             pending::visit(c, &labels, |_, _| Ok(Some(())))
         };
-        if self.read(look).await?.is_none() {
+        if self.read(is_there_any).await?.is_none() {
             return Ok(None);
         }
-        let runner = runner.to_owned();
-        self.write(move |c| {
-            // A poll may go on hanging behind a proxy when its runner has left.
-            let takes_none = runners::table
-                .find(&runner)
-                .filter(runners::drain.eq(true).or(runners::left_at.is_not_null()))
-                .count();
-            if takes_none.get_result::<i64>(c)? > 0 {
-                return Ok(None);
+        let can_do = Arc::new(can_do);
+        for number in 0..MOST_LOOKS {
+            let (can_do, runner) = (Arc::clone(&can_do), runner.to_owned());
+            let token_hash = token_hash.clone();
+            let looked =
+                self.write(move |c| look(c, &*can_do, &runner, &token_hash, now, number > 0));
+            match looked.await? {
+                Looked::Claimed(claim) => return Ok(Some(*claim)),
+                Looked::Nothing => return Ok(None),
+                Looked::Busy => {}
             }
-            let labels = labels_of(c, &runner)?;
-            let mut tries = 0;
-            let found = pending::visit(c, &labels, |c, waits| {
-                if !can_do(&run_rows::find(c, &waits.run)?, &waits.job) {
-                    return Ok(None);
-                }
-                tries += 1;
-                let claimed = claim(c, waits, &runner, &token_hash, now)?;
-                let is_over = claimed.is_some() || tries == MOST_TRIES;
-                Ok(is_over.then_some(claimed))
-            });
-            Ok(found?.flatten())
-        })
-        .await
+        }
+        // The runner asks again.
+        Ok(None)
     }
 
     /// The runner works on the attempt from now on, leased for [`roadstead_protocol::LEASE_SECONDS`].

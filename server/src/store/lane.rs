@@ -40,6 +40,17 @@ pub(super) fn lock(connection: &mut AnyConnection, project: &ProjectName) -> Res
     Ok(())
 }
 
+/// Like [`lock`], but waits for nobody: false when somebody else is changing the project. Whoever has a lane already may
+/// take another one in this way alone, else two of them could wait for each other.
+pub(super) fn try_lock(connection: &mut AnyConnection, project: &ProjectName) -> Result<bool> {
+    let AnyConnection::Postgres(c) = connection else {
+        return Ok(true);
+    };
+    let lane = lanes::table.find(project.as_str()).select(lanes::project);
+    let found: Option<String> = lane.for_update().skip_locked().first(c).optional()?;
+    Ok(found.is_some())
+}
+
 /// Moves the generation of every lane on: what changed counts in all projects.
 pub(super) fn bump_all(connection: &mut AnyConnection) -> Result<()> {
     diesel::update(lanes::table)

@@ -66,6 +66,7 @@ fn columns(connection: &mut AnyConnection) -> BTreeSet<String> {
                 "text" => "Text",
                 "bigint" | "integer" => "BigInt",
                 "boolean" => "Bool",
+                "blob" | "bytea" => "Binary",
                 other => panic!("{column:?}: {other} is not in the common subset"),
             };
             let kind = match column.nullable.as_str() {

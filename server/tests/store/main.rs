@@ -9,6 +9,7 @@ mod artifacts;
 mod audit;
 mod backup;
 mod caches;
+mod claims_beside;
 #[expect(dead_code, reason = "tests of servers use more of it")]
 #[path = "../support/databases.rs"]
 mod databases;
