@@ -3,6 +3,7 @@
 //! A file of figures holds the last of each name, so that parts that were measured one after the other
 //! are one picture.
 
+use crate::database::Kind;
 use crate::quantiles::Quantiles;
 use anyhow::Context;
 use jiff::Timestamp;
@@ -65,10 +66,10 @@ impl Figures {
         );
     }
 
-    /// Adds these to the file `NAME.json` of a folder, and draws all that are in it as `NAME.svg`.
-    pub(crate) fn keep(self, folder: &Path, name: &str) -> anyhow::Result<()> {
+    /// Adds these to the database's file of a folder, `load-sqlite.json`, and draws all that are in it beside that.
+    pub(crate) fn keep(self, folder: &Path, kind: Kind) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder)?;
-        let path = folder.join(name).with_extension("json");
+        let path = folder.join(format!("load-{}.json", kind.word()));
         let mut all = match std::fs::read(&path) {
             Ok(text) => {
                 serde_json::from_slice::<Self>(&text).with_context(|| path.display().to_string())?
@@ -78,11 +79,11 @@ impl Figures {
         };
         all.0.extend(self.0);
         std::fs::write(&path, serde_json::to_string_pretty(&all)? + "\n")?;
-        all.draw(&path.with_extension("svg"), name)
+        all.draw(&path.with_extension("svg"), kind)
     }
 
     /// A bar for each, from the line at which it is reached: to the right of it is better. Each tenfold is as wide.
-    fn draw(&self, path: &Path, name: &str) -> anyhow::Result<()> {
+    fn draw(&self, path: &Path, kind: Kind) -> anyhow::Result<()> {
         const ROW: i32 = 26;
         const TOP: i32 = 56;
         /// Where names end, and where a figure is reached.
@@ -94,7 +95,9 @@ impl Figures {
         picture.fill(&WHITE)?;
         let grey = RGBColor(110, 110, 110);
         let font = |size: u32, colour: &RGBColor| ("sans-serif", size).into_font().color(colour);
-        let title = format!("{name}: how many times better than it has to be (1 × is reached)");
+        let title = format!(
+            "Roadstead on {kind}: how many times better than it has to be (1 × is reached)"
+        );
         picture.draw(&Text::new(title, (16, 10), font(17, &BLACK)))?;
         for (tenfold, label) in [(0.0, "1 ×"), (1.0, "10 ×"), (2.0, "100 ×")] {
             let x = REACHED + (tenfold * TENFOLD) as i32;

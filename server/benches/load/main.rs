@@ -151,7 +151,7 @@ fn main() -> anyhow::Result<()> {
             }
         }
         match arguments.keep {
-            Some(folder) => figures.keep(&folder, &format!("load-{}", kind.word())),
+            Some(folder) => figures.keep(&folder, kind),
             None => Ok(()),
         }
     })
