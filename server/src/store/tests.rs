@@ -9,6 +9,8 @@ mod checkpoint;
 mod databases;
 mod groups;
 mod jobs;
+#[path = "../../tests/support/noise.rs"]
+mod noise;
 
 use super::conn::{Access, Address, AnyConnection};
 use super::schema::{projects, users};

@@ -1,6 +1,7 @@
 //! Backups while others write, and what a restore gives back.
 
 use crate::databases::Cluster;
+use crate::noise::noise;
 use crate::story::{self, Story};
 use futures_util::TryStreamExt;
 use roadstead_server::backup::{self, Database};
@@ -88,7 +89,7 @@ impl Load {
                     }
                     let number = writer * 1_000_000 + number;
                     delivery.delivery_id = format!("d{number}");
-                    delivery.body = "x".repeat(7_000);
+                    delivery.body = noise(number, 7_000);
                     delivery.decision = Decision::Build {
                         git_ref: "refs/heads/main".into(),
                         commit: story::commit(number),

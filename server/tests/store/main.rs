@@ -17,6 +17,8 @@ mod effects;
 mod groups;
 mod intake;
 mod jobs;
+#[path = "../support/noise.rs"]
+mod noise;
 mod people;
 #[path = "../support/psql.rs"]
 mod psql;

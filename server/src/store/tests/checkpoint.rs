@@ -3,6 +3,7 @@
 use super::super::schema::users;
 use super::super::{Decision, NewDelivery, Store};
 use super::databases;
+use super::noise::noise;
 use diesel::prelude::*;
 use jiff::Timestamp;
 use roadstead_pipelines::id::ProjectName;
@@ -35,18 +36,6 @@ async fn begin(folder: &TempDir) -> (Store, PathBuf) {
     (store, folder.path().join("roadstead.db-wal"))
 }
 
-/// As many bytes as a large body has, of which three quarters are left when they are compressed.
-fn noise(seed: u64) -> String {
-    let mut number = seed + 1;
-    let mut sign = || {
-        number ^= number << 13;
-        number ^= number >> 7;
-        number ^= number << 17;
-        char::from(b' ' + (number >> 32) as u8 % 64)
-    };
-    (0..BODY).map(|_| sign()).collect()
-}
-
 fn length(log: &Path) -> u64 {
     std::fs::metadata(log).map_or(0, |log| log.len())
 }
@@ -72,7 +61,7 @@ fn write(store: &Store, much: u64) -> Vec<JoinHandle<()>> {
                     forge: "git".into(),
                     delivery_id: format!("large-{next}"),
                     event: "push".into(),
-                    body: noise(next),
+                    body: noise(next, BODY),
                     decision: Decision::Ignore {
                         reason: "it is large".into(),
                     },
